@@ -1,0 +1,41 @@
+# Two commands: `make study` and `make test`. Both build the virtual environment .venv where it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help study test lint types bench clean
+
+help:
+	@echo "make study   run the front door: SGD against Langevin dynamics (at most 3 minutes on two cores)"
+	@echo "make test    run the whole test suite"
+	@echo "make lint    ruff: style and docstrings"
+	@echo "make types   mypy, strict"
+	@echo "make bench   time the gradient kernels and the loop against plain PyTorch"
+	@echo "make clean   remove the environment and caches"
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "langevin_nn needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	$(BIN)/python -m langevin_nn.kernels
+	@touch $@
+
+study: $(VENV)/installed
+	$(BIN)/python -m studies.compare_sgd_vs_langevin $(ARGS)
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+types: $(VENV)/installed
+	$(BIN)/python -m mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

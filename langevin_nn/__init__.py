@@ -1,0 +1,46 @@
+"""The training of a neural network as a stochastic process: exchange the noise, keep the instruments."""
+
+from importlib.metadata import version
+
+from langevin_nn.drift import Drift as Drift
+from langevin_nn.drift import GradientDrift as GradientDrift
+from langevin_nn.ensemble import GradientEnsemble as GradientEnsemble
+from langevin_nn.ensemble import effective_dimension as effective_dimension
+from langevin_nn.ensemble import gradient_ensemble as gradient_ensemble
+from langevin_nn.landscape import Landscape as Landscape
+from langevin_nn.landscape import NetworkLandscape as NetworkLandscape
+from langevin_nn.landscape import QuadraticLandscape as QuadraticLandscape
+from langevin_nn.landscape import SampleGradients as SampleGradients
+from langevin_nn.noise import (
+    AnisotropicNoise as AnisotropicNoise,
+)
+from langevin_nn.noise import (
+    IndependentMinibatches as IndependentMinibatches,
+)
+from langevin_nn.noise import (
+    IsotropicNoise as IsotropicNoise,
+)
+from langevin_nn.noise import (
+    MatchedGaussian as MatchedGaussian,
+)
+from langevin_nn.noise import (
+    Noise as Noise,
+)
+from langevin_nn.noise import (
+    ShuffledMinibatches as ShuffledMinibatches,
+)
+from langevin_nn.noise import (
+    Silent as Silent,
+)
+from langevin_nn.process import Process as Process
+from langevin_nn.process import State as State
+from langevin_nn.process import gradient_descent as gradient_descent
+from langevin_nn.process import isotropic_langevin as isotropic_langevin
+from langevin_nn.process import langevin as langevin
+from langevin_nn.process import sgd as sgd
+from langevin_nn.seeds import Seeds as Seeds
+from langevin_nn.simulate import simulate as simulate
+from langevin_nn.store import open_trajectory as open_trajectory
+from langevin_nn.store import write_trajectory as write_trajectory
+
+__version__ = version("langevin_nn")

@@ -1,0 +1,166 @@
+"""R, the mean cosine of two independent minibatch gradients, by U-statistic with its standard error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langevin_nn.landscape import SampleGradients
+
+__all__ = ["Alignment", "alignment_from_cosines", "alignment_of", "alignment_of_minibatches", "draw_minibatches"]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """An estimate of R.
+
+    Parameters
+    ----------
+    value : float
+        The estimate; NaN where it is undefined.
+    standard_error : float
+        By delete-one jackknife over minibatches; 0 where the value is exact.
+    zero_share : float
+        Share of minibatches with zero gradient, which are left out.
+    """
+
+    value: float
+    standard_error: float
+    zero_share: float
+
+    @classmethod
+    def undefined(cls, zero_share: float = np.nan) -> Alignment:
+        """Return the alignment of nothing.
+
+        Parameters
+        ----------
+        zero_share : float, optional
+            Share of minibatches with zero gradient.
+
+        Returns
+        -------
+        Alignment
+            All NaN but for the share.
+        """
+        return cls(np.nan, np.nan, zero_share)
+
+
+def draw_minibatches(
+    generator: np.random.Generator, n_samples: int, batch_size: int, n_minibatches: int, replacement: bool
+) -> NDArray[np.int64]:
+    """Draw minibatches independently of each other.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+        Source of randomness.
+    n_samples : int
+        N.
+    batch_size : int
+        B, at most N without replacement.
+    n_minibatches : int
+        How many.
+    replacement : bool
+        Whether a sample may come twice in a minibatch.
+
+    Returns
+    -------
+    ndarray of int, shape (minibatch, row)
+        Two minibatches may overlap.
+    """
+    if replacement:
+        return generator.integers(n_samples, size=(n_minibatches, batch_size))
+    keys = generator.random((n_minibatches, n_samples), dtype=np.float32)
+    if batch_size == n_samples:
+        return np.argsort(keys, axis=1)
+    return np.argpartition(keys, batch_size, axis=1)[:, :batch_size]
+
+
+def alignment_of(gradients: Tensor) -> Alignment:
+    """Estimate R from independent minibatch gradients.
+
+    Parameters
+    ----------
+    gradients : Tensor, shape (minibatch, parameter)
+        Drawn independently of each other.
+
+    Returns
+    -------
+    Alignment
+        See `alignment_from_cosines`.
+
+    Examples
+    --------
+    >>> alignment_of(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 0.0], [3.0, 0.0]]))
+    Alignment(value=1.0, standard_error=0.0, zero_share=0.25)
+    """
+    norms = torch.linalg.vector_norm(gradients, dim=1)
+    units = gradients[norms > 0] / norms[norms > 0, None]
+    return alignment_from_cosines(units @ units.sum(0), n_drawn=len(gradients))
+
+
+def alignment_of_minibatches(gradients: SampleGradients, indices: Tensor) -> Alignment:
+    """Estimate R from drawn minibatches, without forming their gradients.
+
+    Their norms come from little Gram matrices, their sum from one weighted sum of sample gradients and their cosines
+    with that sum from one projection: M·B² numbers instead of M·P.
+
+    Parameters
+    ----------
+    gradients : SampleGradients
+        ∇ℓ_k of all samples.
+    indices : Tensor of int, shape (minibatch, row)
+        The samples of each minibatch, drawn independently.
+
+    Returns
+    -------
+    Alignment
+        See `alignment_from_cosines`.
+    """
+    norms = gradients.minibatch_squared_norms(indices).sqrt()
+    chosen = indices[norms > 0]
+    if len(chosen) == 0:
+        return Alignment.undefined(1.0)
+    shares = (1 / (indices.shape[1] * norms[norms > 0]))[:, None].expand(chosen.shape)
+    coefficients = torch.zeros(len(gradients.squared_norms()), dtype=norms.dtype, device=norms.device)
+    coefficients.index_add_(0, chosen.reshape(-1), shares.reshape(-1))
+    total = gradients.combine(coefficients[None])
+    onto_total = gradients.project(total)[:, 0]
+    return alignment_from_cosines((onto_total[chosen] * shares).sum(1), n_drawn=len(indices))
+
+
+def alignment_from_cosines(with_total: Tensor, n_drawn: int) -> Alignment:
+    """Estimate R and its error from the inner products of unit vectors with their sum.
+
+    R = ‖E ĝ‖² is estimated without bias by the mean cosine over all pairs, (‖Σ ĝ_μ‖² − M)/(M(M − 1)). Pairs share
+    minibatches and are not independent, so the error comes from leaving out one minibatch at a time (Efron & Stein 1981,
+    doi 10.1214/aos/1176345462).
+
+    Parameters
+    ----------
+    with_total : Tensor, shape (minibatch,)
+        ĝ_μ · Σ_ν ĝ_ν, of minibatches with nonzero gradient.
+    n_drawn : int
+        How many minibatches were drawn, those with zero gradient included.
+
+    Returns
+    -------
+    Alignment
+        Undefined for fewer than two vectors; without an error for fewer than three.
+    """
+    m = len(with_total)
+    zero_share = 1 - m / n_drawn
+    if m < 2:
+        return Alignment.undefined(zero_share)
+    squared = float(with_total.sum())
+    value = (squared - m) / (m * (m - 1))
+    if m < 3:
+        return Alignment(value, np.nan, zero_share)
+    # ‖Σ − ĝ_i‖² = ‖Σ‖² − 2 Σ·ĝ_i + 1, for every i at once.
+    left_out = (squared - 2 * with_total + 1 - (m - 1)) / ((m - 1) * (m - 2))
+    variance = (m - 1) / m * float((left_out - left_out.mean()).square().sum())
+    return Alignment(value, variance**0.5, zero_share)

@@ -1,0 +1,93 @@
+"""Errors of the package: each says what was expected, what came, why it matters and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+__all__ = [
+    "ConfigurationError",
+    "EstimationRefused",
+    "LangevinError",
+    "SampleMixingError",
+    "UnknownNameError",
+    "UnstableTrajectory",
+]
+
+
+class LangevinError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigurationError(LangevinError, ValueError):
+    """An argument or a combination of arguments that cannot be run."""
+
+
+class UnknownNameError(ConfigurationError):
+    """A name that is not among the known ones, which the message lists.
+
+    Parameters
+    ----------
+    kind : str
+        What was looked up, as the reader calls it ("data set").
+    name : str
+        The name that came.
+    known : iterable of str
+        The names that would have been accepted.
+
+    Examples
+    --------
+    >>> print(UnknownNameError("data set", "minst", ["digits", "mnist"]))
+    unknown data set 'minst': expected one of digits, mnist; did you mean 'mnist'?
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, tuple(known)
+        close = get_close_matches(str(name), self.known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"unknown {kind} {name!r}: expected one of {', '.join(self.known)}{hint}")
+
+
+class SampleMixingError(ConfigurationError):
+    """A network whose output for one sample is not a function of that sample and the weights alone."""
+
+
+class EstimationRefused(LangevinError):
+    """An estimator that has too little to work with; `numbers` carries what it had.
+
+    Parameters
+    ----------
+    message : str
+        What was asked for, what was there and what is needed.
+    **numbers : object
+        The figures behind the refusal.
+    """
+
+    def __init__(self, message: str, **numbers: Any) -> None:
+        self.numbers = numbers
+        super().__init__(message)
+
+
+class UnstableTrajectory(LangevinError):
+    """A replica left the finite numbers.
+
+    Parameters
+    ----------
+    replica : int
+        Index of the first replica that did.
+    step : int
+        Number of updates after which its weights or its loss were not finite.
+    time_step : float
+        Gradient-flow time of one update.
+    trajectory : xarray.DataTree, optional
+        Everything that was recorded until then.
+    """
+
+    def __init__(self, replica: int, step: int, time_step: float, trajectory: Any = None) -> None:
+        self.replica, self.step, self.time_step = replica, step, time_step
+        self.trajectory = trajectory
+        super().__init__(
+            f"replica {replica} became non-finite at step {step} with time step {time_step:g}: expected finite weights "
+            "and loss; the dynamics are unstable there, so try a smaller learning rate or time step"
+        )

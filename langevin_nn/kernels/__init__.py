@@ -1,0 +1,24 @@
+"""Numba kernels: plain loops over arrays, compiled once and cached.
+
+They know nothing of landscapes or processes. ``python -m langevin_nn.kernels`` compiles all of them, so that no later run
+waits for it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["compile_all"]
+
+
+def compile_all() -> None:
+    """Compile every kernel into the cache on disk; takes seconds the first time and no time after."""
+    from langevin_nn.kernels import langevin, perceptron
+
+    assert langevin.euler_maruyama.signatures  # declared, hence compiled on import
+    single, one = np.zeros((1, 4), np.float32), np.ones((1, 1), np.float32)
+    rows, widths = np.zeros((1, 1), np.int64), np.array([1, 2])
+    work = np.empty((1, perceptron.workspace_size((1, 2), 1, True)), np.float32)
+    perceptron.weighted_gradient(
+        single, one, rows, rows, True, one, widths, perceptron.RELU, work, np.empty_like(single)
+    )

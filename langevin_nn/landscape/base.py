@@ -1,0 +1,171 @@
+"""What every landscape offers, and what one made of samples offers besides."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from langevin_nn.landscape.sample_gradients import SampleGradients
+from langevin_nn.seeds import Seeds
+
+__all__ = ["EmpiricalLandscape", "Landscape", "MomentLandscape"]
+
+
+class Landscape(ABC):
+    """A loss over weight space; `weights` always have shape (replica, parameter)."""
+
+    n_parameters: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @abstractmethod
+    def initial_weights(self, replicas: tuple[int, ...], seeds: Seeds) -> Tensor:
+        """Draw the weights at which replicas start.
+
+        Parameters
+        ----------
+        replicas : tuple of int
+            Their indices.
+        seeds : Seeds
+            The tree of randomness.
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
+            Each row depends on the seed and its own index only.
+        """
+
+    @abstractmethod
+    def loss(self, weights: Tensor) -> Tensor:
+        """Return L(w).
+
+        Parameters
+        ----------
+        weights : Tensor, shape (replica, parameter)
+            Where.
+
+        Returns
+        -------
+        Tensor, shape (replica,)
+            The loss.
+        """
+
+    @abstractmethod
+    def gradient(self, weights: Tensor) -> Tensor:
+        """Return ∇L(w).
+
+        Parameters
+        ----------
+        weights : Tensor, shape (replica, parameter)
+            Where.
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
+            The gradient of the loss alone.
+        """
+
+    @abstractmethod
+    def hessian_product(self, weights: Tensor, vectors: Tensor) -> Tensor:
+        """Return ∇²L(w) v.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (replica, parameter)
+            Where.
+        vectors : Tensor, shape (replica, parameter)
+            One v a replica.
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
+            The products.
+        """
+
+
+class EmpiricalLandscape(Landscape):
+    """The average of N sample losses."""
+
+    n_samples: int
+    measures_everything: bool = True
+
+    @abstractmethod
+    def sample_losses(self, weights: Tensor) -> Tensor:
+        """Return ℓ_k(w).
+
+        Parameters
+        ----------
+        weights : Tensor, shape (replica, parameter)
+            Where.
+
+        Returns
+        -------
+        Tensor, shape (replica, sample)
+            The loss of each training sample.
+        """
+
+    @abstractmethod
+    def weighted_gradient(self, weights: Tensor, coefficients: Tensor, indices: Tensor | None = None) -> Tensor:
+        """Return Σ_k c_k ∇ℓ_k(w), drift and noise in one pass.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (replica, parameter)
+            Where.
+        coefficients : Tensor, shape (replica, row)
+            The c_k of the samples in `indices`, or of all.
+        indices : Tensor of int64 or None, shape (replica, row)
+            Which samples; None for all, in order.
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
+            The weighted sums.
+        """
+
+    @abstractmethod
+    def sample_gradients(self, weights: Tensor, replica: int = 0, *, everywhere: bool = False) -> SampleGradients:
+        """Return the gradients of all sample losses at one point, for measurement.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (parameter,)
+            Where.
+        replica : int, optional
+            Whose labels, where labels differ between replicas.
+        everywhere : bool, optional
+            Whether over all tensors, rather than the measured ones.
+
+        Returns
+        -------
+        SampleGradients
+            ∇ℓ_k of every sample.
+        """
+
+    def loss(self, weights: Tensor) -> Tensor:  # noqa: D102
+        return self.sample_losses(weights).mean(1)
+
+    def gradient(self, weights: Tensor) -> Tensor:  # noqa: D102
+        uniform = torch.full((len(weights), self.n_samples), 1 / self.n_samples, dtype=self.dtype, device=self.device)
+        return self.weighted_gradient(weights, uniform)
+
+
+class MomentLandscape(Landscape):
+    """A landscape whose gradient ensemble is known through its moments: mean ∇L and a factor of C."""
+
+    @abstractmethod
+    def noise_factor(self, weights: Tensor) -> Tensor:
+        """Return F with C = F Fᵀ.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (parameter,)
+            Where.
+
+        Returns
+        -------
+        Tensor, shape (parameter, rank)
+            A factor of the noise covariance at the landscape's own batch size.
+        """

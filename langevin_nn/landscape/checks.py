@@ -1,0 +1,80 @@
+"""Refusal of networks for which "the gradient of sample k" has no meaning."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from langevin_nn.errors import ConfigurationError, SampleMixingError
+
+__all__ = ["check_sample_losses", "refuse_sample_mixing"]
+
+
+def refuse_sample_mixing(module: torch.nn.Module, inputs: Tensor) -> None:
+    """Raise if a sample's output depends on the other samples of its batch or on hidden randomness.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    inputs : Tensor, shape (sample, ...)
+        A few samples are passed through the network, together, alone and twice.
+
+    Raises
+    ------
+    SampleMixingError
+        Naming the layer where its type tells, with the remedy.
+    """
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BatchNorm) and (layer.training or layer.running_mean is None):
+            raise SampleMixingError(
+                f"layer {name!r} ({type(layer).__name__}) normalises over the batch: sample gradients, and with them "
+                "every order parameter, are undefined there; put it into evaluation mode with .eval(), or use GroupNorm "
+                "or LayerNorm instead"
+            )
+        if isinstance(layer, _DropoutNd) and layer.training and layer.p > 0:
+            raise SampleMixingError(
+                f"layer {name!r} ({type(layer).__name__}, p={layer.p}) draws random numbers of its own: the gradient "
+                "noise would no longer be that of the minibatches alone; put it into evaluation mode with .eval()"
+            )
+    few = inputs[:3]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        together = module(few)
+        again = module(few)
+        alone = torch.cat([module(few[k : k + 1]) for k in range(len(few))])
+    if not torch.equal(together, again):
+        raise SampleMixingError(
+            "the network gave two different outputs for the same inputs: expected a function of inputs and weights "
+            "alone; remove the random layer or put the network into evaluation mode with .eval()"
+        )
+    if together.shape != alone.shape or not torch.allclose(together, alone, rtol=1e-3, atol=1e-5):
+        raise SampleMixingError(
+            "the network's output for a sample changes with the other samples of the batch: expected an independent "
+            "output for each sample, since sample gradients are undefined otherwise; use layers that normalise within "
+            "a sample (GroupNorm, LayerNorm)"
+        )
+
+
+def check_sample_losses(losses: Tensor, n_samples: int) -> None:
+    """Raise unless there is one loss a sample.
+
+    Parameters
+    ----------
+    losses : Tensor
+        What the loss function returned.
+    n_samples : int
+        How many samples it was given.
+
+    Raises
+    ------
+    ConfigurationError
+        If the shape is not (sample,).
+    """
+    if tuple(losses.shape) != (n_samples,):
+        raise ConfigurationError(
+            f"the loss function returned shape {tuple(losses.shape)} for {n_samples} samples: expected one value a "
+            f"sample, shape ({n_samples},), since the framework weighs samples itself; pass reduction='none' and sum over "
+            "the outputs"
+        )

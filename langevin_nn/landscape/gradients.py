@@ -1,0 +1,133 @@
+"""Weighted gradients of any network: one traced graph for all replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from langevin_nn.landscape.layout import ParameterLayout
+
+__all__ = ["Loss", "TracedGradient", "weighted_loss"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def weighted_loss(module: torch.nn.Module, loss: Loss) -> Callable[[dict[str, Tensor], Tensor, Tensor, Tensor], Tensor]:
+    """Return (parameters, inputs, labels, coefficients) → Σ_k c_k ℓ_k of one replica.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    loss : callable
+        (outputs, labels) → one loss a sample.
+
+    Returns
+    -------
+    callable
+        A pure function, for ``torch.func``.
+    """
+
+    def total(parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, coefficients: Tensor) -> Tensor:
+        outputs = functional_call(module, parameters, (inputs,))
+        return (loss(outputs, labels) * coefficients).sum()
+
+    return total
+
+
+class TracedGradient:
+    """Σ_k c_k ∇ℓ_k for a batch of replicas, through ``torch.func``.
+
+    The vectorised gradient is traced once for each shape into a flat graph of tensor operations, which leaves out most
+    of what ``vmap`` and autograd cost in Python at every call. It is the path of every network for which there is no
+    kernel, and the oracle of those for which there is one.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    layout : ParameterLayout
+        Order of its parameters.
+    loss : callable
+        (outputs, labels) → one loss a sample.
+    """
+
+    path = "torch.func"
+
+    def __init__(self, module: torch.nn.Module, layout: ParameterLayout, loss: Loss) -> None:
+        self._layout = layout
+        self._gradient = grad(weighted_loss(module, loss))
+        self._graphs: dict[tuple[object, ...], Callable[..., Tensor]] = {}
+
+    def untraced(
+        self, weights: Tensor, inputs: Tensor, labels: Tensor, coefficients: Tensor, own_inputs: bool = False
+    ) -> Tensor:
+        """Return the weighted gradients as a function that ``torch.func`` can transform further.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (replica, parameter)
+            Where.
+        inputs : Tensor, shape (row, ...) or (replica, row, ...)
+            The samples.
+        labels : Tensor, shape (replica, row, ...)
+            Their labels.
+        coefficients : Tensor, shape (replica, row)
+            The c_k.
+        own_inputs : bool, optional
+            Whether each replica has inputs of its own.
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
+            Σ_k c_k ∇ℓ_k.
+        """
+        axes = (0, 0 if own_inputs else None, 0, 0)
+        gradients = vmap(self._gradient, in_dims=axes)(self._layout.split(weights), inputs, labels, coefficients)
+        return torch.cat([gradients[name].reshape(len(weights), -1) for name in self._layout.shapes], dim=1)
+
+    def __call__(
+        self, weights: Tensor, inputs: Tensor, labels: Tensor, coefficients: Tensor, indices: Tensor | None
+    ) -> Tensor:
+        """Return the weighted gradients.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (replica, parameter)
+            Where.
+        inputs : Tensor, shape (sample, ...)
+            All samples.
+        labels : Tensor, shape (replica or 1, sample)
+            All labels.
+        coefficients : Tensor, shape (replica, row)
+            The c_k of the samples in `indices`, or of all.
+        indices : Tensor or None, shape (replica, row)
+            Samples to use; None for all, in order.
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
+            Σ_k c_k ∇ℓ_k.
+        """
+        labels = labels.expand(len(weights), *labels.shape[1:])
+        if indices is not None:
+            inputs = inputs[indices]
+            labels = torch.gather(labels, 1, indices) if labels.ndim == 2 else _gather_rows(labels, indices)
+        own_inputs = indices is not None
+        shape = (weights.shape, inputs.shape, weights.dtype, weights.device, own_inputs)
+        with torch.no_grad():
+            if shape not in self._graphs:
+
+                def flat(w: Tensor, x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+                    return self.untraced(w, x, y, c, own_inputs)
+
+                self._graphs[shape] = make_fx(flat)(weights, inputs, labels, coefficients)
+            return self._graphs[shape](weights, inputs, labels, coefficients)
+
+
+def _gather_rows(labels: Tensor, indices: Tensor) -> Tensor:
+    return labels[torch.arange(len(labels), device=labels.device)[:, None], indices]

@@ -1,0 +1,336 @@
+"""Any `torch.nn.Module` with its data and loss as a landscape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vmap
+
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.landscape.base import EmpiricalLandscape
+from langevin_nn.landscape.checks import check_sample_losses, refuse_sample_mixing
+from langevin_nn.landscape.gradients import Loss, TracedGradient
+from langevin_nn.landscape.initialisation import draw_weights
+from langevin_nn.landscape.layout import ParameterLayout
+from langevin_nn.landscape.perceptron import PerceptronGradient
+from langevin_nn.landscape.sample_gradients import SampleGradients
+from langevin_nn.landscape.signals import linear_layers, sample_gradients
+from langevin_nn.seeds import Seeds
+
+__all__ = ["NetworkLandscape", "cross_entropy"]
+
+
+def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of each sample.
+
+    Parameters
+    ----------
+    outputs : Tensor, shape (sample, class)
+        Logits.
+    labels : Tensor of int64, shape (sample,)
+        Classes.
+
+    Returns
+    -------
+    Tensor, shape (sample,)
+        −ln softmax(outputs)[label], in nats.
+
+    Examples
+    --------
+    >>> cross_entropy(torch.zeros(1, 2), torch.tensor([1]))
+    tensor([0.6931])
+    """
+    return nn.functional.cross_entropy(outputs, labels, reduction="none")
+
+
+class NetworkLandscape(EmpiricalLandscape):
+    """The training loss of a network as a function of its weights.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or callable
+        The network, or a function without arguments that makes one (needed where layers without ``reset_parameters``
+        own parameters, so that each replica can draw its own initial weights). It is copied, never changed.
+    inputs : array, shape (sample, ...)
+        Training inputs.
+    labels : array, shape (sample, ...) or (replica, sample)
+        Given labels, classes as integers or whatever `loss` takes; classes may differ between replicas.
+    loss : callable, optional
+        (outputs, labels) → one loss a sample, shape (sample,); the cross-entropy unless said.
+    true_labels : array, optional
+        Labels before any label noise, in the shape of `labels`; without them no sample counts as mislabeled.
+    relabeled : array of bool, optional
+        Samples whose label was redrawn, whether or not it changed.
+    test_inputs, test_labels : array, optional
+        Data for the test loss and error; never corrupted.
+    parameters : str or iterable of str, optional
+        Patterns of tensor names (``"2.weight"``, ``"*.weight"``) to which *measurements* are restricted.
+    device : str or torch.device, optional
+        Where to compute; the module's own device unless said.
+
+    Raises
+    ------
+    ConfigurationError
+        If shapes do not fit together or the loss is not one value a sample.
+    SampleMixingError
+        If a layer mixes the samples of a batch or draws random numbers.
+
+    Examples
+    --------
+    >>> landscape = NetworkLandscape(nn.Linear(2, 3), torch.zeros(5, 2), torch.tensor([0, 1, 2, 0, 1]))
+    >>> weights = landscape.initial_weights((0, 1), Seeds(0))
+    >>> weights.shape
+    torch.Size([2, 9])
+    >>> bool((landscape.gradient(weights)[:, :6] == 0).all())  # the inputs are zero
+    True
+    """
+
+    def __init__(
+        self,
+        module: nn.Module | Callable[[], nn.Module],
+        inputs: Any,
+        labels: Any,
+        *,
+        loss: Loss | None = None,
+        true_labels: Any = None,
+        relabeled: Any = None,
+        test_inputs: Any = None,
+        test_labels: Any = None,
+        parameters: str | Iterable[str] = "*",
+        device: str | torch.device | None = None,
+    ) -> None:
+        self._make = None if isinstance(module, nn.Module) else module
+        made = module if isinstance(module, nn.Module) else _seeded(module)
+        self._module = deepcopy(made).requires_grad_(False)
+        self._layout = ParameterLayout.of(self._module)
+        first = next(self._module.parameters(), None)
+        if first is None:
+            raise ConfigurationError("the network has no parameters: expected at least one weight to train")
+        self.device = torch.device(device) if device is not None else first.device
+        self.dtype = first.dtype
+        self._module.to(self.device)
+        self.n_parameters = self._layout.n_parameters
+        self.measured_parameters = self._layout.matching(parameters)
+        self.measures_everything = len(self.measured_parameters) == len(self._layout.shapes)
+
+        self.inputs = self._as_inputs(inputs)
+        self.n_samples = len(self.inputs)
+        self._loss = loss or cross_entropy
+        self.labels = self._as_labels(labels, "labels", self.n_samples, loss is None)
+        self.true_labels = self.labels
+        if true_labels is not None:
+            self.true_labels = self._as_labels(true_labels, "true_labels", self.n_samples, loss is None)
+        if self.true_labels.shape != self.labels.shape:
+            raise ConfigurationError(
+                f"true_labels have shape {tuple(self.true_labels.shape)}: expected that of the labels, "
+                f"{tuple(self.labels.shape)}, since they say which of them are wrong"
+            )
+        self.relabeled = self.mislabeled
+        if relabeled is not None:
+            flags = torch.as_tensor(np.asarray(relabeled), dtype=torch.bool, device=self.device)
+            self.relabeled = flags[None] if flags.ndim == 1 else flags
+        if (test_inputs is None) != (test_labels is None):
+            raise ConfigurationError("test_inputs and test_labels come together: expected both or neither")
+        self.test_inputs = self.test_labels = None
+        if test_inputs is not None:
+            self.test_inputs = self._as_inputs(test_inputs)
+            self.test_labels = self._as_labels(test_labels, "test_labels", len(self.test_inputs), loss is None)[0]
+        self._check()
+        self._traced = TracedGradient(self._module, self._layout, self._loss)
+        fast = PerceptronGradient.of(self._module, self.inputs) if loss is None else None
+        self._weighted_gradient = fast or self._traced
+        self._layers: dict[str, nn.Linear] | None = None
+
+    def _as_inputs(self, values: Any) -> Tensor:
+        tensor = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values), device=self.device)
+        return tensor.to(self.dtype).contiguous() if tensor.is_floating_point() else tensor
+
+    def _as_labels(self, values: Any, name: str, n: int, classes: bool) -> Tensor:
+        """Return labels with a leading axis of length 1 or replica."""
+        tensor = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values), device=self.device)
+        if classes and tensor.is_floating_point():
+            raise ConfigurationError(
+                f"{name} are of type {tensor.dtype}: the cross-entropy expects classes as integers; convert them, or pass "
+                "a loss of your own"
+            )
+        tensor = tensor.to(self.dtype if tensor.is_floating_point() else torch.int64).contiguous()
+        per_replica = classes and tensor.ndim == 2
+        if len(tensor[0] if per_replica else tensor) != n:
+            raise ConfigurationError(
+                f"{name} have shape {tuple(tensor.shape)}: expected one for each of the {n} inputs, shape ({n},)"
+                + (f" or (replica, {n})" if classes else "")
+            )
+        return tensor if per_replica else tensor[None]
+
+    def _check(self) -> None:
+        refuse_sample_mixing(self._module, self.inputs)
+        few = slice(0, min(2, self.n_samples))
+        with torch.no_grad():
+            outputs = self._module(self.inputs[few])
+            if self.is_classifier:
+                n_classes = outputs.shape[-1]
+                largest, smallest = int(self.labels.max()), int(self.labels.min())
+                if self._loss is cross_entropy and (smallest < 0 or largest >= n_classes):
+                    raise ConfigurationError(
+                        f"labels run from {smallest} to {largest}: expected classes 0 to {n_classes - 1}, since the "
+                        f"network has {n_classes} outputs"
+                    )
+            check_sample_losses(self._loss(outputs, self.labels[0, few]), len(outputs))
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether labels are classes, so that an error rate is defined."""
+        return not self.labels.is_floating_point()
+
+    @property
+    def mislabeled(self) -> Tensor:
+        """Whether the given label differs from the true one, shape (replica or 1, sample)."""
+        different: Tensor = self.labels != self.true_labels
+        return different.flatten(2).any(2) if different.ndim > 2 else different
+
+    @property
+    def gradient_path(self) -> str:
+        """Which implementation computes weighted gradients."""
+        return self._weighted_gradient.path
+
+    def labels_of(self, replica: int) -> Tensor:
+        """Return one replica's labels.
+
+        Parameters
+        ----------
+        replica : int
+            Its position among the replicas.
+
+        Returns
+        -------
+        Tensor, shape (sample, ...)
+            The given labels.
+        """
+        return self.labels[replica if len(self.labels) > 1 else 0]
+
+    def initial_weights(self, replicas: tuple[int, ...], seeds: Seeds) -> Tensor:  # noqa: D102
+        rows = [draw_weights(self._make or self._module, self._layout, seeds, replica) for replica in replicas]
+        return torch.stack(rows).to(self.device)
+
+    def outputs(self, weights: Tensor, inputs: Tensor) -> Tensor:
+        """Return the network's outputs.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (replica, parameter)
+            Where.
+        inputs : Tensor, shape (sample, ...)
+            What to evaluate.
+
+        Returns
+        -------
+        Tensor, shape (replica, sample, ...)
+            The outputs.
+        """
+
+        def one(parameters: dict[str, Tensor]) -> Tensor:
+            return functional_call(self._module, parameters, (inputs,))  # type: ignore[no-any-return]
+
+        with torch.no_grad():
+            return vmap(one)(self._layout.split(weights))
+
+    def losses_and_errors(self, weights: Tensor, test: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the loss of each sample, and whether it is classified otherwise than its label says.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (replica, parameter)
+            Where.
+        test : bool, optional
+            Whether over the test data rather than the training data.
+
+        Returns
+        -------
+        losses : Tensor, shape (replica, sample)
+            ℓ_k.
+        errors : Tensor, shape (replica, sample)
+            1 where wrong, 0 where right, NaN throughout where labels are no classes.
+
+        Raises
+        ------
+        ConfigurationError
+            If test data are asked for and there are none.
+        """
+        if test and (self.test_inputs is None or self.test_labels is None):
+            raise ConfigurationError("this landscape has no test data: pass test_inputs and test_labels to it")
+        inputs = self.test_inputs if test else self.inputs
+        labels = self.test_labels[None] if test else self.labels  # type: ignore[index]
+        labels = labels.expand(len(weights), *labels.shape[1:])
+        outputs = self.outputs(weights, inputs)  # type: ignore[arg-type]
+        losses = torch.stack([self._loss(out, label) for out, label in zip(outputs, labels, strict=True)])
+        if not self.is_classifier:
+            return losses, torch.full_like(losses, torch.nan)
+        return losses, (outputs.argmax(-1) != labels).to(losses.dtype)
+
+    def sample_losses(self, weights: Tensor) -> Tensor:  # noqa: D102
+        return self.losses_and_errors(weights)[0]
+
+    def weighted_gradient(self, weights: Tensor, coefficients: Tensor, indices: Tensor | None = None) -> Tensor:  # noqa: D102
+        if len(self.labels) not in (1, len(weights)):
+            raise ConfigurationError(
+                f"labels are given for {len(self.labels)} replicas, weights for {len(weights)}: expected as many, or labels "
+                "that all replicas share"
+            )
+        return self._weighted_gradient(weights, self.inputs, self.labels, coefficients, indices)
+
+    def hessian_product(self, weights: Tensor, vectors: Tensor) -> Tensor:  # noqa: D102
+        uniform = torch.full((len(weights), self.n_samples), 1 / self.n_samples, dtype=self.dtype, device=self.device)
+        labels = self.labels.expand(len(weights), *self.labels.shape[1:])
+
+        def gradient(at: Tensor) -> Tensor:
+            return self._traced.untraced(at, self.inputs, labels, uniform)
+
+        return jvp(gradient, (weights,), (vectors,))[1]  # type: ignore[no-any-return]
+
+    def sample_gradients(self, weights: Tensor, replica: int = 0, *, everywhere: bool = False) -> SampleGradients:  # noqa: D102
+        if self._layers is None:
+            self._layers = self._verified_layers(weights)
+        names = tuple(self._layout.shapes) if everywhere else self.measured_parameters
+        layers = {name: layer for name, layer in self._layers.items() if name in _owners(names)}
+        return self._sample_gradients(weights, self.labels_of(replica), names, layers, slice(None))
+
+    def _sample_gradients(
+        self, weights: Tensor, labels: Tensor, names: tuple[str, ...], layers: dict[str, nn.Linear], samples: slice
+    ) -> SampleGradients:
+        parameters = self._layout.split(weights)
+        chosen = (self.inputs[samples], labels[samples])
+        return sample_gradients(self._module, parameters, *chosen, self._loss, names, layers)
+
+    def _verified_layers(self, weights: Tensor) -> dict[str, nn.Linear]:
+        """Return the linear layers whose outer products are their sample gradients; a tensor used twice is not."""
+        names = tuple(self._layout.shapes)
+        layers = linear_layers(self._module)
+        few = slice(0, 3)
+        fast = self._sample_gradients(weights, self.labels_of(0), names, layers, few)
+        slow = self._sample_gradients(weights, self.labels_of(0), names, {}, few)
+        scale = float(slow.dense().abs().max())
+
+        def agrees(layer: str) -> bool:
+            tensors = [name for name in fast.blocks if name.rpartition(".")[0] == layer]
+            return all(
+                torch.allclose(fast.blocks[name].dense(), slow.blocks[name].dense(), rtol=1e-3, atol=1e-5 * scale)
+                for name in tensors
+            )
+
+        return {name: layer for name, layer in layers.items() if agrees(name)}
+
+
+def _owners(names: Iterable[str]) -> set[str]:
+    """Return the layers to which tensors belong."""
+    return {name.rpartition(".")[0] for name in names}
+
+
+def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make()

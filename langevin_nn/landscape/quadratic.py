@@ -1,0 +1,154 @@
+"""The quadratic landscape with constant anisotropic noise: everything about it is known in closed form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from scipy.linalg import cholesky, solve_discrete_lyapunov
+from torch import Tensor
+
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.landscape.base import MomentLandscape
+from langevin_nn.seeds import Seeds
+
+__all__ = ["QuadraticLandscape"]
+
+
+class QuadraticLandscape(MomentLandscape):
+    """L(w) = ½ (w − w*)ᵀ H (w − w*), with gradient noise of constant covariance C.
+
+    Parameters
+    ----------
+    hessian : array, shape (parameter, parameter)
+        H, symmetric.
+    noise_covariance : array, shape (parameter, parameter)
+        C of the minibatch gradient, symmetric and positive semi-definite.
+    minimum : array, shape (parameter,), optional
+        w*; the origin unless said.
+    start : array, shape (parameter,), optional
+        Where replicas start; at the minimum unless said.
+
+    Raises
+    ------
+    ConfigurationError
+        If H or C is not a symmetric matrix, or C has a negative eigenvalue.
+
+    Examples
+    --------
+    >>> landscape = QuadraticLandscape(np.diag([1.0, 2.0]), np.eye(2))
+    >>> landscape.stationary_covariance(learning_rate=0.1).diagonal().round(6)
+    array([0.052632, 0.027778])
+    >>> 0.1 / (2 - 0.1), 0.1 / (2 * (2 - 0.2))  # α/(h (2 − αh)), the AR(1) law
+    (0.05263157894736842, 0.027777777777777776)
+    """
+
+    def __init__(self, hessian: Any, noise_covariance: Any, *, minimum: Any = None, start: Any = None) -> None:
+        self.hessian = _symmetric("hessian", hessian)
+        covariance = _symmetric("noise_covariance", noise_covariance)
+        self.n_parameters = len(self.hessian)
+        self.dtype, self.device = torch.float64, torch.device("cpu")
+        if covariance.shape != self.hessian.shape:
+            raise ConfigurationError(
+                f"noise_covariance has shape {covariance.shape}: expected that of the Hessian, {self.hessian.shape}"
+            )
+        self.noise_covariance = covariance
+        self._factor = torch.as_tensor(_factor(covariance))
+        self.minimum = np.zeros(self.n_parameters) if minimum is None else np.asarray(minimum, dtype=np.float64)
+        self.start = self.minimum if start is None else np.asarray(start, dtype=np.float64)
+        for name in ("minimum", "start"):
+            if getattr(self, name).shape != (self.n_parameters,):
+                raise ConfigurationError(
+                    f"{name} has shape {getattr(self, name).shape}: expected ({self.n_parameters},), a point of weight space"
+                )
+
+    def initial_weights(self, replicas: tuple[int, ...], seeds: Seeds) -> Tensor:  # noqa: D102
+        return torch.as_tensor(np.tile(self.start, (len(replicas), 1)))
+
+    def loss(self, weights: Tensor) -> Tensor:  # noqa: D102
+        displacement = weights - torch.as_tensor(self.minimum)
+        return 0.5 * (displacement * self.gradient(weights)).sum(1)
+
+    def gradient(self, weights: Tensor) -> Tensor:  # noqa: D102
+        return (weights - torch.as_tensor(self.minimum)) @ torch.as_tensor(self.hessian)
+
+    def hessian_product(self, weights: Tensor, vectors: Tensor) -> Tensor:  # noqa: D102
+        return vectors @ torch.as_tensor(self.hessian)
+
+    def noise_factor(self, weights: Tensor) -> Tensor:  # noqa: D102
+        return self._factor
+
+    def compiled_gradient(self) -> tuple[Any, np.ndarray[Any, np.dtype[np.float64]]]:
+        """Return ∇L for the Numba integrators.
+
+        Returns
+        -------
+        gradient : compiled function
+            (position, data, out): writes the gradient at `position` into `out`.
+        data : ndarray of float64
+            What it needs: H and w*, flat.
+        """
+        return _quadratic_gradient, np.concatenate([self.hessian.ravel(), self.minimum])
+
+    def stationary_covariance(self, learning_rate: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return the covariance S to which w ← w − α (∇L + F ξ) settles.
+
+        S solves the discrete Lyapunov equation S = (I − αH) S (I − αH)ᵀ + α² C; see Liu, Ziyin & Ueda (2021,
+        arXiv:2012.03636) for its use on SGD.
+
+        Parameters
+        ----------
+        learning_rate : float
+            α.
+
+        Returns
+        -------
+        ndarray, shape (parameter, parameter)
+            S.
+
+        Raises
+        ------
+        ConfigurationError
+            If α is beyond the stability limit 2/h_max or H is not positive definite, so that there is no such law.
+        """
+        curvatures = np.linalg.eigvalsh(self.hessian)
+        if curvatures[0] <= 0 or learning_rate * curvatures[-1] >= 2:
+            raise ConfigurationError(
+                f"no stationary law at learning_rate={learning_rate:g} and curvatures from {curvatures[0]:g} to "
+                f"{curvatures[-1]:g}: expected positive curvatures and a learning rate below 2/h_max = "
+                f"{2 / curvatures[-1]:g}"
+            )
+        contraction = np.eye(self.n_parameters) - learning_rate * self.hessian
+        return np.asarray(solve_discrete_lyapunov(contraction, learning_rate**2 * self.noise_covariance))
+
+
+@njit("void(float64[::1], float64[::1], float64[::1])", cache=True)
+def _quadratic_gradient(position, data, out):  # type: ignore[no-untyped-def]
+    n = position.shape[0]
+    for i in range(n):
+        total = 0.0
+        for j in range(n):
+            total += data[i * n + j] * (position[j] - data[n * n + j])
+        out[i] = total
+
+
+def _symmetric(name: str, values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    matrix = np.asarray(values, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.allclose(matrix, matrix.T):
+        raise ConfigurationError(f"{name} has shape {matrix.shape}: expected a symmetric matrix (parameter, parameter)")
+    return matrix
+
+
+def _factor(covariance: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return F with C = F Fᵀ: Cholesky where C is definite, else from its eigenvectors."""
+    try:
+        return np.asarray(cholesky(covariance, lower=True))
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(covariance)
+        if values[0] < -1e-10 * max(values[-1], 1):
+            raise ConfigurationError(
+                f"noise_covariance has the eigenvalue {values[0]:g}: expected none below 0, since it is a covariance"
+            ) from None
+        return np.asarray(vectors * np.sqrt(np.clip(values, 0, None)))

@@ -1,0 +1,149 @@
+"""What to record: named variables computed from a state without disturbing it."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langevin_nn.ensemble import GradientEnsemble, gradient_ensemble
+from langevin_nn.landscape import EmpiricalLandscape, Landscape, NetworkLandscape
+from langevin_nn.process import Process, State
+from langevin_nn.schedules import Schedule
+
+__all__ = ["Observable", "Snapshot"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A state and what has been computed from it, shared by all observables of one record.
+
+    Parameters
+    ----------
+    process : Process
+        What runs.
+    state : State
+        Where it is.
+    """
+
+    process: Process
+    state: State
+
+    @property
+    def landscape(self) -> Landscape:
+        """What is measured."""
+        return self.process.landscape
+
+    @cached_property
+    def training(self) -> tuple[Tensor, Tensor]:
+        """Losses and errors of the training samples, each of shape (replica, sample)."""
+        assert isinstance(self.landscape, NetworkLandscape)
+        return self.landscape.losses_and_errors(self.state.weights)
+
+    @cached_property
+    def ensembles(self) -> list[GradientEnsemble]:
+        """The gradient ensemble of each replica."""
+        return [
+            gradient_ensemble(self.landscape, weights, self.process.batch_size, replica=position)
+            for position, weights in enumerate(self.state.weights)
+        ]
+
+    @cached_property
+    def sample_trace(self) -> Tensor | None:
+        """Tr Σ over all tensors, shape (replica,); None where there are no samples."""
+        landscape = self.landscape
+        if not isinstance(landscape, EmpiricalLandscape):
+            return None
+        if landscape.measures_everything:
+            return torch.stack([torch.as_tensor(ensemble.sample_trace[0]) for ensemble in self.ensembles])  # type: ignore[attr-defined]
+        rows = enumerate(self.state.weights)
+        return torch.stack([landscape.sample_gradients(w, k, everywhere=True).trace() for k, w in rows])
+
+    def generators(self, purpose: str) -> list[np.random.Generator]:
+        """Return one generator a replica, of this step and purpose only.
+
+        Parameters
+        ----------
+        purpose : str
+            What the numbers are for.
+
+        Returns
+        -------
+        list of numpy.random.Generator
+            Measuring with them disturbs nothing.
+        """
+        return list(self.state.key(self.state.step).generators(purpose))
+
+    def each(self, measure: Callable[[int], Arrays]) -> Arrays:
+        """Measure replicas side by side and stack the results.
+
+        Parameters
+        ----------
+        measure : callable
+            Position of a replica → arrays by name.
+
+        Returns
+        -------
+        dict of str to ndarray, shapes (replica, ...)
+            Stacked.
+        """
+        n_replicas = len(self.state.weights)
+        with ThreadPoolExecutor(min(n_replicas, os.cpu_count() or 1)) as pool:
+            measured = list(pool.map(measure, range(n_replicas)))
+        return {name: np.stack([each[name] for each in measured]) for name in measured[0]}
+
+
+class Observable(ABC):
+    """Some variables of one group of the file, on one clock.
+
+    Attributes
+    ----------
+    group : str
+        Group of the file; "" is the root.
+    schedule : Schedule or None
+        When to record; None for the schedule of the run.
+    """
+
+    group: ClassVar[str] = ""
+    schedule: Schedule | None = None
+
+    @abstractmethod
+    def measure(self, snapshot: Snapshot) -> Arrays:
+        """Compute the variables.
+
+        Parameters
+        ----------
+        snapshot : Snapshot
+            The state, and what others have computed from it.
+
+        Returns
+        -------
+        dict of str to ndarray, shapes (replica, ...)
+            By name in `langevin_nn.schema`.
+        """
+
+    def timeless(self, snapshot: Snapshot) -> Arrays:
+        """Return variables that never change.
+
+        Parameters
+        ----------
+        snapshot : Snapshot
+            The state at the start.
+
+        Returns
+        -------
+        dict of str to ndarray, shapes (replica, ...)
+            By name in `langevin_nn.schema`.
+        """
+        return {}

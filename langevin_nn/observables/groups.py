@@ -1,0 +1,100 @@
+"""Spectra, sample losses and weights: groups with clocks of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from langevin_nn.ensemble import effective_dimension
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.landscape import NetworkLandscape
+from langevin_nn.observables.base import Arrays, Observable, Snapshot
+from langevin_nn.schedules import Logarithmic, Schedule
+
+__all__ = ["NoiseSpectrum", "SampleLosses", "Weights"]
+
+
+def _thinly() -> Schedule:
+    return Logarithmic(per_decade=2)
+
+
+@dataclass(frozen=True)
+class NoiseSpectrum(Observable):
+    """Eigenvalues of C, descending, and the effective dimension.
+
+    Parameters
+    ----------
+    n_modes : int, optional
+        Leading eigenvalues to keep; the effective dimension counts all of them.
+    fraction : float, optional
+        Share of the noise strength that the effective dimension holds.
+    schedule : Schedule, optional
+        When to record.
+    """
+
+    n_modes: int = 200
+    fraction: float = 0.9
+    schedule: Schedule = field(default_factory=_thinly)
+    group = "spectrum"
+
+    def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
+        ensembles = snapshot.ensembles
+
+        def one(position: int) -> Arrays:
+            values = ensembles[position].noise_eigenvalues()
+            dimension = effective_dimension(values, self.fraction)
+            return {"noise_eigenvalue": values[: self.n_modes], "effective_dimension": np.array(dimension)}
+
+        return snapshot.each(one)
+
+
+@dataclass(frozen=True)
+class SampleLosses(Observable):
+    """The loss of every training sample, with its labels.
+
+    Parameters
+    ----------
+    schedule : Schedule, optional
+        When to record.
+    """
+
+    schedule: Schedule = field(default_factory=_thinly)
+    group = "samples"
+
+    def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
+        return {"sample_loss": snapshot.training[0].double().cpu().numpy()}
+
+    def timeless(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
+        landscape = snapshot.landscape
+        if not isinstance(landscape, NetworkLandscape):
+            raise ConfigurationError(
+                f"SampleLosses needs a network with its data, got {type(landscape).__name__}: leave it out of the observables"
+            )
+        if landscape.labels.ndim > 2:
+            return {}
+        n_replicas = len(snapshot.state.weights)
+        labels = {
+            "given_label": landscape.labels,
+            "true_label": landscape.true_labels,
+            "mislabeled": landscape.mislabeled.byte(),
+            "relabeled": landscape.relabeled.byte(),
+        }
+        return {name: tensor.expand(n_replicas, -1).cpu().numpy() for name, tensor in labels.items()}
+
+
+@dataclass(frozen=True)
+class Weights(Observable):
+    """The weights themselves.
+
+    Parameters
+    ----------
+    schedule : Schedule, optional
+        When to record.
+    """
+
+    schedule: Schedule = field(default_factory=_thinly)
+    group = "weights"
+
+    def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
+        return {"weights": snapshot.state.weights.cpu().numpy().copy()}

@@ -1,0 +1,88 @@
+"""Losses, errors and order parameters: the root group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langevin_nn.landscape import NetworkLandscape
+from langevin_nn.observables.base import Arrays, Observable, Snapshot
+from langevin_nn.schedules import Schedule
+
+__all__ = ["DrivingNoise", "Losses", "OrderParameters"]
+
+
+def _array(tensor: Tensor) -> NDArray[np.float64]:
+    return np.asarray(tensor.double().cpu())
+
+
+def _by_cohort(values: NDArray[np.float64], mislabeled: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Average over all, the correct and the mislabeled samples: shape (replica, cohort)."""
+    masks = np.stack([np.ones_like(mislabeled), ~mislabeled, mislabeled], axis=1).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        means: NDArray[np.float64] = np.einsum("rk,rck->rc", values, masks) / masks.sum(2)
+    return means
+
+
+@dataclass(frozen=True)
+class Losses(Observable):
+    """Training loss and error by cohort, each over its own samples; test loss and error where there are test data."""
+
+    schedule: Schedule | None = None
+
+    def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
+        landscape, weights = snapshot.landscape, snapshot.state.weights
+        if not isinstance(landscape, NetworkLandscape):
+            total = _array(landscape.loss(weights))
+            nothing = np.full_like(total, np.nan)
+            return {"train_loss": np.stack([total, nothing, nothing], axis=1)}
+        mislabeled = np.broadcast_to(landscape.mislabeled.cpu().numpy(), (len(weights), landscape.n_samples))
+        losses, errors = snapshot.training
+        measured = {"train_loss": _by_cohort(_array(losses), mislabeled)}
+        if landscape.is_classifier:
+            measured["train_error"] = _by_cohort(_array(errors), mislabeled)
+        if landscape.test_inputs is not None:
+            losses, errors = landscape.losses_and_errors(weights, test=True)
+            measured["test_loss"] = _array(losses).mean(1)
+            if landscape.is_classifier:
+                measured["test_error"] = _array(errors).mean(1)
+        return measured
+
+
+@dataclass(frozen=True)
+class OrderParameters(Observable):
+    """All order parameters of the landscape's minibatch ensemble, by cohort, with R and its standard error.
+
+    Parameters
+    ----------
+    n_minibatches : int, optional
+        Independent minibatches from which R is estimated.
+    """
+
+    n_minibatches: int = 100
+    schedule: Schedule | None = None
+
+    def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
+        ensembles = snapshot.ensembles
+        generators = snapshot.generators("alignment")
+
+        def one(position: int) -> Arrays:
+            ensemble = ensembles[position]
+            return {**ensemble.closed_forms(), **ensemble.alignment(generators[position], self.n_minibatches)}
+
+        return snapshot.each(one)
+
+
+@dataclass(frozen=True)
+class DrivingNoise(Observable):
+    """The trace of the covariance of the noise that drives the process, whatever the landscape's own is."""
+
+    schedule: Schedule | None = None
+
+    def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
+        process, state = snapshot.process, snapshot.state
+        strength = process.noise.strength(state.noise_memory, process.landscape, snapshot.sample_trace)
+        return {"driving_noise_strength": np.broadcast_to(_array(strength), (len(state.weights),)).copy()}

@@ -1,0 +1,7 @@
+"""Processes: drift + noise + update rule, and the state between two updates."""
+
+from langevin_nn.process.base import Process
+from langevin_nn.process.named import PROCESSES, gradient_descent, isotropic_langevin, langevin, sgd
+from langevin_nn.process.state import State
+
+__all__ = ["PROCESSES", "Process", "State", "gradient_descent", "isotropic_langevin", "langevin", "sgd"]

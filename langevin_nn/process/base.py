@@ -1,0 +1,210 @@
+"""A process: drift + noise + update rule on a landscape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from langevin_nn.drift import Drift, GradientDrift
+from langevin_nn.errors import ConfigurationError, UnstableTrajectory
+from langevin_nn.landscape import EmpiricalLandscape, Landscape
+from langevin_nn.noise import AdditiveNoise, Noise, SampleWeightNoise
+from langevin_nn.process.state import State
+from langevin_nn.seeds import Key, Seeds
+from langevin_nn.threads import single_threaded_products
+from langevin_nn.update import Plain, Update
+
+__all__ = ["Process"]
+
+
+@dataclass(frozen=True, eq=False)
+class Process:
+    """dw = −∇L dt + √(α C) dW at time step Δt, or w ← w − α Σ c_k ∇ℓ_k at Δt = α.
+
+    Where drift and noise share a landscape and the noise is a law of sample weights, both come from one weighted
+    backward pass with coefficients 1/N + √(α/Δt) (c_k − 1/N); where they do not, both are evaluated.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        Where the noise comes from, and what is measured.
+    noise : Noise
+        The noise source.
+    learning_rate : float
+        α, in units of time; sets the noise.
+    drift : Drift, optional
+        The gradient of `landscape` unless said.
+    update : Update, optional
+        Plain steps unless said.
+    time_step : float, optional
+        Δt; 0, the default, stands for α.
+    name : str, optional
+        For figures and files.
+
+    Raises
+    ------
+    ConfigurationError
+        If a rate is not positive and finite, or parts do not fit together.
+
+    Examples
+    --------
+    >>> from langevin_nn import AnisotropicNoise, QuadraticLandscape
+    >>> landscape = QuadraticLandscape(np.eye(1), np.zeros((1, 1)), start=[1.0])
+    >>> process = Process(landscape, AnisotropicNoise(torch.zeros(1, 1)), learning_rate=0.5)
+    >>> process.advance(process.start(replicas=1, seed=0), steps=2).weights
+    tensor([[0.2500]], dtype=torch.float64)
+    """
+
+    landscape: Landscape
+    noise: Noise
+    learning_rate: float
+    drift: Drift = None  # type: ignore[assignment]  # filled in below
+    update: Update = field(default_factory=Plain)
+    time_step: float = 0.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if cast("Drift | None", self.drift) is None:
+            object.__setattr__(self, "drift", GradientDrift(self.landscape))
+        if self.time_step == 0:
+            object.__setattr__(self, "time_step", self.learning_rate)
+        for name in ("learning_rate", "time_step"):
+            value = getattr(self, name)
+            if not (value > 0 and np.isfinite(value)):
+                raise ConfigurationError(f"{name}={value}: expected a positive, finite number, the time of one update")
+        if self.noise.calculus != self.update.calculus:
+            raise ConfigurationError(
+                f"{type(self.noise).__name__} is to be read in the {self.noise.calculus} sense, but "
+                f"{type(self.update).__name__} converges to the {self.update.calculus} equation: choose an update rule of "
+                "the same calculus"
+            )
+        self.noise.check(self.landscape)
+        self.update.check(self)
+
+    @property
+    def batch_size(self) -> int | None:
+        """B of the noise source; None where there are no samples."""
+        return self.noise.batch_size
+
+    @property
+    def epochs_per_step(self) -> float:
+        """(Δt/α)·B/N; NaN where there are no samples."""
+        if self.batch_size is None or not isinstance(self.landscape, EmpiricalLandscape):
+            return float("nan")
+        return self.time_step / self.learning_rate * self.batch_size / self.landscape.n_samples
+
+    def start(self, replicas: int | Iterable[int], seed: int | Seeds, weights: Any = None) -> State:
+        """Return the state from which replicas start.
+
+        Parameters
+        ----------
+        replicas : int or iterable of int
+            How many, or the indices of which: replica 3 is the same among 4 as among 400.
+        seed : int or Seeds
+            Owner of all randomness of the run.
+        weights : array, shape (replica, parameter), optional
+            Where to start; drawn by the landscape unless said.
+
+        Returns
+        -------
+        State
+            At step 0.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no replica or the weights have another shape.
+        """
+        indices = tuple(range(replicas)) if isinstance(replicas, int) else tuple(replicas)
+        if not indices:
+            raise ConfigurationError(f"replicas={replicas}: expected at least one")
+        seeds = seed if isinstance(seed, Seeds) else Seeds(seed)
+        if weights is None:
+            start = self.landscape.initial_weights(indices, seeds)
+        else:
+            start = torch.as_tensor(weights).to(self.landscape.device, self.landscape.dtype).clone()
+        expected = (len(indices), self.landscape.n_parameters)
+        if tuple(start.shape) != expected:
+            raise ConfigurationError(
+                f"weights have shape {tuple(start.shape)}: expected (replica, parameter) = {expected}"
+            )
+        diverged = torch.zeros(len(indices), dtype=torch.bool, device=start.device)
+        memories = (self.update.start(start), self.noise.start(self.landscape, start))
+        return State(0, start, *memories, seeds, indices, diverged)
+
+    def stochastic_gradient(self, weights: Tensor, memory: Any, key: Key) -> tuple[Tensor, Any]:
+        """Return drift and noise together.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (replica, parameter)
+            Where.
+        memory : object
+            What the noise source remembers.
+        key : Key
+            Address of the update.
+
+        Returns
+        -------
+        gradient : Tensor, shape (replica, parameter)
+            What the update rule takes.
+        memory : object
+            For the next update.
+        """
+        ratio = (self.learning_rate / self.time_step) ** (1 - self.noise.time_step_exponent)
+        if isinstance(self.noise, AdditiveNoise):
+            increment, memory = self.noise.increment(self.landscape, weights, memory, key)
+            return torch.add(self.drift(weights), increment, alpha=ratio), memory
+        assert isinstance(self.noise, SampleWeightNoise)
+        assert isinstance(self.landscape, EmpiricalLandscape)
+        drawn, memory = self.noise.sample_weights(self.landscape, memory, key)
+        fused = isinstance(self.drift, GradientDrift) and self.drift.landscape is self.landscape
+        if fused and ratio == 1:
+            return self.landscape.weighted_gradient(weights, drawn.coefficients, drawn.indices), memory
+        n = self.landscape.n_samples
+        deviation = drawn.spread(n) - 1 / n
+        if fused:
+            return self.landscape.weighted_gradient(weights, 1 / n + ratio * deviation), memory
+        noise = self.landscape.weighted_gradient(weights, deviation)
+        return torch.add(self.drift(weights), noise, alpha=ratio), memory
+
+    def advance(self, state: State, steps: int, on_divergence: Literal["raise", "mask"] = "raise") -> State:
+        """Make a block of updates.
+
+        Parameters
+        ----------
+        state : State
+            Before.
+        steps : int
+            How many.
+        on_divergence : {"raise", "mask"}, optional
+            Whether a replica that leaves the finite numbers stops the run, or becomes NaN while the others go on.
+
+        Returns
+        -------
+        State
+            After.
+
+        Raises
+        ------
+        UnstableTrajectory
+            With `on_divergence` "raise", naming the replica and the step.
+        """
+        end = state.step + steps
+        with single_threaded_products(), torch.no_grad():
+            while state.step < end:
+                before = state.diverged
+                state = self.update.advance(self, state, end - state.step)
+                fresh = state.diverged & ~before
+                if bool(fresh.any()):
+                    if on_divergence == "raise":
+                        replica = state.replicas[int(torch.nonzero(fresh)[0, 0])]
+                        raise UnstableTrajectory(replica, state.step, self.time_step)
+                    masked = state.weights.masked_fill(state.diverged[:, None], torch.nan)
+                    state = state.replaced(state.step, masked, state.update_memory, state.noise_memory, state.diverged)
+        return state

@@ -1,0 +1,173 @@
+"""Processes worth a name: each takes a landscape, a learning rate and a batch size."""
+
+from __future__ import annotations
+
+from langevin_nn.landscape import Landscape
+from langevin_nn.noise import IndependentMinibatches, IsotropicNoise, MatchedGaussian, ShuffledMinibatches, Silent
+from langevin_nn.process.base import Process
+from langevin_nn.update import Momentum, Plain, Update
+
+__all__ = ["PROCESSES", "gradient_descent", "isotropic_langevin", "langevin", "sgd"]
+
+
+def _update(momentum: float, weight_decay: float) -> Update:
+    return Momentum(momentum, weight_decay) if momentum else Plain(weight_decay)
+
+
+def sgd(
+    landscape: Landscape,
+    learning_rate: float,
+    batch_size: int,
+    *,
+    independent: bool = False,
+    replacement: bool = False,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Process:
+    """Return minibatch stochastic gradient descent, with shuffled epochs as practised.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        An average of sample losses.
+    learning_rate : float
+        α, in units of time.
+    batch_size : int
+        B.
+    independent : bool, optional
+        Whether to draw each minibatch independently rather than to shuffle epochs.
+    replacement : bool, optional
+        Whether independent minibatches are drawn with replacement.
+    momentum : float, optional
+        μ; `time` stays Σ α.
+    weight_decay : float, optional
+        λ, in units of 1/time.
+
+    Returns
+    -------
+    Process
+        Named "sgd".
+    """
+    draws = independent or replacement
+    noise = IndependentMinibatches(batch_size, replacement) if draws else ShuffledMinibatches(batch_size)
+    return Process(landscape, noise, learning_rate, update=_update(momentum, weight_decay), name="sgd")
+
+
+def langevin(
+    landscape: Landscape,
+    learning_rate: float,
+    batch_size: int,
+    *,
+    time_step: float = 0.0,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Process:
+    """Return Langevin dynamics with Gaussian noise of exactly SGD's covariance, anisotropic and state-dependent.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        An average of sample losses.
+    learning_rate : float
+        α, in units of time; sets the noise.
+    batch_size : int
+        B of the minibatches whose covariance the noise takes.
+    time_step : float, optional
+        Δt of the discretisation; 0, the default, stands for α.
+    momentum : float, optional
+        μ.
+    weight_decay : float, optional
+        λ, in units of 1/time.
+
+    Returns
+    -------
+    Process
+        Named "langevin".
+    """
+    update = _update(momentum, weight_decay)
+    noise = MatchedGaussian(batch_size)
+    return Process(landscape, noise, learning_rate, update=update, time_step=time_step, name="langevin")
+
+
+def isotropic_langevin(
+    landscape: Landscape,
+    learning_rate: float,
+    batch_size: int,
+    *,
+    refresh_every: int | None = None,
+    time_step: float = 0.0,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Process:
+    """Return Langevin dynamics with isotropic noise whose trace is held to Tr C.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        An average of sample losses.
+    learning_rate : float
+        α, in units of time; sets the noise.
+    batch_size : int
+        B of the minibatches whose trace the noise takes.
+    refresh_every : int, optional
+        Updates between measurements of Tr C; one epoch unless said.
+    time_step : float, optional
+        Δt of the discretisation; 0, the default, stands for α.
+    momentum : float, optional
+        μ.
+    weight_decay : float, optional
+        λ, in units of 1/time.
+
+    Returns
+    -------
+    Process
+        Named "isotropic_langevin".
+    """
+    update = _update(momentum, weight_decay)
+    noise = IsotropicNoise(batch_size, refresh_every)
+    return Process(landscape, noise, learning_rate, update=update, time_step=time_step, name="isotropic_langevin")
+
+
+def gradient_descent(
+    landscape: Landscape,
+    learning_rate: float,
+    batch_size: int | None = None,
+    *,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Process:
+    """Return gradient descent over the whole training set.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        Any.
+    learning_rate : float
+        α, in units of time.
+    batch_size : int, optional
+        B of the process that it stands beside, for which order parameters and epochs are counted.
+    momentum : float, optional
+        μ.
+    weight_decay : float, optional
+        λ, in units of 1/time.
+
+    Returns
+    -------
+    Process
+        Named "gradient_descent".
+    """
+    return Process(
+        landscape,
+        Silent(batch_size),
+        learning_rate,
+        update=_update(momentum, weight_decay),
+        name="gradient_descent",
+    )
+
+
+PROCESSES = {
+    "sgd": sgd,
+    "langevin": langevin,
+    "isotropic_langevin": isotropic_langevin,
+    "gradient_descent": gradient_descent,
+}

@@ -1,0 +1,119 @@
+"""The one table of recorded variables: dimensions within a record, units and long names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from langevin_nn.errors import UnknownNameError
+
+__all__ = ["CLOCKS", "COHORTS", "COHORT_PAIRS", "ORDER_PARAMETERS", "SCHEMA_VERSION", "Variable", "describe"]
+
+SCHEMA_VERSION = "1.0"
+
+COHORTS = ("all", "correct", "mislabeled")
+COHORT_PAIRS = ("correct_mislabeled", "all_correct", "all_mislabeled")
+
+# The dimension along which each group is recorded.
+CLOCKS = {"": "step", "spectrum": "spectrum_step", "samples": "sample_step", "weights": "weight_step"}
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What one recorded variable is.
+
+    Parameters
+    ----------
+    name : str
+        As in files.
+    long_name : str
+        As on an axis.
+    dimensions : tuple of str, optional
+        Besides ``replica`` and the group's clock.
+    units : str, optional
+        "1" where it has none.
+    group : str, optional
+        Group of the file; "" is the root.
+    timeless : bool, optional
+        Whether it is the same at all times.
+    """
+
+    name: str
+    long_name: str
+    dimensions: tuple[str, ...] = ()
+    units: str = "1"
+    group: str = ""
+    timeless: bool = False
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Attributes of the netCDF variable."""
+        return {"long_name": self.long_name, "units": self.units}
+
+
+_COHORT = ("cohort",)
+_GRADIENT_SQUARED = "loss2 weight-2"
+
+_VARIABLES = (
+    Variable("train_loss", "training loss", _COHORT, "nat"),
+    Variable("train_error", "training error", _COHORT),
+    Variable("test_loss", "test loss", (), "nat"),
+    Variable("test_error", "test error"),
+    Variable("activity", "activity A", _COHORT, _GRADIENT_SQUARED),
+    Variable("directed_activity", "directed activity A₀", _COHORT, _GRADIENT_SQUARED),
+    Variable("parallel_activity", "parallel activity A∥", _COHORT, _GRADIENT_SQUARED),
+    Variable("perpendicular_activity", "perpendicular activity A⊥", _COHORT, _GRADIENT_SQUARED),
+    Variable("noise_strength", "noise strength D = Tr C", _COHORT, _GRADIENT_SQUARED),
+    Variable("parallel_noise", "noise along the mean gradient D∥", _COHORT, _GRADIENT_SQUARED),
+    Variable("projection_variance", "projection variance σ_λ²", _COHORT),
+    Variable("alignment", "alignment R", _COHORT),
+    Variable("alignment_standard_error", "standard error of the alignment R", _COHORT),
+    Variable("alignment_zero_share", "share of minibatches with zero gradient", _COHORT),
+    Variable("gradient_alignment", "cosine of two mean gradients", ("cohort_pair",)),
+    Variable("driving_noise_strength", "trace of the covariance of the driving noise", (), _GRADIENT_SQUARED),
+    Variable("noise_eigenvalue", "eigenvalue of the noise covariance", ("mode",), _GRADIENT_SQUARED, "spectrum"),
+    Variable("effective_dimension", "effective dimension D_s", (), "1", "spectrum"),
+    Variable("sample_loss", "loss of a sample", ("sample",), "nat", "samples"),
+    Variable("given_label", "label in training", ("sample",), "1", "samples", timeless=True),
+    Variable("true_label", "label before label noise", ("sample",), "1", "samples", timeless=True),
+    Variable("mislabeled", "given label differs from the true one", ("sample",), "1", "samples", timeless=True),
+    Variable("relabeled", "label was redrawn", ("sample",), "1", "samples", timeless=True),
+    Variable("weights", "weights", ("parameter",), "weight", "weights"),
+)
+_BY_NAME = {variable.name: variable for variable in _VARIABLES}
+
+ORDER_PARAMETERS = (
+    "activity",
+    "directed_activity",
+    "noise_strength",
+    "projection_variance",
+    "alignment",
+    "gradient_alignment",
+)
+
+
+def describe(name: str) -> Variable:
+    """Return what is known of a variable.
+
+    Parameters
+    ----------
+    name : str
+        As in files.
+
+    Returns
+    -------
+    Variable
+        Its dimensions, units, long name and group.
+
+    Raises
+    ------
+    UnknownNameError
+        If the schema has no such variable.
+
+    Examples
+    --------
+    >>> describe("test_error").attributes
+    {'long_name': 'test error', 'units': '1'}
+    """
+    if name not in _BY_NAME:
+        raise UnknownNameError("variable", name, _BY_NAME)
+    return _BY_NAME[name]

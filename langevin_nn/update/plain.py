@@ -1,0 +1,76 @@
+"""The plain step and the step with momentum, as in torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.update.base import Update
+
+__all__ = ["Momentum", "Plain"]
+
+
+@dataclass(frozen=True)
+class Plain(Update):
+    """w ← w − Δt (g + λw).
+
+    The Euler–Maruyama scheme of dw = −(∇L + λw) dt + √(α C) dW.
+
+    Parameters
+    ----------
+    weight_decay : float, optional
+        λ, in units of 1/time.
+    """
+
+    weight_decay: float = 0.0
+    strong_order = 0.5
+    weak_order = 1.0
+
+    def apply(  # noqa: D102
+        self, weights: Tensor, memory: None, gradient: Tensor, learning_rate: float, time_step: float
+    ) -> tuple[Tensor, Any]:
+        if self.weight_decay:
+            gradient = gradient + self.weight_decay * weights
+        return torch.add(weights, gradient, alpha=-time_step), memory
+
+
+@dataclass(frozen=True)
+class Momentum(Update):
+    """v ← μv + g + λw, w ← w − Δt v, with v = 0 at the start (``torch.optim.SGD``).
+
+    Parameters
+    ----------
+    momentum : float
+        μ, in [0, 1).
+    weight_decay : float, optional
+        λ, in units of 1/time.
+
+    Raises
+    ------
+    ConfigurationError
+        If μ is outside [0, 1).
+    """
+
+    momentum: float
+    weight_decay: float = 0.0
+    strong_order = 0.5
+    weak_order = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise ConfigurationError(
+                f"momentum={self.momentum}: expected 0 ≤ μ < 1, beyond which velocities never decay"
+            )
+
+    def start(self, weights: Tensor) -> Tensor:  # noqa: D102
+        return torch.zeros_like(weights)
+
+    def apply(  # noqa: D102
+        self, weights: Tensor, memory: Tensor, gradient: Tensor, learning_rate: float, time_step: float
+    ) -> tuple[Tensor, Any]:
+        velocity = self.momentum * memory + gradient + self.weight_decay * weights
+        return torch.add(weights, velocity, alpha=-time_step), velocity

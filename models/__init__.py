@@ -1,0 +1,15 @@
+"""What the studies train: data sets of small images, noisy labels and networks."""
+
+from .datasets import DATASETS, ImageData, load_dataset
+from .label_noise import NoisyLabels, corrupt_labels
+from .networks import multilayer_perceptron, small_convolutional_network
+
+__all__ = [
+    "DATASETS",
+    "ImageData",
+    "NoisyLabels",
+    "corrupt_labels",
+    "load_dataset",
+    "multilayer_perceptron",
+    "small_convolutional_network",
+]
