@@ -1,6 +1,8 @@
 # Two commands: `make study` and `make test`. Both build the virtual environment .venv where it is missing.
 PYTHON ?= python3
 VENV := .venv
+# GPU users leave this empty, so that pip chooses torch's CUDA build: make study CONSTRAINTS=
+CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 
 .PHONY: help study test lint types bench clean
@@ -13,11 +15,11 @@ help:
 	@echo "make bench   time the gradient kernels and the loop against plain PyTorch"
 	@echo "make clean   remove the environment and caches"
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "langevin_nn needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[test,lint]'
 	$(BIN)/python -m langevin_nn.kernels
 	@touch $@
 

@@ -2,6 +2,9 @@
 
 from importlib.metadata import version
 
+from langevin_nn.analyzers import Comparison as Comparison
+from langevin_nn.analyzers import detect_phases as detect_phases
+from langevin_nn.compare import compare as compare
 from langevin_nn.drift import Drift as Drift
 from langevin_nn.drift import GradientDrift as GradientDrift
 from langevin_nn.ensemble import GradientEnsemble as GradientEnsemble

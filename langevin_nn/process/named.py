@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from langevin_nn.landscape import Landscape
 from langevin_nn.noise import IndependentMinibatches, IsotropicNoise, MatchedGaussian, ShuffledMinibatches, Silent
 from langevin_nn.process.base import Process
@@ -165,9 +168,10 @@ def gradient_descent(
     )
 
 
-PROCESSES = {
+PROCESSES: dict[str, Callable[..., Process]] = {
     "sgd": sgd,
     "langevin": langevin,
     "isotropic_langevin": isotropic_langevin,
     "gradient_descent": gradient_descent,
+    "independent_sgd": partial(sgd, independent=True),
 }

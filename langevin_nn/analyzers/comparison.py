@@ -1,0 +1,215 @@
+"""How far processes are from a reference, in units of the reference's own spread over replicas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from langevin_nn.analyzers.base import require, root_of
+from langevin_nn.analyzers.statistics import logarithm, mean_with_interval
+from langevin_nn.errors import EstimationRefused, UnknownNameError
+
+__all__ = ["COMPARED", "ComparisonAnalyzer", "Quantity", "at_equal_loss"]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One thing to compare.
+
+    Parameters
+    ----------
+    name : str
+        As in summaries.
+    variable : str
+        As in files.
+    selection : tuple of (str, str) pairs
+        Coordinates to select.
+    logarithmic : bool, optional
+        Whether differences are taken of logarithms: for what runs over orders of magnitude.
+    """
+
+    name: str
+    variable: str
+    selection: tuple[tuple[str, str], ...] = (("cohort", "all"),)
+    logarithmic: bool = True
+
+    def of(self, root: xr.Dataset) -> xr.DataArray:
+        """Return the quantity on the scale on which it is compared.
+
+        Parameters
+        ----------
+        root : xarray.Dataset
+            Scalars of a trajectory.
+
+        Returns
+        -------
+        xarray.DataArray
+            Its logarithm where it is logarithmic; NaN where that does not exist.
+        """
+        values = root[self.variable].sel(dict(self.selection), drop=True)
+        return logarithm(values) if self.logarithmic else values
+
+
+COMPARED = (
+    Quantity("activity", "activity"),
+    Quantity("directed_activity", "directed_activity"),
+    Quantity("directed_activity_correct", "directed_activity", (("cohort", "correct"),)),
+    Quantity("directed_activity_mislabeled", "directed_activity", (("cohort", "mislabeled"),)),
+    Quantity("noise_strength", "noise_strength"),
+    Quantity("projection_variance", "projection_variance"),
+    Quantity("alignment", "alignment", logarithmic=False),
+    Quantity(
+        "gradient_alignment_correct_mislabeled",
+        "gradient_alignment",
+        (("cohort_pair", "correct_mislabeled"),),
+        logarithmic=False,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class ComparisonAnalyzer:
+    """Distances of every process from a reference.
+
+    Replica r of each process starts from the same weights, so differences δ_r are taken replica by replica. They are
+    measured in units of s, the reference's replica-to-replica standard deviation at that time, pooled over the reference
+    and its null and over `window` records, since few replicas leave a standard deviation uncertain.
+
+    Parameters
+    ----------
+    reference : str, optional
+        The process to which the others are compared.
+    null : str, optional
+        A second ensemble of the reference with other noise: the distance of what is not different.
+    quantities : tuple of Quantity, optional
+        What to compare.
+    window : int, optional
+        Records over which the spread is pooled, odd.
+    """
+
+    reference: str = "sgd"
+    null: str = "sgd_null"
+    quantities: tuple[Quantity, ...] = COMPARED
+    window: int = 5
+
+    def __call__(self, trajectories: xr.DataTree | xr.Dataset, clock: str = "step") -> xr.Dataset:
+        """Measure the distances.
+
+        Parameters
+        ----------
+        trajectories : xarray.DataTree or xarray.Dataset
+            Of all processes, dimension ``process``.
+        clock : str, optional
+            The dimension along which they are compared.
+
+        Returns
+        -------
+        xarray.Dataset
+            Along ``quantity`` and ``process``: ``difference`` (…, clock), the mean of δ/s with its t interval
+            (``_lower``, ``_upper``), signed; ``distance`` (…, replica), the average over the clock of |δ|/s; and
+            ``excess`` (…, replica), the distance less that of the null.
+
+        Raises
+        ------
+        EstimationRefused
+            If there are fewer than two replicas, and hence no spread.
+        UnknownNameError
+            If the reference or the null is not among the processes.
+        """
+        root = root_of(trajectories)
+        require(root, *(quantity.variable for quantity in self.quantities))
+        known = [str(name) for name in root["process"].values]
+        for name in (self.reference, self.null):
+            if name not in known:
+                raise UnknownNameError("process", name, known)
+        if root.sizes["replica"] < 2:
+            raise EstimationRefused(
+                "a comparison in units of the replica-to-replica spread needs at least 2 replicas, got "
+                f"{root.sizes['replica']}: run more of them (4 or more give useful intervals)",
+                replicas=root.sizes["replica"],
+            )
+        each = [self._one(quantity.of(root), clock) for quantity in self.quantities]
+        names = xr.Variable("quantity", [quantity.name for quantity in self.quantities])
+        result = xr.concat(each, dim=names)
+        result["excess"] = result["distance"] - result["distance"].sel(process=self.null, drop=True)
+        return result
+
+    def _one(self, values: xr.DataArray, clock: str) -> xr.Dataset:
+        # Everything starts from the same weights: the first record says nothing.
+        values = values.isel({clock: slice(1, None)})
+        scaled = (values - values.sel(process=self.reference, drop=True)) / self._spread(values, clock)
+        moments = mean_with_interval(scaled)
+        return xr.Dataset(
+            {
+                "difference": moments["mean_value"],
+                "difference_lower": moments["lower"],
+                "difference_upper": moments["upper"],
+                "distance": abs(scaled).mean(clock),
+            }
+        )
+
+    def _spread(self, values: xr.DataArray, clock: str) -> xr.DataArray:
+        own = values.sel(process=[self.reference, self.null]).var("replica", ddof=1).mean("process")
+        pooled = own.rolling({clock: self.window}, center=True, min_periods=1).mean()
+        return pooled.where(pooled > 0) ** 0.5
+
+
+def at_equal_loss(trajectories: xr.DataTree | xr.Dataset, reference: str = "sgd") -> xr.Dataset:
+    """Put trajectories on the clock of the training loss: a faster process is simply further along.
+
+    A replica is at a level when its training loss first falls to it; quantities are interpolated between the two
+    records around that moment. The levels are those through which the reference's mean training loss falls from record
+    to record.
+
+    Parameters
+    ----------
+    trajectories : xarray.DataTree or xarray.Dataset
+        Of all processes, dimension ``process``.
+    reference : str, optional
+        Whose levels.
+
+    Returns
+    -------
+    xarray.Dataset
+        The scalars along ``loss_level`` instead of ``step``; NaN at levels that a replica did not reach.
+    """
+    root = root_of(trajectories)
+    require(root, "train_loss")
+    loss = root["train_loss"].sel(cohort="all", drop=True)
+    mean_loss = np.asarray(loss.sel(process=reference).mean("replica").transpose("step").values)
+    levels = np.unique(np.minimum.accumulate(mean_loss))[::-1]
+    moving = root[[name for name in root.data_vars if "step" in root[name].dims and name != "update_count"]]
+
+    def on_levels(values: NDArray[np.float64], losses: NDArray[np.float64]) -> NDArray[np.float64]:
+        position = _first_passages(losses, levels)
+        return np.interp(position, np.arange(len(values)), values, left=np.nan, right=np.nan)
+
+    result: xr.Dataset = xr.apply_ufunc(
+        on_levels,
+        moving,
+        loss,
+        input_core_dims=[["step"], ["step"]],
+        output_core_dims=[["loss_level"]],
+        vectorize=True,
+        keep_attrs=True,
+    )
+    described = {"long_name": "training loss", "units": "nat"}
+    kept: dict[str, Any] = {name: root[name] for name in ("cohort", "cohort_pair") if name in root.coords}
+    return result.assign_coords(loss_level=("loss_level", levels, described), **kept)
+
+
+def _first_passages(losses: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the real-valued record at which a loss first falls to each level; NaN where it does not."""
+    lowest = np.minimum.accumulate(losses)
+    after = np.searchsorted(-lowest, -levels)
+    reached = after < len(losses)
+    after = np.minimum(after, len(losses) - 1)
+    before = np.maximum(after - 1, 0)
+    drop = losses[before] - losses[after]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(drop > 0, (losses[before] - levels) / drop, 0.0)
+    return np.where(reached, before + np.clip(share, 0, 1), np.nan)

@@ -1,0 +1,177 @@
+"""SGD against Langevin dynamics on a user's own landscape."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from langevin_nn.analyzers import Comparison, analyze
+from langevin_nn.ensemble import covariance_factor
+from langevin_nn.errors import ConfigurationError, UnknownNameError
+from langevin_nn.landscape import NetworkLandscape
+from langevin_nn.observables import NoiseSpectrum, Observable, SampleLosses, default_observables
+from langevin_nn.process import PROCESSES, Process
+from langevin_nn.schedules import AtEpochs, EveryEpochs, Schedule
+from langevin_nn.seeds import Seeds
+from langevin_nn.simulate import simulate
+from langevin_nn.store import check_writable, join_processes, write_trajectory
+
+__all__ = ["compare"]
+
+# Where spectra and sample losses are taken, as shares of the run: one in each phase of the paper's learning curve.
+_GLANCES = (0.01, 0.08, 0.4, 1.0)
+_RECORDS = 60
+
+
+def compare(
+    landscape: NetworkLandscape,
+    *,
+    learning_rate: float,
+    batch_size: int,
+    epochs: float,
+    replicas: int = 4,
+    seed: int = 0,
+    processes: Iterable[str] = ("langevin", "isotropic_langevin", "gradient_descent"),
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    schedule: Schedule | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Run SGD and other processes from the same initial weights, and say which of them follow SGD.
+
+    Replica r of every process starts from the same weights and sees the same labels; the noise is its own. A second
+    ensemble of SGD with other noise shows how far SGD is from itself. Question and order parameters after Feng & Tu
+    (2021), doi 10.1088/2632-2153/abf5b9.
+
+    Parameters
+    ----------
+    landscape : NetworkLandscape
+        A network with its data.
+    learning_rate : float
+        α, in units of gradient-flow time.
+    batch_size : int
+        B.
+    epochs : float
+        Length of each run.
+    replicas : int, optional
+        How many of each process; at least 2, and 4 or more for useful intervals.
+    seed : int, optional
+        Owner of all randomness.
+    processes : iterable of str, optional
+        Among "langevin", "isotropic_langevin", "gradient_descent" and "independent_sgd" (minibatches drawn independently
+        instead of shuffled epochs); "sgd" and its null are always run.
+    momentum : float, optional
+        μ, for all processes.
+    weight_decay : float, optional
+        λ, in units of 1/time, for all processes.
+    schedule : Schedule, optional
+        When to record; 60 times at equal distances unless said.
+    out : path, optional
+        Folder for ``trajectories.nc``; meanwhile each process is kept there in a file of its own, which stays where the
+        run fails.
+    progress : bool, optional
+        Whether to show progress bars; on a terminal unless said.
+    config : mapping, optional
+        Added to the configuration that the file carries.
+
+    Returns
+    -------
+    Comparison
+        Trajectories, distances, phases, summary and verdict.
+
+    Raises
+    ------
+    ConfigurationError
+        If an argument cannot be run, before anything is computed.
+    UnstableTrajectory
+        If a replica diverges.
+
+    Examples
+    --------
+    >>> import torch
+    >>> inputs = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    >>> landscape = NetworkLandscape(torch.nn.Linear(3, 2), inputs, (inputs.sum(1) > 0).long())
+    >>> result = compare(landscape, learning_rate=0.1, batch_size=5, epochs=5, replicas=2, processes=["langevin"])
+    >>> sorted(result.summary["follows"]["equal_time"])
+    ['langevin']
+    """
+    chosen = _processes(landscape, processes, learning_rate, batch_size, momentum, weight_decay)
+    if replicas < 2:
+        raise ConfigurationError(
+            f"replicas={replicas}: expected at least 2, since distances are measured in units of the replica-to-replica "
+            "spread"
+        )
+    if not epochs > 0:
+        raise ConfigurationError(f"epochs={epochs}: expected a positive number, the length of each run")
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_writable(folder)
+    seeds = Seeds(seed)
+    glances = AtEpochs(tuple(share * epochs for share in _GLANCES))
+    observables: list[Observable] = [*default_observables(), NoiseSpectrum(schedule=glances)]
+    if landscape.is_classifier:
+        observables.append(SampleLosses(schedule=glances))
+    settings = {
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "replicas": replicas,
+        "seed": seed,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "gradient_path": landscape.gradient_path,
+        **(config or {}),
+    }
+    weights = landscape.initial_weights(tuple(range(replicas)), seeds)
+    recorded: dict[str, xr.DataTree] = {}
+    for name, process in chosen.items():
+        recorded[name] = simulate(
+            process,
+            epochs=epochs,
+            replicas=replicas,
+            seed=_null_seeds(seeds) if name == "sgd_null" else seeds,
+            weights=weights,
+            schedule=schedule or EveryEpochs(epochs / _RECORDS),
+            observables=observables,
+            path=None if folder is None else folder / f"{name}.nc",
+            progress=progress,
+            config=settings,
+        )
+    trajectories = join_processes(recorded, {"processes": list(chosen), **settings})
+    trajectories.attrs["covariance_factor"] = covariance_factor(landscape.n_samples, batch_size)
+    if folder is not None:
+        write_trajectory(trajectories, folder / "trajectories.nc")
+        for name in recorded:
+            (folder / f"{name}.nc").unlink()
+    return analyze(trajectories)
+
+
+def _null_seeds(seeds: Seeds) -> Seeds:
+    return Seeds(seeds.integer("null ensemble", 0))
+
+
+def _processes(
+    landscape: NetworkLandscape,
+    names: Iterable[str],
+    learning_rate: float,
+    batch_size: int,
+    momentum: float,
+    weight_decay: float,
+) -> dict[str, Process]:
+    """Return the processes to run, SGD and its null first."""
+    made: dict[str, Process] = {}
+    for name in dict.fromkeys(["sgd", *names]):
+        if name not in PROCESSES:
+            raise UnknownNameError("process", name, PROCESSES)
+        process = PROCESSES[name](landscape, learning_rate, batch_size, momentum=momentum, weight_decay=weight_decay)
+        made[name] = replace(process, name=name)
+        if name == "sgd":
+            made["sgd_null"] = replace(process, name="sgd_null")
+    return made

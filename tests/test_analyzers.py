@@ -1,0 +1,259 @@
+"""Analyzers on synthetic trajectories of known truth, and on controls where they must find nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from langevin_nn.analyzers import (
+    COMPARED,
+    ComparisonAnalyzer,
+    Quantity,
+    analyze,
+    at_equal_loss,
+    detect_phases,
+    mean_with_interval,
+)
+from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
+
+COHORTS = ["all", "correct", "mislabeled"]
+
+
+def learning_curve(boundaries, noise=0.0, rho=0.45, n_steps=200, seed=0):
+    """Training errors of a run with four phases that begin at the given records."""
+    first, second, third = boundaries
+    step = np.arange(n_steps)
+    correct = np.interp(step, [0, first, second, third], [0.9, 0.03, 0.03, 0.0])
+    wrong = np.interp(step, [0, first, second, third], [0.9, 0.98, 0.98, 0.0])
+    generator = np.random.default_rng(seed)
+    jitter = noise * generator.standard_normal((2, n_steps)) * np.sqrt([correct * (1 - correct), wrong * (1 - wrong)])
+    correct, wrong = np.clip([correct, wrong] + jitter, 0, 1)
+    everything = (1 - rho) * correct + rho * wrong
+    return xr.Dataset(
+        {"train_error": (("step", "cohort"), np.stack([everything, correct, wrong], axis=1))},
+        coords={"cohort": COHORTS, "time": ("step", step * 0.5), "epoch": ("step", step * 1.0)},
+    )
+
+
+@given(st.tuples(st.integers(5, 40), st.integers(5, 60), st.integers(20, 60)), st.integers(0, 2**20))
+def test_four_phases_are_found_where_they_are(gaps, seed):
+    """A boundary may lie where a ramp crosses its threshold: a tenth before its end, a twentieth after its start."""
+    first, second, third = np.cumsum(gaps)
+    found = detect_phases(learning_curve((first, second, third), noise=0.05, seed=seed)).boundary_epoch.values
+    assert abs(found[0] - 0.9 * first) <= 0.1 * first + 2
+    assert second - 2 <= found[1] <= second + 0.1 * (third - second) + 4
+    assert third - 0.1 * (third - second) - 2 <= found[2] <= third + 1
+
+
+def test_single_records_on_the_wrong_side_are_outvoted():
+    run = learning_curve((20, 60, 120))
+    clean = detect_phases(run)
+    spoiled = run.copy(deep=True)
+    spoiled.train_error[150] = 0.4  # a spike long after all was fitted
+    xr.testing.assert_equal(detect_phases(spoiled).boundary_epoch, clean.boundary_epoch)
+
+
+def test_phases_follow_one_another_and_one_that_is_not_reached_is_nan():
+    run = learning_curve((20, 60, 500))
+    result = detect_phases(run)
+    assert (np.diff(result.phase) >= 0).all()
+    assert set(np.unique(result.phase)) == {1, 2, 3}
+    assert np.isnan(result.boundary_epoch.sel(boundary="III|IV"))
+    assert result.boundary_time.sel(boundary="I|II") == 0.5 * result.boundary_epoch.sel(boundary="I|II")
+
+
+def test_without_mislabeled_samples_there_are_two_phases():
+    errors = np.stack([np.linspace(0.9, 0, 50).clip(0), np.linspace(0.9, 0, 50), np.full(50, np.nan)], axis=1)
+    run = xr.Dataset(
+        {"train_error": (("step", "cohort"), errors)}, coords={"cohort": COHORTS, "time": ("step", np.arange(50.0))}
+    )
+    result = detect_phases(run)
+    assert list(result.boundary.values) == ["fast_learning|exploration"]
+    assert float(result.boundary_time[0]) == np.argmax(errors[:, 0] <= 0.01)
+
+
+def test_phases_of_several_replicas_are_those_of_each():
+    runs = [learning_curve((10, 50, 100)), learning_curve((30, 70, 140))]
+    together = detect_phases(xr.concat(runs, dim="replica"))
+    for position, run in enumerate(runs):
+        np.testing.assert_array_equal(together.phase.isel(replica=position), detect_phases(run).phase)
+
+
+def test_phases_need_training_errors():
+    with pytest.raises(ConfigurationError, match="lacks train_error"):
+        detect_phases(xr.Dataset({"train_loss": ("step", [1.0])}))
+
+
+@pytest.mark.parametrize("n_replicas", [2, 3, 4, 8])
+def test_intervals_cover_at_their_level(n_replicas):
+    """4,000 samples: the share covered is binomial, its standard error 0.0034."""
+    values = np.random.default_rng(3).normal(2.0, 5.0, size=(4000, n_replicas))
+    result = mean_with_interval(xr.DataArray(values, dims=("trial", "replica")))
+    covered = float(((result.lower < 2.0) & (result.upper > 2.0)).mean())
+    assert abs(covered - 0.95) < 4 * 0.0034
+    normal = float((abs(result.mean_value - 2.0) < 1.96 * result.standard_error).mean())
+    if n_replicas <= 4:
+        assert abs(normal - 0.95) > 4 * 0.0034, "a normal quantile would have passed the same test"
+
+
+def test_interval_agrees_with_scipy_and_is_undefined_for_one():
+    values = np.array([1.0, 4.0, 2.5, np.nan])
+    result = mean_with_interval(xr.DataArray(values, dims="replica"))
+    expected = stats.ttest_1samp(values[:3], 0).confidence_interval(0.95)
+    np.testing.assert_allclose([result.lower, result.upper], expected)
+    assert int(result["count"]) == 3
+    assert np.isnan(mean_with_interval(xr.DataArray([1.0], dims="replica")).standard_error)
+
+
+PLAIN = (Quantity("q", "q", selection=(), logarithmic=False),)
+
+
+def ensembles(shifts, n_replicas=6, n_steps=400, common=0.0, seed=0):
+    """Processes of white noise of unit spread about their shifts, some of it shared through the initial weights."""
+    generator = np.random.default_rng(seed)
+    shared = common * generator.standard_normal((n_replicas, 1))
+    own = np.sqrt(1 - common**2) * generator.standard_normal((len(shifts), n_replicas, n_steps))
+    values = shared + own + np.array(list(shifts.values()))[:, None, None]
+    return xr.Dataset(
+        {"q": (("process", "replica", "step"), values)},
+        coords={"process": list(shifts), "step": np.arange(n_steps)},
+    )
+
+
+def test_distance_of_equal_laws_is_that_of_two_normal_numbers():
+    """|δ|/s of two independent N(0, 1) averages 2/√π; the pooled s of 2·5·5 degrees of freedom adds under 2 %."""
+    result = ComparisonAnalyzer(quantities=PLAIN, window=5)(ensembles({"sgd": 0, "sgd_null": 0, "langevin": 0}))
+    expected = 2 / np.sqrt(np.pi)
+    for process in ("sgd_null", "langevin"):
+        assert float(result.distance.sel(process=process).mean()) == pytest.approx(expected, rel=0.06)
+    assert abs(result.excess.sel(process="langevin").mean()) < 0.1
+    assert (result.distance.sel(process="sgd") == 0).all()
+
+
+def test_a_planted_shift_is_measured_in_spreads():
+    result = ComparisonAnalyzer(quantities=PLAIN)(ensembles({"sgd": 0, "sgd_null": 0, "shifted": 3.0}))
+    assert float(result.difference.sel(process="shifted").mean()) == pytest.approx(3.0, rel=0.05)
+    assert (result.excess.sel(process="shifted") > 1.5).all()
+
+
+def test_intervals_of_the_difference_cover_the_truth():
+    result = ComparisonAnalyzer(quantities=PLAIN)(ensembles({"sgd": 0, "sgd_null": 0}, n_steps=3000))
+    own = result.sel(process="sgd_null")
+    covered = float(((own.difference_lower < 0) & (own.difference_upper > 0)).mean())
+    assert abs(covered - 0.95) < 5 * np.sqrt(0.95 * 0.05 / 3000)
+
+
+def test_logarithmic_quantities_do_not_depend_on_units():
+    runs = np.exp(ensembles({"sgd": 0, "sgd_null": 0, "shifted": 1.0}))
+    quantity = (Quantity("q", "q", selection=()),)
+    first = ComparisonAnalyzer(quantities=quantity)(runs)
+    second = ComparisonAnalyzer(quantities=quantity)(1000 * runs)
+    xr.testing.assert_allclose(first, second)
+
+
+def test_one_replica_has_no_spread_and_is_refused_with_what_was_there():
+    with pytest.raises(EstimationRefused, match="at least 2 replicas, got 1") as refused:
+        ComparisonAnalyzer(quantities=PLAIN)(ensembles({"sgd": 0, "sgd_null": 0}, n_replicas=1))
+    assert refused.value.numbers == {"replicas": 1}
+
+
+def test_an_unknown_reference_lists_the_processes():
+    with pytest.raises(UnknownNameError, match="unknown process 'sgd': expected one of langevin, sgd_null"):
+        ComparisonAnalyzer(quantities=PLAIN)(ensembles({"langevin": 0, "sgd_null": 0}))
+
+
+def loss_runs(speeds, n_steps=101):
+    """Exponential losses, and a quantity that is a function of the loss alone."""
+    step = np.arange(n_steps)
+    loss = np.stack([[np.exp(-0.02 * speed * step)] * 2 for speed in speeds.values()])
+    cohorts = np.stack([loss, loss, np.full_like(loss, np.nan)], axis=-1)
+    return xr.Dataset(
+        {
+            "train_loss": (("process", "replica", "step", "cohort"), cohorts),
+            "q": (("process", "replica", "step"), loss**2 + np.array([0.0, 0.001])[:, None]),
+        },
+        coords={"process": list(speeds), "cohort": COHORTS, "step": step},
+    )
+
+
+def test_at_equal_loss_a_faster_process_is_not_different():
+    runs = loss_runs({"sgd": 1.0, "sgd_null": 1.0, "twice": 2.0})
+    at_levels = at_equal_loss(runs)
+    difference = at_levels.q.sel(process="twice") - at_levels.q.sel(process="sgd")
+    assert float(abs(difference).max()) < 2e-3  # linear interpolation of a square between records
+    assert float(abs(runs.q.sel(process="twice") - runs.q.sel(process="sgd")).max()) > 0.2
+
+
+def test_levels_that_were_not_reached_are_missing():
+    at_levels = at_equal_loss(loss_runs({"sgd": 1.0, "half": 0.5}))
+    reached = at_levels.q.sel(process="half").notnull().isel(replica=0)
+    np.testing.assert_array_equal(reached, at_levels.loss_level >= np.exp(-1.0))
+
+
+@given(st.lists(st.floats(0.01, 5.0), min_size=3, max_size=30, unique=True))
+def test_a_replica_is_at_its_reference_levels_where_it_records_them(losses):
+    """Of one process alone, the quantity 'loss' at each level is that level."""
+    values = np.array(losses)
+    run = xr.Dataset(
+        {
+            "train_loss": (("process", "replica", "step", "cohort"), np.repeat(values[None, None, :, None], 3, axis=3)),
+            "q": (("process", "replica", "step"), values[None, None]),
+        },
+        coords={"process": ["sgd"], "cohort": COHORTS},
+    )
+    at_levels = at_equal_loss(run)
+    np.testing.assert_allclose(at_levels.q.squeeze(), at_levels.loss_level, rtol=1e-9)
+
+
+def recorded(shift, n_replicas=4, n_steps=60, seed=1):
+    """All that a verdict needs: SGD, its null, a process of the same law and one that is shifted."""
+    generator = np.random.default_rng(seed)
+    processes = ["sgd", "sgd_null", "langevin", "isotropic_langevin"]
+    offset = np.array([0, 0, 0, shift])[:, None, None]
+    shape = (4, n_replicas, n_steps)
+    variables = {}
+    for name in ("activity", "directed_activity", "noise_strength", "projection_variance", "alignment"):
+        values = 0.1 * (generator.standard_normal((*shape, 3)) + offset[..., None])
+        variables[name] = (("process", "replica", "step", "cohort"), values if name == "alignment" else np.exp(values))
+    pairs = 0.1 * (generator.standard_normal((*shape, 3)) + offset[..., None])
+    variables["gradient_alignment"] = (("process", "replica", "step", "cohort_pair"), pairs)
+    decay = np.exp(-0.1 * np.arange(n_steps))[:, None] * (1 + 0.01 * generator.standard_normal((*shape, 3)))
+    variables["train_loss"] = (("process", "replica", "step", "cohort"), decay)
+    variables["train_error"] = (("process", "replica", "step", "cohort"), np.where(decay > 0.02, decay, 0.0))
+    root = xr.Dataset(
+        variables,
+        coords={
+            "process": processes,
+            "cohort": COHORTS,
+            "cohort_pair": ["correct_mislabeled", "all_correct", "all_mislabeled"],
+            "epoch": ("step", np.arange(n_steps) * 1.0),
+            "time": ("step", np.arange(n_steps) * 1.0),
+        },
+    )
+    return xr.DataTree.from_dict({"/": root})
+
+
+def test_the_verdict_tells_a_process_of_the_same_law_from_another():
+    result = analyze(recorded(shift=4.0))
+    for clock in ("equal_time", "equal_loss"):
+        assert result.summary["follows"][clock] == {"langevin": True, "isotropic_langevin": False}
+    assert "matched Gaussian noise: follows;" in result.verdict
+    assert "isotropic noise of the same trace: does not follow;" in result.verdict
+    assert "sample_trace" not in result.summary  # needs the batch size, which these runs do not carry
+
+
+def test_a_small_but_certain_difference_counts_as_close():
+    """Half a spread of shift adds about 0.07 to the mean distance: certain over 64 replicas, yet small."""
+    result = analyze(recorded(shift=0.5, n_replicas=64, n_steps=300))
+    assert result.summary["relation"]["equal_time"]["isotropic_langevin"] == "close"
+    assert result.summary["follows"]["equal_time"]["isotropic_langevin"]
+
+
+def test_every_compared_quantity_is_a_variable_of_the_schema():
+    from langevin_nn.schema import describe
+
+    assert [describe(quantity.variable).name for quantity in COMPARED] == [each.variable for each in COMPARED]

@@ -1,0 +1,129 @@
+"""What holds the project together: metadata that agree, imports that keep to their floors."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import langevin_nn
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+
+# From the ground up; a module imports only from floors below its own, or from its own.
+FLOORS = (
+    ("errors", "seeds", "threads", "kernels"),
+    ("schema", "schedules"),
+    ("provenance",),
+    ("landscape",),
+    ("ensemble",),
+    ("drift", "noise"),
+    ("update",),
+    ("process",),
+    ("observables",),
+    ("store",),
+    ("simulate",),
+    ("analyzers",),
+    ("compare",),
+    ("figures",),
+)
+FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+MODULES = sorted((ROOT / "langevin_nn").rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "langevin_nn").parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Modules that a file imports when it runs; what only type checkers read does not count."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_import_only_from_their_own_floor_or_below(path):
+    room = room_of(path)
+    if room in ("__init__", "__main__"):
+        return
+    for module in imported(path):
+        if module.startswith("langevin_nn."):
+            other = module.split(".")[1]
+            assert other == room or FLOOR_OF[other] < FLOOR_OF[room], f"{room} imports {module}, which is not below it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_knows_nothing_of_models_and_studies_and_draws_in_one_place(path):
+    roots = {module.split(".")[0] for module in imported(path)}
+    assert not roots & {"models", "studies", "tests"}
+    assert "matplotlib" not in roots or room_of(path) == "figures"
+
+
+def test_a_room_without_a_floor_would_be_noticed():
+    rooms = {room_of(path) for path in MODULES} - {"__init__", "__main__"}
+    assert rooms == set(FLOOR_OF)
+
+
+def test_versions_names_and_licences_agree():
+    assert langevin_nn.__version__ == PROJECT["version"] == CITATION["version"]
+    assert PROJECT["license"] == CITATION["license"] == "BSD-3-Clause"
+    assert "BSD 3-Clause" in (ROOT / "LICENSE").read_text()
+    authors = [author["name"] for author in CITATION["authors"]]
+    assert authors == [author["name"] for author in PROJECT["authors"]] == ["the langevin_nn developers"]
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_paper_is_cited():
+    (paper,) = CITATION["references"]
+    assert paper["doi"] == "10.1088/2632-2153/abf5b9"
+    assert paper["doi"] in (ROOT / "README.md").read_text()
+
+
+def test_every_dependency_is_pinned_in_the_constraints_and_within_its_own_range():
+    from packaging.requirements import Requirement
+
+    pins = dict(
+        line.lower().split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    extras = PROJECT["optional-dependencies"]
+    for text in [*PROJECT["dependencies"], *extras["test"], *extras["lint"]]:
+        requirement = Requirement(text)
+        pin = pins[requirement.name.lower()]
+        assert requirement.specifier.contains(pin), f"{requirement} does not admit the tested {pin}"
+    assert pins["torch"] == "2.13.0"
+
+
+def test_only_the_library_is_packaged_with_its_type_marker():
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert setuptools["packages"]["find"]["include"] == ["langevin_nn*"]
+    assert (ROOT / "langevin_nn" / "py.typed").exists()
+    assert setuptools["package-data"]["langevin_nn"] == ["py.typed"]
+
+
+def test_no_image_data_are_committed():
+    big = [path for path in ROOT.rglob("*") if path.suffix in {".gz", ".bin", ".nc"} and ".venv" not in path.parts]
+    assert [path for path in big if "output" not in path.parts] == []
+
+
+def test_public_names_are_not_abbreviated():
+    for module in (langevin_nn,):
+        for name in dir(module):
+            words = re.findall(r"[A-Z]?[a-z]+", name)
+            assert not {"lr", "bs", "cfg", "eps", "cov", "grad", "params", "num"} & set(words), name

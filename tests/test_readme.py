@@ -1,0 +1,78 @@
+"""Every command and every example of the README runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line]
+# This very run is `make test`.
+RUN = [command for command in COMMANDS if command != "make test"]
+
+
+def as_run_here(command: str, out: Path) -> list[str]:
+    """The same command with this environment instead of a new one, and the study in its --quick form."""
+    if command == "make study":
+        venv = Path(sys.prefix)
+        arguments = f"ARGS=--quick --out {out}"
+        return ["make", "study", f"VENV={venv}", f"--old-file={venv / 'installed'}", arguments]
+    words = command.replace(".venv/bin/python", sys.executable).split()
+    return words if "--help" in words else [*words, "--out", str(out)]
+
+
+def test_the_readme_has_the_two_commands():
+    assert COMMANDS[:2] == ["make study", "make test"]
+
+
+@pytest.mark.parametrize("command", RUN)
+def test_command(command, tmp_path):
+    environment = {**os.environ, "PYTHONWARNINGS": "error::FutureWarning"}
+    done = subprocess.run(
+        as_run_here(command, tmp_path / "out"), cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    if "--help" in command:
+        assert "--label-noise" in done.stdout
+        assert "gradient-flow time" in done.stdout
+    else:
+        assert "follow" in done.stdout
+        names = {path.name for path in (tmp_path / "out").iterdir()}
+        pictures = {"verdict.png", "training.png", "order_parameters.png", "distances.png", "spectra.png"}
+        assert names == {"trajectories.nc", "summary.json"} | pictures
+
+
+def test_without_the_constraints_file_pip_is_free_to_choose_a_gpu_build():
+    told = subprocess.run(
+        ["make", "--dry-run", "--always-make", "study", "CONSTRAINTS="],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "pip install" in told
+    assert "--constraint" not in told
+    usual = subprocess.run(
+        ["make", "--dry-run", "--always-make", "study"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert "--constraint constraints.txt" in usual
+
+
+def test_examples(tmp_path, monkeypatch, capsys):
+    """The Python examples run one after the other, as a reader would type them."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(compile(block, "README.md", "exec"), names)
+    assert "follow" in capsys.readouterr().out
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target

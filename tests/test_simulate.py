@@ -1,0 +1,671 @@
+"""The recording loop and its files: schema, values against independent computation, crashes, several processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import digits_landscape
+from torch import nn
+
+from langevin_nn import (
+    AnisotropicNoise,
+    Process,
+    QuadraticLandscape,
+    Seeds,
+    gradient_descent,
+    isotropic_langevin,
+    langevin,
+    open_trajectory,
+    sgd,
+    simulate,
+    write_trajectory,
+)
+from langevin_nn.errors import ConfigurationError, UnstableTrajectory
+from langevin_nn.observables import (
+    DrivingNoise,
+    Losses,
+    NoiseSpectrum,
+    Observable,
+    OrderParameters,
+    SampleLosses,
+    Weights,
+    default_observables,
+)
+from langevin_nn.schedules import AtSteps, EveryEpochs, EverySteps
+from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, describe
+from langevin_nn.store import check_writable, join_processes
+from langevin_nn.update import EulerMaruyama
+from models.networks import multilayer_perceptron
+
+N, B, ALPHA = 60, 10, 0.1
+STEPS = 12
+EVERYTHING = (
+    *default_observables(),
+    NoiseSpectrum(n_modes=5, schedule=EverySteps(6)),
+    SampleLosses(schedule=EverySteps(4)),
+    Weights(schedule=EverySteps(3)),
+)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    with torch.random.fork_rng(devices=[]):
+        return digits_landscape(N)
+
+
+def quadratic(update=None) -> Process:
+    landscape = QuadraticLandscape(np.diag([1.0, 3.0]), [[2.0, 0.5], [0.5, 1.0]], start=[1.0, -1.0])
+    noise = AnisotropicNoise(landscape.noise_factor(None))
+    options = {} if update is None else {"update": update}
+    return Process(landscape, noise, ALPHA, name="surrogate", **options)
+
+
+@pytest.fixture(scope="module")
+def network_file(digits, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("network") / "run.nc"
+    simulate(
+        sgd(digits, ALPHA, B),
+        steps=STEPS,
+        replicas=(3, 1),
+        seed=7,
+        schedule=EverySteps(3),
+        observables=EVERYTHING,
+        path=path,
+        config={"study": "test", "nothing": None},
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def surrogate_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("surrogate") / "run.nc"
+    observables = (*default_observables(), NoiseSpectrum(schedule=EverySteps(6)), Weights(schedule=EverySteps(3)))
+    simulate(quadratic(), steps=STEPS, replicas=2, schedule=EverySteps(3), observables=observables, path=path)
+    return path
+
+
+@pytest.fixture(params=["network", "surrogate"])
+def file(request) -> Path:
+    return request.getfixturevalue(f"{request.param}_file")
+
+
+# --- Schema -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_variable_has_the_dimensions_units_and_long_name_of_the_schema(file):
+    tree = open_trajectory(file)
+    for node in tree.subtree:
+        group = node.path.strip("/")
+        assert node.data_vars, f"group {group!r} is empty"
+        for name, variable in node.data_vars.items():
+            known = describe(name)
+            clock = () if known.timeless else (CLOCKS[group],)
+            assert known.group == group
+            assert variable.dims == ("replica", *clock, *known.dimensions), name
+            assert variable.attrs["units"] == known.units
+            assert variable.attrs["long_name"] == known.long_name
+
+
+def test_network_file_has_all_groups_and_root_variables_of_the_design(network_file):
+    tree = open_trajectory(network_file)
+    assert set(tree.children) == {"spectrum", "samples", "weights"}
+    assert set(tree.data_vars) == {
+        *("train_loss", "train_error", "test_loss", "test_error", "driving_noise_strength", "gradient_alignment"),
+        *("activity", "directed_activity", "parallel_activity", "perpendicular_activity", "noise_strength"),
+        *("parallel_noise", "projection_variance", "alignment", "alignment_standard_error", "alignment_zero_share"),
+    }
+    assert set(tree["samples"].data_vars) == {"sample_loss", "given_label", "true_label", "mislabeled", "relabeled"}
+    assert set(tree["spectrum"].data_vars) == {"noise_eigenvalue", "effective_dimension"}
+    assert tree["replica"].values.tolist() == [3, 1]
+    assert tuple(tree["cohort"].values) == COHORTS == ("all", "correct", "mislabeled")
+    assert tuple(tree["cohort_pair"].values) == COHORT_PAIRS
+    assert tree["learning_rate"].values.tolist() == [ALPHA, ALPHA]
+    assert tree["spectrum"]["mode"].values.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_surrogate_file_has_no_samples_no_test_quantities_and_no_epoch(surrogate_file):
+    tree = open_trajectory(surrogate_file)
+    assert set(tree.children) == {"spectrum", "weights"}
+    for node in tree.subtree:
+        assert "epoch" not in node.coords
+    assert not [name for name in tree.data_vars if str(name).startswith("test") or str(name).endswith("_error")]
+    assert {"train_loss", "activity", "noise_strength", "alignment"} <= set(tree.data_vars)
+
+
+def test_groups_are_recorded_on_clocks_of_their_own(network_file):
+    tree = open_trajectory(network_file)
+    clocks = {node.path: node.to_dataset(inherit=False)[CLOCKS[node.path.strip("/")]] for node in tree.subtree}
+    assert clocks["/"].values.tolist() == [0, 3, 6, 9, 12]
+    assert clocks["/spectrum"].values.tolist() == [0, 6, 12]
+    assert clocks["/samples"].values.tolist() == [0, 4, 8, 12]
+    assert clocks["/weights"].values.tolist() == [0, 3, 6, 9, 12]
+    for path, clock in clocks.items():
+        group = tree[path].to_dataset(inherit=False)
+        np.testing.assert_allclose(group["time"], ALPHA * clock.values, rtol=1e-14)
+        np.testing.assert_allclose(group["epoch"], clock.values * B / N, rtol=1e-14)
+        assert group["time"].dims == group["epoch"].dims == clock.dims
+
+
+def test_file_carries_configuration_seed_and_versions(network_file):
+    attributes = open_trajectory(network_file).attrs
+    config = json.loads(attributes["config_json"])
+    assert attributes["config_json"] == json.dumps(config, sort_keys=True)
+    assert (config["seed"], config["steps"], config["replicas"]) == (7, STEPS, [3, 1])
+    assert (config["study"], config["nothing"]) == ("test", None)
+    assert config["process"]["noise"] == {"type": "ShuffledMinibatches", "batch_size": B}
+    assert config["process"]["learning_rate"] == ALPHA
+    assert config["versions"]["torch"] == torch.__version__
+    assert config["versions"]["numpy"] == np.__version__
+    assert {"langevin_nn", "numba", "xarray", "python"} <= set(config["versions"])
+    assert attributes["schema_version"] == "1.0"
+    assert attributes["source"].startswith("langevin_nn ")
+    assert datetime.fromisoformat(attributes["created_at"]).tzinfo is not None
+    assert attributes["complete"] == 1
+
+
+def test_plain_open_dataset_gives_the_scalars_and_open_datatree_the_groups(network_file):
+    with xr.open_dataset(network_file) as scalars, xr.open_datatree(network_file) as tree:
+        assert scalars.train_loss.dims == ("replica", "step", "cohort")
+        assert scalars.attrs["schema_version"] == tree.attrs["schema_version"]
+        np.testing.assert_array_equal(scalars.train_loss, tree.train_loss)
+        assert tree["weights"]["weights"].shape == (2, 5, digits_parameters())
+        assert float(scalars.train_loss.sel(replica=1, step=6, cohort="all")) > 0
+
+
+def digits_parameters() -> int:
+    return 65 * 8 + 9 * 10
+
+
+def test_netcdf4_reads_the_file_without_xarray(network_file):
+    with netCDF4.Dataset(network_file) as file:
+        assert file.variables["train_loss"].dimensions == ("replica", "step", "cohort")
+        assert file.variables["train_loss"].units == "nat"
+        assert file.groups["spectrum"].variables["noise_eigenvalue"].dimensions == ("replica", "spectrum_step", "mode")
+        assert list(file.variables["cohort"][:]) == list(COHORTS)
+        assert file.complete == 1
+        assert file.data_model == "NETCDF4"
+
+
+def same_bits(one: xr.DataTree, other: xr.DataTree) -> None:
+    assert one.groups == other.groups
+    for path in one.groups:
+        left, right = one[path].to_dataset(inherit=False), other[path].to_dataset(inherit=False)
+        assert set(left.variables) == set(right.variables)
+        assert {name: dict(v.attrs) for name, v in left.variables.items()} == {
+            name: dict(v.attrs) for name, v in right.variables.items()
+        }
+        for name in left.variables:
+            a, b = left[name].values, right[name].values
+            assert left[name].dims == right[name].dims
+            if a.dtype.kind in "fiub":
+                assert a.dtype == b.dtype, name
+                assert a.tobytes() == b.tobytes(), name
+            else:
+                assert a.tolist() == b.tolist(), name
+
+
+def test_saving_and_loading_changes_no_bit_nan_included(digits, tmp_path):
+    weights = digits.initial_weights((0, 1), Seeds(0))
+    weights[1] = 1e38  # becomes NaN
+    tree = simulate(
+        sgd(digits, ALPHA, B),
+        steps=4,
+        replicas=2,
+        weights=weights,
+        schedule=EverySteps(2),
+        observables=EVERYTHING,
+        on_divergence="mask",
+    )
+    assert np.isnan(tree.train_loss.sel(replica=1, step=4)).all()
+    path = write_trajectory(tree, tmp_path / "one.nc")
+    loaded = open_trajectory(path)
+    same_bits(tree, loaded)
+    assert dict(loaded.attrs) == dict(tree.attrs)
+    same_bits(loaded, open_trajectory(write_trajectory(loaded, tmp_path / "two.nc")))
+
+
+@pytest.mark.parametrize("make", [lambda d: sgd(d, ALPHA, B), lambda d: quadratic(EulerMaruyama())])
+def test_same_seed_writes_the_same_bits(digits, tmp_path, make):
+    def run(name: str, seed: int) -> xr.DataTree:
+        path = tmp_path / name
+        simulate(make(digits), steps=6, replicas=2, seed=seed, schedule=EverySteps(3), path=path)
+        return open_trajectory(path)
+
+    one, other, third = run("one.nc", 1), run("other.nc", 1), run("third.nc", 2)
+    same_bits(one, other)
+    attributes = [{k: v for k, v in tree.attrs.items() if k != "created_at"} for tree in (one, other)]
+    assert attributes[0] == attributes[1]
+    assert not np.array_equal(one.train_loss, third.train_loss)
+
+
+def test_recorded_bits_do_not_depend_on_threads_replicas_beside_or_other_records(digits):
+    """Replica 1 of two, measured often, and alone, measured rarely, with another number of threads."""
+    process = langevin(digits, ALPHA, B)
+    often = simulate(process, steps=6, replicas=2, schedule=EverySteps(1), observables=EVERYTHING)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1 if threads > 1 else 2)
+        rarely = simulate(process, steps=6, replicas=(1,), schedule=EverySteps(6))
+    finally:
+        torch.set_num_threads(threads)
+    for name, variable in rarely.data_vars.items():
+        expected = often[name].sel(replica=[1], step=[0, 6])
+        np.testing.assert_array_equal(variable.values, expected.values, err_msg=str(name))
+
+
+# --- Values -----------------------------------------------------------------------------------------------------------
+
+
+def test_recorded_losses_and_errors_are_those_of_the_recorded_weights(digits, network_file):
+    """By torch in float64, sample by sample, each cohort over its own samples."""
+    tree = open_trajectory(network_file)
+    wrong = (digits.labels[0] != digits.true_labels[0]).numpy()
+    assert 0 < wrong.sum() < N
+    cohorts = {"all": np.ones(N, bool), "correct": ~wrong, "mislabeled": wrong}
+    with torch.random.fork_rng(devices=[]):
+        module = multilayer_perceptron((64, 8, 10)).double()
+    for replica in (3, 1):
+        for step in (0, 6, STEPS):
+            record = tree.to_dataset().sel(replica=replica, step=step)
+            weights = tree["weights"]["weights"].sel(replica=replica, weight_step=step).values
+            nn.utils.vector_to_parameters(torch.as_tensor(weights).double(), module.parameters())
+            with torch.no_grad():
+                outputs = module(digits.inputs.double())
+                tested = module(digits.test_inputs.double())
+            loss = nn.functional.cross_entropy(outputs, digits.labels[0], reduction="none").numpy()
+            error = (outputs.argmax(1) != digits.labels[0]).numpy()
+            for cohort, members in cohorts.items():
+                chosen = record.sel(cohort=cohort)
+                assert float(chosen.train_loss) == pytest.approx(loss[members].mean(), rel=1e-5)
+                assert float(chosen.train_error) == pytest.approx(error[members].mean(), abs=1e-6)
+            test_loss = float(nn.functional.cross_entropy(tested, digits.test_labels))
+            assert float(record.test_loss) == pytest.approx(test_loss, rel=1e-5)
+            test_error = float((tested.argmax(1) != digits.test_labels).double().mean())
+            assert float(record.test_error) == pytest.approx(test_error, abs=1e-6)
+            if step in tree["samples"]["sample_step"]:
+                recorded = tree["samples"]["sample_loss"].sel(replica=replica, sample_step=step)
+                np.testing.assert_allclose(recorded, loss, rtol=1e-4, atol=1e-6)
+
+
+def test_recorded_labels_are_those_of_the_landscape(digits, network_file):
+    samples = open_trajectory(network_file)["samples"]
+    for name in ("given_label", "true_label", "mislabeled", "relabeled"):
+        expected = {"given_label": digits.labels, "true_label": digits.true_labels}.get(name)
+        expected = getattr(digits, name) if expected is None else expected
+        assert samples[name].dims == ("replica", "sample")
+        np.testing.assert_array_equal(samples[name], np.tile(expected[0].numpy(), (2, 1)))
+    np.testing.assert_array_equal(samples["mislabeled"], samples["given_label"] != samples["true_label"])
+
+
+def test_order_parameters_in_the_file_obey_the_identities(file):
+    """A = A₀ + D = A∥ + A⊥, D = A⊥ + D∥, A∥ = A₀ + D∥, σ_λ² = D∥/A₀ for the whole set."""
+    data = open_trajectory(file).to_dataset().sel(cohort="all")
+    np.testing.assert_allclose(data.activity, data.directed_activity + data.noise_strength, rtol=1e-10)
+    np.testing.assert_allclose(data.activity, data.parallel_activity + data.perpendicular_activity, rtol=1e-10)
+    np.testing.assert_allclose(data.noise_strength, data.perpendicular_activity + data.parallel_noise, rtol=1e-10)
+    np.testing.assert_allclose(data.parallel_activity, data.directed_activity + data.parallel_noise, rtol=1e-10)
+    np.testing.assert_allclose(data.projection_variance, data.parallel_noise / data.directed_activity, rtol=1e-10)
+    assert (data.noise_strength > 0).all()
+
+
+def test_spectrum_in_the_file_descends_and_sums_to_the_noise_strength(surrogate_file):
+    tree = open_trajectory(surrogate_file)
+    values = tree["spectrum"]["noise_eigenvalue"]
+    assert (values.diff("mode") <= 0).all()
+    expected = np.linalg.eigvalsh([[2.0, 0.5], [0.5, 1.0]])[::-1]
+    np.testing.assert_allclose(values, np.broadcast_to(expected, values.shape), rtol=1e-12)
+    np.testing.assert_allclose(tree.noise_strength.sel(cohort="all"), 3.0, rtol=1e-12)
+
+
+def test_surrogate_records_its_loss_under_the_cohort_all_only(surrogate_file):
+    tree = open_trajectory(surrogate_file)
+    weights = tree["weights"]["weights"].values
+    expected = 0.5 * weights[..., 0] ** 2 + 1.5 * weights[..., 1] ** 2
+    np.testing.assert_allclose(tree.train_loss.sel(cohort="all"), expected, rtol=1e-12)
+    for cohort in ("correct", "mislabeled"):
+        for name in ("train_loss", "activity", "alignment"):
+            assert np.isnan(tree[name].sel(cohort=cohort)).all()
+
+
+# The trace Tr Σ, times: f/B without and 1/B with replacement, what a source that is not SGD makes of it.
+F = (N - B) / (N - 1)
+DRIVEN: dict[str, tuple[Callable, Callable[[float], float]]] = {
+    "sgd": (lambda d: sgd(d, ALPHA, B), lambda trace: F / B * trace),
+    "sgd with replacement": (lambda d: sgd(d, ALPHA, B, replacement=True), lambda trace: trace / B),
+    "langevin": (lambda d: langevin(d, ALPHA, B, time_step=ALPHA / 2), lambda trace: F / B * trace),
+    "gradient_descent": (lambda d: gradient_descent(d, ALPHA, B), lambda trace: 0.0),
+    "isotropic_langevin": (lambda d: isotropic_langevin(d, ALPHA, B, refresh_every=1), None),
+}
+
+
+@pytest.mark.parametrize("name", DRIVEN)
+def test_driving_noise_strength_is_the_trace_of_what_drives_the_process(digits, name):
+    make, expected = DRIVEN[name]
+    observables = (*default_observables(), Weights(EverySteps(1)))
+    tree = simulate(make(digits), steps=3, replicas=1, schedule=EverySteps(1), observables=observables)
+    driving = tree.driving_noise_strength.sel(replica=0).values
+    ensemble = tree.noise_strength.sel(replica=0, cohort="all").values
+    traces = []
+    for weights in tree["weights"]["weights"].sel(replica=0).values:
+        g = digits.sample_gradients(torch.as_tensor(weights)).dense().numpy()
+        traces.append(np.square(g - g.mean(0)).sum(1).mean())
+    # Order parameters are those of the landscape's minibatches, whatever drives the process.
+    np.testing.assert_allclose(ensemble, F / B * np.array(traces), rtol=1e-8)
+    if expected is not None:
+        np.testing.assert_allclose(driving, [expected(trace) for trace in traces], rtol=1e-8)
+    else:  # held since the update before the record
+        np.testing.assert_allclose(driving[1:], F / B * np.array(traces[:-1]), rtol=1e-8)
+
+
+def test_driving_noise_of_a_surrogate_is_the_trace_of_its_covariance(surrogate_file):
+    np.testing.assert_allclose(open_trajectory(surrogate_file).driving_noise_strength, 3.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.5, 0.25])
+def test_time_counts_time_steps_and_epoch_learning_rate_worths_of_minibatches(digits, ratio):
+    """time = Σ Δt, epoch = Σ (Δt/α) B/N; `epochs=` runs as many updates as that takes."""
+    process = langevin(digits, ALPHA, B, time_step=ratio * ALPHA)
+    tree = simulate(process, epochs=2, replicas=1, schedule=EveryEpochs(1), observables=(Losses(),))
+    per_epoch = round(N / B / ratio)
+    assert tree["step"].values.tolist() == [0, per_epoch, 2 * per_epoch]
+    np.testing.assert_allclose(tree["epoch"], [0, 1, 2], rtol=1e-12)
+    np.testing.assert_allclose(tree["time"], tree["step"] * ratio * ALPHA, rtol=1e-12)
+    np.testing.assert_allclose(tree["epoch"], tree["time"] / ALPHA * B / N, rtol=1e-12)
+
+
+def test_recorded_weights_are_those_that_the_process_reaches(digits, network_file):
+    process = sgd(digits, ALPHA, B)
+    recorded = open_trajectory(network_file)["weights"]["weights"]
+    state = process.start((3, 1), 7)
+    for step in recorded["weight_step"].values:
+        state = process.advance(state, int(step) - state.step)
+        np.testing.assert_array_equal(recorded.sel(weight_step=step), state.weights.numpy())
+
+
+def test_run_continues_to_its_end_although_the_last_record_is_earlier(digits):
+    """A divergence after the last record of an explicit schedule is still an error."""
+    weights = digits.initial_weights((0,), Seeds(0)) * 1e30
+    with pytest.raises(UnstableTrajectory):
+        simulate(
+            sgd(digits, 1e30, B),
+            steps=50,
+            replicas=1,
+            weights=weights,
+            schedule=AtSteps((0,)),
+            observables=(Weights(AtSteps((0,))),),
+        )
+
+
+def test_default_schedule_records_about_two_hundred_times():
+    tree = simulate(quadratic(), steps=1003, replicas=1, observables=(Losses(),))
+    assert 190 <= tree.sizes["step"] <= 210
+    assert tree["step"].values[[0, -1]].tolist() == [0, 1003]
+
+
+# --- Runs that do not reach their end ----------------------------------------------------------------------------------
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+def test_diverging_run_leaves_a_file_with_all_records_until_then(tmp_path):
+    """w ← −10⁶⁰ w per update, without noise: 10²⁴⁰ after four, whose square is no number."""
+    landscape = QuadraticLandscape(np.eye(1), np.zeros((1, 1)), start=[1.0])
+    process = Process(landscape, AnisotropicNoise(torch.zeros(1, 1).double()), 1e60)
+    path = tmp_path / "run.nc"
+    with pytest.raises(
+        UnstableTrajectory, match="replica 2 became non-finite at step 3 with time step 1e.60"
+    ) as caught:
+        simulate(
+            process,
+            steps=20,
+            replicas=(2, 0),
+            schedule=EverySteps(1),
+            observables=(Losses(), DrivingNoise()),
+            path=path,
+        )
+    assert (caught.value.replica, caught.value.step) == (2, 3)
+    tree = open_trajectory(path)
+    assert tree.attrs["complete"] == 0
+    assert tree["step"].values.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(tree.train_loss.sel(cohort="all", replica=2), [0.5, 0.5e120, 0.5e240], rtol=1e-12)
+    same_bits(tree, caught.value.trajectory)
+    assert caught.value.trajectory.attrs["complete"] == 0
+    assert leftovers(tmp_path) == ["run.nc"]
+
+
+def test_diverging_network_carries_its_trajectory_without_a_file(digits):
+    with pytest.raises(UnstableTrajectory) as caught:
+        simulate(sgd(digits, 1e30, B), steps=20, replicas=1, schedule=EverySteps(1), observables=(Losses(),))
+    trajectory = caught.value.trajectory
+    assert trajectory.attrs["complete"] == 0
+    assert trajectory["step"].values[0] == 0
+    assert np.isfinite(trajectory.train_loss.sel(cohort="all")).all()
+
+
+def test_masked_run_reaches_its_end_and_leaves_the_other_replicas_alone(digits):
+    weights = digits.initial_weights((0, 1), Seeds(0))
+    wild = weights.clone()
+    wild[0] = 1e38
+    run = {"steps": 4, "replicas": 2, "schedule": EverySteps(1), "observables": EVERYTHING}
+    calm = simulate(sgd(digits, ALPHA, B), weights=weights, **run)
+    masked = simulate(sgd(digits, ALPHA, B), weights=wild, on_divergence="mask", **run)
+    assert masked.attrs["complete"] == 1
+    for path in masked.groups:
+        for name, variable in masked[path].to_dataset(inherit=False).data_vars.items():
+            expected = calm[path][name].sel(replica=1).values
+            np.testing.assert_array_equal(variable.sel(replica=1).values, expected, err_msg=str(name))
+    assert np.isnan(masked.train_loss.sel(replica=0, step=[1, 2, 3, 4])).all()
+
+
+@dataclass(frozen=True)
+class Breaking(Observable):
+    """Records the driving noise until step `at`, where something else goes wrong."""
+
+    error: BaseException
+    at: int = 4
+    schedule = None
+
+    def measure(self, snapshot):
+        if snapshot.state.step >= self.at:
+            raise self.error
+        return DrivingNoise().measure(snapshot)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("out of luck"), KeyboardInterrupt("enough")], ids=lambda e: type(e).__name__
+)
+def test_file_keeps_the_first_records_whatever_ends_the_run(digits, tmp_path, error):
+    """At the third record; the first two are there and no part of a file beside them."""
+    path = tmp_path / "run.nc"
+    with pytest.raises(type(error), match=str(error)):
+        simulate(
+            sgd(digits, ALPHA, B),
+            steps=10,
+            replicas=2,
+            schedule=EverySteps(2),
+            observables=(Breaking(error), Losses(), Weights(EverySteps(2))),
+            path=path,
+        )
+    assert leftovers(tmp_path) == ["run.nc"]
+    tree = open_trajectory(path)
+    assert tree.attrs["complete"] == 0
+    assert tree["step"].values.tolist() == [0, 2]
+    assert np.isfinite(tree.train_loss.sel(cohort="all")).all()
+    assert tree["weights"]["weight_step"].values.tolist() == [0, 2]
+    with xr.open_dataset(path) as scalars:
+        assert scalars.sizes["step"] == 2
+
+
+def test_run_that_breaks_before_its_first_record_writes_no_file(digits, tmp_path):
+    with pytest.raises(RuntimeError, match="at once"):
+        simulate(
+            sgd(digits, ALPHA, B),
+            steps=4,
+            observables=(Breaking(RuntimeError("at once"), 0),),
+            path=tmp_path / "run.nc",
+        )
+    assert leftovers(tmp_path) == []
+
+
+def test_finished_run_leaves_nothing_but_the_file_and_overwrites_an_older_one(tmp_path):
+    path = tmp_path / "run.nc"
+    path.write_text("an older run")
+    simulate(quadratic(), steps=3, replicas=1, path=path)
+    assert leftovers(tmp_path) == ["run.nc"]
+    assert open_trajectory(path).attrs["complete"] == 1
+
+
+def test_failed_write_leaves_the_older_file_and_no_part(tmp_path):
+    path = write_trajectory(simulate(quadratic(), steps=3, replicas=1), tmp_path / "run.nc")
+    before = path.read_bytes()
+    broken = open_trajectory(path)
+    broken.attrs["bad"] = {"netCDF": "has no dict"}
+    with pytest.raises((TypeError, ValueError)):
+        write_trajectory(broken, path)
+    assert leftovers(tmp_path) == ["run.nc"]
+    assert path.read_bytes() == before
+
+
+# --- What cannot run --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [{}, {"epochs": 1, "steps": 6}])
+def test_length_of_the_run_is_given_exactly_once(digits, length):
+    with pytest.raises(ConfigurationError, match=r"epochs=.* and steps=.*: expected exactly one of them"):
+        simulate(sgd(digits, ALPHA, B), **length)
+
+
+def test_surrogate_has_no_epochs():
+    with pytest.raises(ConfigurationError, match="no samples and hence no epochs: give the length of the run in steps"):
+        simulate(quadratic(), epochs=2)
+
+
+@pytest.mark.parametrize("length", [{"steps": 0}, {"steps": -3}, {"epochs": 0.01}])
+def test_run_without_an_update_is_refused(digits, length):
+    with pytest.raises(ConfigurationError, match=r"the run would have -?\d updates: expected at least one"):
+        simulate(sgd(digits, ALPHA, B), **length)
+
+
+def test_sample_losses_of_a_surrogate_are_refused():
+    with pytest.raises((ConfigurationError, AssertionError)):
+        simulate(quadratic(), steps=2, observables=(SampleLosses(),))
+
+
+def test_opening_a_missing_trajectory_says_so(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"no trajectory at .*nowhere\.nc.*: expected a netCDF file"):
+        open_trajectory(tmp_path / "nowhere.nc")
+
+
+def test_check_writable_makes_folders_and_refuses_a_file_in_the_way(tmp_path):
+    check_writable(tmp_path / "new" / "folder")
+    assert (tmp_path / "new" / "folder").is_dir()
+    assert leftovers(tmp_path / "new" / "folder") == []
+    check_writable(tmp_path / "new" / "folder")
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigurationError, match=r"output folder .* cannot be written \(.+\): expected a folder"):
+            check_writable(folder)
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])
+def test_progress_bar_goes_to_stderr_where_asked_for(capsys, progress, shown):
+    """Unless said, only on a terminal."""
+    simulate(quadratic(), steps=4, replicas=1, progress=progress)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert bool(captured.err) == shown
+    if shown:
+        assert "surrogate" in captured.err
+        assert "4/4" in captured.err
+
+
+# --- Several processes in one file -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(digits) -> dict[str, xr.DataTree]:
+    processes = [make(digits, ALPHA, B) for make in (sgd, langevin, gradient_descent)]
+    options = {"steps": 6, "replicas": 2, "schedule": EverySteps(3), "observables": EVERYTHING}
+    return {process.name: simulate(process, **options) for process in processes}
+
+
+def test_joined_processes_lie_along_a_first_dimension(runs, tmp_path):
+    joined = open_trajectory(write_trajectory(join_processes(runs, {"study": "joined"}), tmp_path / "joined.nc"))
+    assert joined["process"].values.tolist() == ["sgd", "langevin", "gradient_descent"]
+    assert joined.attrs["complete"] == 1
+    assert json.loads(joined.attrs["config_json"])["study"] == "joined"
+    for path in joined.groups:
+        group = joined[path].to_dataset(inherit=False)
+        for name, variable in group.data_vars.items():
+            if name == "update_count":
+                continue
+            known = describe(str(name))
+            if known.timeless:
+                assert variable.dims == ("replica", "sample"), "kept once"
+                np.testing.assert_array_equal(variable, runs["sgd"][path][name])
+                continue
+            clock = CLOCKS[path.strip("/")]
+            assert variable.dims == ("process", "replica", clock, *known.dimensions)
+            assert variable.attrs == known.attributes
+            for process, run in runs.items():
+                np.testing.assert_array_equal(variable.sel(process=process), run[path][name])
+        for coordinate in ("time", "epoch"):
+            np.testing.assert_array_equal(group[coordinate], runs["sgd"][path].to_dataset(inherit=False)[coordinate])
+
+
+def test_joined_file_counts_the_updates_of_each_process(runs):
+    counts = join_processes(runs, {})["update_count"]
+    assert counts.dims == ("process", "replica", "step")
+    assert counts.attrs == {"long_name": "number of updates", "units": "1"}
+    np.testing.assert_array_equal(counts, np.broadcast_to([0, 3, 6], (3, 2, 3)))
+
+
+def test_joined_run_is_complete_only_if_all_are(runs):
+    broken = runs["sgd"].copy()
+    broken.attrs["complete"] = 0
+    assert join_processes({**runs, "sgd": broken}, {}).attrs["complete"] == 0
+
+
+def test_processes_recorded_at_different_steps_cannot_be_joined(digits, runs):
+    other = simulate(sgd(digits, ALPHA, B), steps=6, replicas=2, schedule=EverySteps(2), observables=EVERYTHING)
+    with pytest.raises(ConfigurationError, match="different values of 'step': expected common epochs"):
+        join_processes({"one": runs["sgd"], "other": other}, {})
+    sparse = tuple(replace(each, schedule=EverySteps(6)) if isinstance(each, Weights) else each for each in EVERYTHING)
+    other = simulate(sgd(digits, ALPHA, B), steps=6, replicas=2, schedule=EverySteps(3), observables=sparse)
+    with pytest.raises(ConfigurationError, match="different values of 'weight_step': expected common epochs"):
+        join_processes({"one": runs["sgd"], "other": other}, {})
+
+
+# --- The same call for networks and surrogates --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["network", "plain surrogate", "compiled surrogate"])
+def test_one_call_runs_networks_and_surrogates_alike(digits, kind):
+    process = {
+        "network": lambda: sgd(digits, ALPHA, B),
+        "plain surrogate": quadratic,
+        "compiled surrogate": lambda: quadratic(EulerMaruyama()),
+    }[kind]()
+    tree = simulate(process, steps=4, replicas=2, schedule=EverySteps(2))
+    for name in ("train_loss", "activity", "noise_strength", "alignment", "driving_noise_strength"):
+        assert np.isfinite(tree[name].sel(cohort="all") if "cohort" in tree[name].dims else tree[name]).all()
+
+
+def test_number_of_minibatches_for_r_changes_nothing_but_r(digits):
+    one, other = (
+        simulate(sgd(digits, ALPHA, B), steps=2, replicas=1, observables=(OrderParameters(n),)) for n in (10, 40)
+    )
+    for name in one.data_vars:
+        equal = np.array_equal(one[name], other[name], equal_nan=True)
+        assert equal != (name in ("alignment", "alignment_standard_error")), name

@@ -1,0 +1,139 @@
+"""Studies as commands: what they write, what they say, and how bad input ends."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from studies import compare_sgd_vs_langevin as study
+from studies.command import BAD_INPUT, DIVERGED, guarded
+
+SMALL = ["--samples-per-class", "6", "--hidden", "8", "--epochs", "3", "--batch-size", "10", "--replicas", "2"]
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study")
+    assert study.main([*SMALL, "--out", str(out)]) == 0
+    return out
+
+
+def test_trajectories_open_with_plain_xarray(small_run):
+    with xr.open_dataset(small_run / "trajectories.nc") as root:
+        assert root.sizes["process"] == 5
+        assert list(root.process.values) == ["sgd", "sgd_null", "langevin", "isotropic_langevin", "gradient_descent"]
+        assert {"train_loss", "test_error", "alignment", "update_count"} <= set(root.data_vars)
+        choices = json.loads(root.attrs["config_json"])["choices"]
+        assert choices["label_noise"] == 0.5
+        assert choices["replicas"] == 2
+
+
+def test_replicas_start_from_the_same_weights_and_nothing_else_is_shared(small_run):
+    with xr.open_dataset(small_run / "trajectories.nc") as root:
+        loss = root.train_loss.sel(cohort="all")
+        start, end = loss.isel(step=0), loss.isel(step=-1)
+        assert (start == start.sel(process="sgd")).all()
+        assert len(np.unique(end)) == end.size
+
+
+def test_summary_has_the_documented_keys(small_run):
+    summary = json.loads((small_run / "summary.json").read_text())
+    assert set(summary) == {
+        "summary_version", "reference", "null", "replicas", "distance", "excess", "relation", "follows", "tolerance",
+        "reached_share", "sample_trace", "sample_trace_epoch", "phase_boundary_epoch", "final", "configuration", "seconds",
+    }  # fmt: skip
+    documented = (study.Path(study.__file__).parent.parent / "docs" / "summary.md").read_text()
+    assert all(f"`{key}`" in documented for key in summary)
+    for clock in ("equal_time", "equal_loss"):
+        for process in ("sgd_null", "langevin", "isotropic_langevin", "gradient_descent"):
+            assert set(summary["distance"][clock][process]["mean"]) == {
+                "value", "standard_error", "lower", "upper", "count",
+            }  # fmt: skip
+
+
+def test_the_verdict_is_said_for_each_process(small_run, tmp_path, capsys):
+    assert study.main([*SMALL, "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    for words in ("matched Gaussian", "isotropic", "gradient descent", "null", "t intervals over 2 replicas"):
+        assert words in said
+    again, first = (xr.open_datatree(path / "trajectories.nc").load() for path in (tmp_path, small_run))
+    for group in first.groups:
+        xr.testing.assert_identical(
+            first[group].to_dataset().drop_attrs(deep=False), again[group].to_dataset().drop_attrs(deep=False)
+        )
+    again.close()
+    first.close()
+
+
+BAD = {
+    "batch larger than the data": (["--batch-size", "61"], r"batch_size=61 with 60 training samples: expected 1 to 60"),
+    "label noise beyond 1": (["--label-noise", "1.5"], r"label.noise.*1\.5.*0.*1"),
+    "label noise not a number": (["--label-noise", "nan"], r"label.noise.*nan"),
+    "unknown data set": (["--dataset", "minst"], r"minst.*digits, mnist, mnist10k, cifar10"),
+    "unknown label noise": (["--label-noise-kind", "odd"], r"odd.*uniform"),
+    "missing data folder": (["--dataset", "mnist10k", "--data-dir", "/nowhere/at/all"], r"/nowhere/at/all"),
+    "one replica": (["--replicas", "1"], r"replicas=1: expected at least 2"),
+    "no time at all": (["--epochs", "0"], r"epochs=0"),
+    "negative learning rate": (["--learning-rate", "-1"], r"learning_rate=-1.0: expected a positive"),
+    "momentum of one": (["--momentum", "1"], r"momentum=1.0"),
+    "unknown tensor": (["--parameters", "9.weight"], r"9\.weight.*0\.weight"),
+    "too many samples": (["--samples-per-class", "500"], r"500"),
+    "unknown process": (["--processes", "sgdd"], r"unknown process 'sgdd': expected one of sgd, langevin"),
+    "no hidden units": (["--hidden", "0"], r"0"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "expected"), BAD.values(), ids=BAD.keys())
+def test_bad_input_ends_in_one_line_and_exit_code_2(arguments, expected, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert study.main([*SMALL, *arguments, "--out", str(out)]) == BAD_INPUT
+    said = capsys.readouterr()
+    (line,) = said.err.strip().splitlines()
+    assert line.startswith("error: ")
+    import re
+
+    assert re.search(expected, line), line
+    assert said.out == ""
+    assert not out.exists() or list(out.iterdir()) == []
+
+
+def test_an_output_folder_that_cannot_be_made_is_found_before_anything_runs(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert study.main([*SMALL, "--out", str(tmp_path / "file" / "out")]) == BAD_INPUT
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "cannot be written" in line
+
+
+def test_a_missing_gpu_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(study.torch.cuda, "is_available", lambda: False)
+    assert study.main([*SMALL, "--device", "cuda", "--out", str(tmp_path)]) == BAD_INPUT
+    assert "found none" in capsys.readouterr().err
+
+
+def test_divergence_ends_with_code_3_the_step_and_everything_until_then(tmp_path, capsys):
+    arguments = [*SMALL, "--learning-rate", "1e30", "--out", str(tmp_path)]
+    assert study.main(arguments) == DIVERGED
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "non-finite at step" in line
+    assert str(tmp_path) in line
+    with xr.open_dataset(tmp_path / "sgd.nc") as saved:
+        assert saved.attrs["complete"] == 0
+        assert saved.sizes["step"] >= 1
+        assert np.isfinite(saved.train_loss.sel(cohort="all")).all()
+
+
+def test_an_error_that_is_a_bug_is_not_swallowed(tmp_path):
+    def broken():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        guarded(broken, tmp_path)
+
+
+def test_without_label_noise_there_are_two_phases_and_figures_say_what_is_undefined(tmp_path):
+    assert study.main([*SMALL, "--label-noise", "0", "--out", str(tmp_path)]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary["phase_boundary_epoch"]["sgd"]) == ["fast_learning|exploration"]
