@@ -332,7 +332,7 @@ def spectrum_figure(comparison: Comparison) -> Figure:
         panels[0].set_ylabel("eigenvalue $e_l$ of $C$\n(nat² / weight²)")
         panels[0].set_ylim(float(spectrum["noise_eigenvalue"].max()) * 1e-5, None)
         _legend(figure, panels[0], 2)
-        figure.subplots_adjust(left=0.1, right=0.98, top=0.7, bottom=0.26, wspace=0.08)
+        figure.subplots_adjust(left=0.115, right=0.98, top=0.7, bottom=0.26, wspace=0.08)
         _caption(
             figure,
             "Spectra of the minibatch noise covariance at each process's weights; geometric means over replicas, 95 % t "

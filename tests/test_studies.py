@@ -70,7 +70,7 @@ def test_the_verdict_is_said_for_each_process(small_run, tmp_path, capsys):
 
 BAD = {
     "batch larger than the data": (["--batch-size", "61"], r"batch_size=61 with 60 training samples: expected 1 to 60"),
-    "label noise beyond 1": (["--label-noise", "1.5"], r"label.noise.*1\.5.*0.*1"),
+    "label noise beyond 1": (["--label-noise", "1.5"], r"label_noise.*0 to 1, got 1\.5"),
     "label noise not a number": (["--label-noise", "nan"], r"label.noise.*nan"),
     "unknown data set": (["--dataset", "minst"], r"minst.*digits, mnist, mnist10k, cifar10"),
     "unknown label noise": (["--label-noise-kind", "odd"], r"odd.*uniform"),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from langevin_nn.kernels import perceptron as kernel
+from langevin_nn.threads import single_threaded_products
 
 __all__ = ["PerceptronGradient"]
 
@@ -109,16 +110,17 @@ class PerceptronGradient:
         rows = indices if indices is not None else torch.arange(len(inputs))[None]
         out = torch.empty_like(weights)
         size = kernel.workspace_size(self.widths, rows.shape[1], gather)
-        kernel.weighted_gradient(
-            weights.contiguous().numpy(),
-            inputs.numpy(),
-            labels.numpy(),
-            rows.numpy(),
-            gather,
-            coefficients.contiguous().numpy(),
-            np.array(self.widths),
-            self.activation,
-            _scratch.rows(len(weights), size),
-            out.numpy(),
-        )
+        with single_threaded_products():
+            kernel.weighted_gradient(
+                weights.contiguous().numpy(),
+                inputs.numpy(),
+                labels.numpy(),
+                rows.numpy(),
+                gather,
+                coefficients.contiguous().numpy(),
+                np.array(self.widths),
+                self.activation,
+                _scratch.rows(len(weights), size),
+                out.numpy(),
+            )
         return out

@@ -2,6 +2,6 @@
 
 from langevin_nn.process.base import Process
 from langevin_nn.process.named import PROCESSES, gradient_descent, isotropic_langevin, langevin, sgd
-from langevin_nn.process.state import State
+from langevin_nn.update import State
 
 __all__ = ["PROCESSES", "Process", "State", "gradient_descent", "isotropic_langevin", "langevin", "sgd"]

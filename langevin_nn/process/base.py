@@ -14,10 +14,9 @@ from langevin_nn.drift import Drift, GradientDrift
 from langevin_nn.errors import ConfigurationError, UnstableTrajectory
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
 from langevin_nn.noise import AdditiveNoise, Noise, SampleWeightNoise
-from langevin_nn.process.state import State
 from langevin_nn.seeds import Key, Seeds
 from langevin_nn.threads import single_threaded_products
-from langevin_nn.update import Plain, Update
+from langevin_nn.update import Plain, State, Update
 
 __all__ = ["Process"]
 

@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from langevin_nn.process import Process, State
+from langevin_nn.drift import Drift
+from langevin_nn.noise import Noise
+from langevin_nn.seeds import Key
+from langevin_nn.update.state import State
 
-__all__ = ["Update"]
+__all__ = ["Dynamics", "Update"]
+
+
+class Dynamics(Protocol):
+    """What an update rule needs to know of the process that it advances."""
+
+    @property
+    def drift(self) -> Drift:
+        """The deterministic field."""
+
+    @property
+    def noise(self) -> Noise:
+        """The noise source."""
+
+    @property
+    def learning_rate(self) -> float:
+        """α, which sets the noise."""
+
+    @property
+    def time_step(self) -> float:
+        """Δt, which sets the discretisation."""
+
+    def stochastic_gradient(self, weights: Tensor, memory: Any, key: Key) -> tuple[Tensor, Any]:
+        """Return drift and noise together, and the noise source's memory."""
 
 
 class Update(ABC):
@@ -29,12 +54,12 @@ class Update(ABC):
     weak_order: ClassVar[float]
     calculus: ClassVar[Literal["ito", "stratonovich"]] = "ito"
 
-    def check(self, process: Process) -> None:  # noqa: B027
+    def check(self, process: Dynamics) -> None:  # noqa: B027
         """Raise where this rule cannot run a process.
 
         Parameters
         ----------
-        process : Process
+        process : Dynamics
             With its drift and noise.
         """
 
@@ -80,12 +105,12 @@ class Update(ABC):
             For the next update.
         """
 
-    def advance(self, process: Process, state: State, steps: int) -> State:
+    def advance(self, process: Dynamics, state: State, steps: int) -> State:
         """Make a block of updates.
 
         Parameters
         ----------
-        process : Process
+        process : Dynamics
             Gives the stochastic gradient.
         state : State
             Before.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +11,11 @@ from torch import Tensor
 
 from langevin_nn.drift import GradientDrift
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.kernels.langevin import euler_maruyama
 from langevin_nn.noise import AnisotropicNoise
 from langevin_nn.noise.anisotropic import STEPS_PER_BLOCK, normal_block
-from langevin_nn.update.base import Update
-
-if TYPE_CHECKING:
-    from langevin_nn.process import Process, State
+from langevin_nn.update.base import Dynamics, Update
+from langevin_nn.update.state import State
 
 __all__ = ["EulerMaruyama"]
 
@@ -32,12 +31,12 @@ class EulerMaruyama(Update):
     strong_order = 1.0
     weak_order = 1.0
 
-    def check(self, process: Process) -> None:
+    def check(self, process: Dynamics) -> None:
         """Raise unless drift and noise are ones that the kernel knows.
 
         Parameters
         ----------
-        process : Process
+        process : Dynamics
             With its drift and noise.
 
         Raises
@@ -58,9 +57,7 @@ class EulerMaruyama(Update):
     ) -> tuple[Tensor, Any]:
         return torch.add(weights, gradient, alpha=-time_step), memory
 
-    def advance(self, process: Process, state: State, steps: int) -> State:  # noqa: D102
-        from langevin_nn.kernels.langevin import euler_maruyama
-
+    def advance(self, process: Dynamics, state: State, steps: int) -> State:  # noqa: D102
         assert isinstance(process.drift, GradientDrift)
         assert isinstance(process.noise, AnisotropicNoise)
         gradient, data = process.drift.landscape.compiled_gradient()  # type: ignore[attr-defined]

@@ -1,0 +1,127 @@
+"""Weighted gradients and order parameters against plain PyTorch, ``torch.func.vmap`` and the matrix products alone."""
+
+from __future__ import annotations
+
+import resource
+from itertools import pairwise
+
+import numba
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call, grad, vmap
+
+from benchmarks.timing import medians, table
+from langevin_nn import NetworkLandscape, Seeds, gradient_ensemble
+from langevin_nn.landscape.gradients import TracedGradient
+from langevin_nn.landscape.layout import ParameterLayout
+from models.datasets import load_dataset
+from models.networks import multilayer_perceptron
+
+WIDTHS = (64, 50, 50, 10)
+
+
+def peak() -> float:
+    """Return the measured single-precision rate of large matrix products, in FLOP a second."""
+    a = torch.rand(1500, 1500)
+    return 2 * 1500**3 / medians({"": lambda: a @ a}, rounds=9)[""]
+
+
+def products(n_rows: int, n_replicas: int) -> float:
+    """Return the floating-point operations of one weighted gradient's matrix products."""
+    layers = list(pairwise(WIDTHS))
+    forward_and_weights = sum(4 * n_in * n_out for n_in, n_out in layers)
+    backward = sum(2 * n_in * n_out for n_in, n_out in layers[1:])
+    return n_replicas * n_rows * (forward_and_weights + backward)
+
+
+def loop(landscape: NetworkLandscape, module: nn.Module, rows: torch.Tensor, n_replicas: int) -> None:
+    """Run what one would write without this package: one replica after the other, autograd each time."""
+    for _ in range(n_replicas):
+        module.zero_grad()
+        nn.functional.cross_entropy(module(landscape.inputs[rows]), landscape.labels[0, rows]).backward()
+
+
+def gradients(landscape: NetworkLandscape, module: nn.Module, n_replicas: int, n_rows: int, rate: float) -> str:
+    """Time one weighted gradient of several replicas."""
+    n = landscape.n_samples
+    layout = ParameterLayout.of(module)
+    loss = nn.functional.cross_entropy
+
+    def sample_losses(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return loss(outputs, labels, reduction="none")
+
+    traced = TracedGradient(module, layout, sample_losses)
+    weights = landscape.initial_weights(tuple(range(n_replicas)), Seeds(0))
+    full = n_rows == n
+    indices = None if full else torch.randint(n, (n_replicas, n_rows))
+    rows = torch.arange(n_rows)
+    coefficients = torch.full((n_replicas, n_rows), 1 / n_rows)
+    inputs = landscape.inputs if indices is None else landscape.inputs[indices]
+    labels = landscape.labels.expand(n_replicas, -1) if indices is None else landscape.labels[0][indices]
+
+    def one(parameters, x, y):  # type: ignore[no-untyped-def]
+        return loss(functional_call(module, parameters, (x,)), y)
+
+    vectorised = vmap(grad(one), in_dims=(0, None if full else 0, 0))
+    seconds = medians(
+        {
+            "this package, perceptron kernel": lambda: landscape.weighted_gradient(weights, coefficients, indices),
+            "this package, traced torch.func (any network)": lambda: traced(
+                weights, landscape.inputs, landscape.labels, coefficients, indices
+            ),
+            "torch.func.vmap(grad)": lambda: vectorised(layout.split(weights), inputs, labels),
+            "plain PyTorch loop": lambda: loop(landscape, module, rows, n_replicas),
+        }
+    )
+    floor = "matrix products at the measured peak"
+    seconds[floor] = products(n_rows, n_replicas) / rate
+    return table(f"Weighted gradient, {n_replicas} replicas × {n_rows} samples", seconds, floor)
+
+
+def order_parameters(landscape: NetworkLandscape) -> str:
+    """Time all order parameters at one point against materialised sample gradients."""
+    weights = landscape.initial_weights((0,), Seeds(0))[0]
+    module = multilayer_perceptron(WIDTHS)
+    layout = ParameterLayout.of(module)
+
+    def one(parameters, x, y):  # type: ignore[no-untyped-def]
+        return nn.functional.cross_entropy(functional_call(module, parameters, (x[None],)), y[None])
+
+    per_sample = vmap(grad(one), in_dims=(None, 0, 0))
+
+    def materialised() -> torch.Tensor:
+        parts = per_sample(layout.split(weights), landscape.inputs, landscape.labels[0])
+        matrix = torch.cat([part.flatten(1) for part in parts.values()], dim=1).double()
+        mean = matrix.mean(0)
+        rows = torch.randint(len(matrix), (100, 25))
+        minibatches = nn.functional.normalize(matrix[rows].mean(1), dim=1)
+        return matrix.square().sum() + (matrix @ mean).var() + (minibatches @ minibatches.T).mean()
+
+    def ours() -> object:
+        ensemble = gradient_ensemble(landscape, weights, batch_size=25)
+        return ensemble.closed_forms(), ensemble.alignment(np.random.default_rng(0))
+
+    floor = "this package, three cohorts"
+    seconds = medians({floor: ours, "torch.func.vmap(grad), stored, one cohort": materialised})
+    return table("Order parameters at one point, 1,200 samples", seconds, floor)
+
+
+def main() -> None:
+    """Print the tables."""
+    torch.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    data = load_dataset("digits")
+    module = multilayer_perceptron(WIDTHS)
+    landscape = NetworkLandscape(module, data.train_inputs, data.train_labels)
+    rate = peak()
+    print(
+        f"{numba.config.NUMBA_NUM_THREADS} threads; large matrix products reach {rate / 1e9:.0f} GFLOP/s in float32.\n"
+    )
+    for n_replicas, n_rows in ((4, 25), (32, 25), (4, 1200)):
+        print(gradients(landscape, module, n_replicas, n_rows, rate), end="\n\n")
+    print(order_parameters(landscape))
+    print(f"\nPeak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB.")
+
+
+if __name__ == "__main__":
+    main()
