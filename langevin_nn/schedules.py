@@ -39,6 +39,13 @@ def _with_ends(inner: NDArray[np.floating] | NDArray[np.int64], last_step: int) 
     return np.unique(np.concatenate([[0], inner[(inner > 0) & (inner < last_step)], [last_step]]))
 
 
+def _epochs_exist(steps_per_epoch: float) -> None:
+    if not np.isfinite(steps_per_epoch):
+        raise ConfigurationError(
+            "a schedule in epochs needs a process with samples, and this one has none: give a schedule in steps"
+        )
+
+
 def _positive(name: str, value: float) -> None:
     if not value > 0:
         raise ConfigurationError(f"a schedule needs {name} > 0, got {value}: records must move forward in time")
@@ -89,6 +96,7 @@ class EveryEpochs(Schedule):
         _positive("interval", self.interval)
 
     def steps(self, last_step: int, steps_per_epoch: float) -> NDArray[np.int64]:  # noqa: D102
+        _epochs_exist(steps_per_epoch)
         return _with_ends(np.arange(0, last_step, self.interval * steps_per_epoch), last_step)
 
 
@@ -157,5 +165,6 @@ class AtEpochs(Schedule):
     at: tuple[float, ...]
 
     def steps(self, last_step: int, steps_per_epoch: float) -> NDArray[np.int64]:  # noqa: D102
+        _epochs_exist(steps_per_epoch)
         nearest = np.rint(np.asarray(self.at) * steps_per_epoch).astype(np.int64)
         return AtSteps(tuple(nearest.tolist())).steps(last_step, steps_per_epoch)

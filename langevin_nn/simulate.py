@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from langevin_nn.process import Process, State
 from langevin_nn.provenance import plain
 from langevin_nn.schedules import EverySteps, Schedule
 from langevin_nn.seeds import Seeds
-from langevin_nn.store import Recorder, write_trajectory
+from langevin_nn.store import Recorder, check_writable, write_trajectory
 from langevin_nn.threads import single_threaded_products
 
 __all__ = ["simulate"]
@@ -93,10 +94,16 @@ def simulate(
     schedule = schedule or EverySteps(max(1, last // 200))
     due = _due_steps(process, chosen, schedule, last)
     seeds = seed if isinstance(seed, Seeds) else Seeds(seed)
+    if path is not None:
+        check_writable(Path(path).parent)
     state = process.start(replicas, seeds, weights)
     described = {"process": plain(process), "seed": seeds.seed, "steps": last, "replicas": list(state.replicas)}
     described["observables"] = [plain(each) for each in chosen]
-    coordinates = {"learning_rate": np.full(len(state.replicas), process.learning_rate)}
+    coordinates = {
+        "learning_rate": np.full(len(state.replicas), process.learning_rate),
+        # α/(1 − μ), the rate at which a constant gradient moves the weights in the end.
+        "effective_learning_rate": np.full(len(state.replicas), process.effective_learning_rate),
+    }
     recorder = Recorder(state.replicas, {**described, **(config or {})}, coordinates)
 
     complete = False
@@ -169,5 +176,5 @@ def _record(
                 replica = state.replicas[int(np.flatnonzero(~np.isfinite(losses[:, 0]))[0])]
                 raise UnstableTrajectory(replica, state.step, process.time_step)
             recorder.keep(observable.group, state.step, epoch, time, values)
-            if state.step == 0:
+            if not recorder.has_timeless(observable.group):
                 recorder.keep_timeless(observable.group, observable.timeless(snapshot))

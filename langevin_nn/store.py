@@ -68,6 +68,21 @@ class Recorder:
         self._records[group].setdefault(step, {}).update(values)
         self._clock[step] = (epoch, time)
 
+    def has_timeless(self, group: str) -> bool:
+        """Return whether what never changes has been kept.
+
+        Parameters
+        ----------
+        group : str
+            Group of the file.
+
+        Returns
+        -------
+        bool
+            Also where there was nothing to keep.
+        """
+        return group in self._timeless
+
     def keep_timeless(self, group: str, values: Arrays) -> None:
         """Add variables that never change.
 
@@ -84,28 +99,37 @@ class Recorder:
         clock = CLOCKS[group]
         steps = sorted(self._records[group])
         variables: dict[str, Any] = {}
-        for name in self._records[group][steps[0]]:
+        records = [self._records[group][step] for step in steps]
+        for name in dict.fromkeys(name for record in records for name in record):
             described = describe(name)
-            stacked = np.stack([self._records[group][step][name] for step in steps], axis=1)
-            variables[name] = (("replica", clock, *described.dimensions), stacked, described.attributes)
+            variables[name] = (("replica", clock, *described.dimensions), _stack(records, name), described.attributes)
         for name, values in self._timeless[group].items():
             described = describe(name)
             variables[name] = (("replica", *described.dimensions), values, described.attributes)
         coordinates: dict[str, Any] = {
-            "replica": ("replica", list(self._replicas), {"long_name": "replica", "units": "1"}),
-            clock: (clock, steps, {"long_name": "number of updates", "units": "1"}),
+            "replica": _labelled("replica", list(self._replicas), "replica"),
+            clock: _labelled(clock, steps, "number of updates"),
             "time": (clock, [self._clock[step][1] for step in steps], _COORDINATES["time"]),
         }
         epochs = [self._clock[step][0] for step in steps]
         if np.isfinite(epochs).all():
             coordinates["epoch"] = (clock, epochs, _COORDINATES["epoch"])
         if group == "":
-            coordinates |= {"cohort": list(COHORTS), "cohort_pair": list(COHORT_PAIRS)}
-            coordinates |= {name: ("replica", values) for name, values in self._coordinates.items()}
+            coordinates["cohort"] = _labelled("cohort", list(COHORTS), "training samples taken over")
+            coordinates["cohort_pair"] = _labelled("cohort_pair", list(COHORT_PAIRS), "pair of mean gradients")
+            coordinates |= self._of_replicas()
         dataset = xr.Dataset(variables, coords=coordinates)
         if "mode" in dataset.sizes:
-            dataset = dataset.assign_coords(mode=np.arange(1, dataset.sizes["mode"] + 1))
+            numbers = np.arange(1, dataset.sizes["mode"] + 1)
+            dataset = dataset.assign_coords(mode=_labelled("mode", numbers, "rank of the eigenvalue"))
         return dataset
+
+    def _of_replicas(self) -> dict[str, Any]:
+        """Return what differs between replicas, labelled."""
+        return {
+            name: ("replica", values, {"long_name": name.replace("_", " "), "units": "1"})
+            for name, values in self._coordinates.items()
+        }
 
     def tree(self, *, complete: bool = True) -> xr.DataTree:
         """Return everything recorded so far.
@@ -121,9 +145,21 @@ class Recorder:
             In the schema of trajectory files.
         """
         groups = {f"/{group}": self._dataset(group) for group, records in self._records.items() if records}
+        groups.setdefault("/", xr.Dataset(coords=self._of_replicas()))
         tree = xr.DataTree.from_dict(groups)
         tree.attrs.update(attributes(self._config, complete=complete))
         return tree
+
+
+def _labelled(dimension: str, values: Any, long_name: str) -> tuple[str, Any, dict[str, str]]:
+    return dimension, values, {"long_name": long_name, "units": "1"}
+
+
+def _stack(records: list[dict[str, NDArray[Any]]], name: str) -> NDArray[Any]:
+    """Stack a variable along its clock; NaN where a record does not have it."""
+    example = next(record[name] for record in records if name in record)
+    missing = np.full(example.shape, np.nan)
+    return np.stack([record.get(name, missing) for record in records], axis=1)
 
 
 def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str, Any]) -> xr.DataTree:
@@ -139,7 +175,8 @@ def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str,
     Returns
     -------
     xarray.DataTree
-        With the dimension ``process`` first; what never changes is kept once.
+        With the dimension ``process`` first; what never changes is kept once. ``step`` is that of the first process;
+        ``update_count`` says how many updates each took, which differs where time steps do.
 
     Raises
     ------
@@ -152,10 +189,14 @@ def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str,
     for path in trees[0].groups:
         parts = [_group(tree, path) for tree in trees]
         clock = CLOCKS[path.strip("/")]
-        if any(not np.array_equal(part[clock], parts[0][clock]) for part in parts):
+        if any(not _same_clock(part, parts[0], clock) for part in parts):
             raise ConfigurationError(
-                f"processes were recorded at different values of {clock!r}: expected common epochs; keep processes on "
-                "different clocks in different files"
+                f"processes were recorded at different epochs or times along {clock!r}: expected common ones; keep processes "
+                "on different clocks in different files"
+            )
+        if path == "/":
+            counts = np.stack(
+                [np.broadcast_to(part[clock], (part.sizes["replica"], part.sizes[clock])) for part in parts]
             )
         moving = [str(name) for name in parts[0].data_vars if not describe(str(name)).timeless]
         joined = xr.concat(
@@ -169,14 +210,19 @@ def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str,
         still = parts[0].drop_vars(moving)
         groups[path] = joined.assign({name: still[name] for name in still.data_vars})
     root = groups["/"]
-    shape = (len(names), root.sizes["replica"], root.sizes["step"])
-    counts = np.broadcast_to(root["step"].values, shape)
     described = {"long_name": "number of updates", "units": "1"}
     groups["/"] = root.assign(update_count=(("process", "replica", "step"), counts, described))
     tree = xr.DataTree.from_dict(groups)
     complete = all(int(each.attrs["complete"]) for each in trees)
     tree.attrs.update(attributes(config, complete=complete))
     return tree
+
+
+def _same_clock(part: xr.Dataset, first: xr.Dataset, clock: str) -> bool:
+    """Return whether two runs were recorded at the same moments, however many updates they took to get there."""
+    if part.sizes[clock] != first.sizes[clock]:
+        return False
+    return all(np.allclose(part[name], first[name], rtol=1e-9) for name in ("time", "epoch") if name in first.coords)
 
 
 def _group(tree: xr.DataTree, path: str) -> xr.Dataset:

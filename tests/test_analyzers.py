@@ -31,7 +31,7 @@ def learning_curve(boundaries, noise=0.0, rho=0.45, n_steps=200, seed=0):
     wrong = np.interp(step, [0, first, second, third], [0.9, 0.98, 0.98, 0.0])
     generator = np.random.default_rng(seed)
     jitter = noise * generator.standard_normal((2, n_steps)) * np.sqrt([correct * (1 - correct), wrong * (1 - wrong)])
-    correct, wrong = np.clip([correct, wrong] + jitter, 0, 1)
+    correct, wrong = np.clip(np.stack([correct, wrong]) + jitter, 0, 1)
     everything = (1 - rho) * correct + rho * wrong
     return xr.Dataset(
         {"train_error": (("step", "cohort"), np.stack([everything, correct, wrong], axis=1))},

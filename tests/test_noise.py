@@ -484,7 +484,9 @@ def test_isotropic_noise_has_the_amplitude_of_the_trace_it_holds_not_of_the_curr
     """Moving the weights without a refresh leaves the increments of a step the same to the bit."""
     noise = IsotropicNoise(B, refresh_every=5)
     first = Key(Seeds(0), (0,), 0)
-    _, memory = noise.increment(point.landscape, point.weights[None], noise.start(None, point.weights[None]), first)
+    _, memory = noise.increment(
+        point.landscape, point.weights[None], noise.start(point.landscape, point.weights[None]), first
+    )
     here, there = (
         noise.increment(point.landscape, scale * point.weights[None], memory, Key(Seeds(0), (0,), 1))[0]
         for scale in (1.0, 3.0)

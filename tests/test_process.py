@@ -619,3 +619,35 @@ def test_replicas_settle_to_the_law_of_half_the_time_step(update):
 def test_noise_five_percent_off_fails_the_lyapunov_check(update, loudness):
     with pytest.raises(AssertionError, match="stationary covariance"):
         assert_stationary(surrogate(update, loudness=loudness), bowl().stationary_covariance(0.2))
+
+
+STARTS = torch.tensor([[1.0, 1.0], [torch.inf, 1.0], [0.0, 2.0]], dtype=torch.float64)
+
+
+def unit_noise(hessian, update, learning_rate=ALPHA):
+    landscape = QuadraticLandscape(hessian, np.eye(len(hessian)))
+    return Process(landscape, AnisotropicNoise(landscape.noise_factor(None)), learning_rate, update=update)
+
+
+def test_a_masked_replica_takes_nothing_along_in_the_compiled_integrator():
+    """Replicas beside one that diverges are where they are without it."""
+    for update in (EulerMaruyama(), Plain()):
+        process = unit_noise(np.diag([1.0, 2.0]), update)
+        masked = process.advance(process.start(3, 0, STARTS), 100, on_divergence="mask")
+        healthy = process.advance(process.start((0, 2), 0, STARTS[[0, 2]]), 100)
+        assert masked.step == 100
+        assert masked.diverged.tolist() == [False, True, False]
+        assert torch.isnan(masked.weights[1]).all()
+        assert torch.equal(masked.weights[[0, 2]], healthy.weights)
+
+
+def test_the_compiled_integrator_names_the_first_replica_and_step_that_diverge():
+    starts = torch.tensor([[1.0], [1e200]], dtype=torch.float64)
+    said = []
+    for update in (EulerMaruyama(), Plain()):
+        process = unit_noise(np.array([[1e6]]), update, learning_rate=1.0)
+        with pytest.raises(UnstableTrajectory) as unstable:
+            process.advance(process.start(2, 0, starts), 200)
+        said.append((unstable.value.replica, unstable.value.step))
+    assert said[0] == said[1]
+    assert said[0][0] == 1

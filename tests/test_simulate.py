@@ -40,7 +40,7 @@ from langevin_nn.observables import (
     Weights,
     default_observables,
 )
-from langevin_nn.schedules import AtSteps, EveryEpochs, EverySteps
+from langevin_nn.schedules import AtEpochs, AtSteps, EveryEpochs, EverySteps
 from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, describe
 from langevin_nn.store import check_writable, join_processes
 from langevin_nn.update import EulerMaruyama
@@ -646,11 +646,11 @@ def test_joined_run_is_complete_only_if_all_are(runs):
 
 def test_processes_recorded_at_different_steps_cannot_be_joined(digits, runs):
     other = simulate(sgd(digits, ALPHA, B), steps=6, replicas=2, schedule=EverySteps(2), observables=EVERYTHING)
-    with pytest.raises(ConfigurationError, match="different values of 'step': expected common epochs"):
+    with pytest.raises(ConfigurationError, match="different epochs or times along 'step': expected common ones"):
         join_processes({"one": runs["sgd"], "other": other}, {})
     sparse = tuple(replace(each, schedule=EverySteps(6)) if isinstance(each, Weights) else each for each in EVERYTHING)
     other = simulate(sgd(digits, ALPHA, B), steps=6, replicas=2, schedule=EverySteps(3), observables=sparse)
-    with pytest.raises(ConfigurationError, match="different values of 'weight_step': expected common epochs"):
+    with pytest.raises(ConfigurationError, match="different epochs or times along 'weight_step'"):
         join_processes({"one": runs["sgd"], "other": other}, {})
 
 
@@ -676,3 +676,86 @@ def test_number_of_minibatches_for_r_changes_nothing_but_r(digits):
     for name in one.data_vars:
         equal = np.array_equal(one[name], other[name], equal_nan=True)
         assert equal != (name in ("alignment", "alignment_standard_error")), name
+
+
+class BreaksLate(DrivingNoise):
+    """Fails at the second record, after the observables before it have been measured."""
+
+    def measure(self, snapshot):
+        if snapshot.state.step == 2:
+            raise RuntimeError("in the middle of a record")
+        return super().measure(snapshot)
+
+
+def test_a_record_that_breaks_off_in_the_middle_is_kept_as_far_as_it_goes(digits, tmp_path):
+    path = tmp_path / "run.nc"
+    observables = (Losses(), BreaksLate())
+    with pytest.raises(RuntimeError, match="in the middle of a record"):
+        simulate(sgd(digits, ALPHA, B), steps=6, schedule=EverySteps(1), observables=observables, path=path)
+    with xr.open_dataset(path) as saved:
+        assert saved.attrs["complete"] == 0
+        assert list(saved.step.values) == [0, 1, 2]
+        assert np.isfinite(saved.train_loss.sel(cohort="all")).all()
+        np.testing.assert_array_equal(np.isfinite(saved.driving_noise_strength[0]), [True, True, False])
+
+
+def test_observables_of_one_group_may_have_schedules_of_their_own(digits):
+    observables = (Losses(EverySteps(1)), OrderParameters(schedule=EverySteps(3)))
+    run = simulate(sgd(digits, ALPHA, B), steps=6, replicas=1, observables=observables)
+    assert np.isfinite(run.train_loss.sel(cohort="all")).all()
+    recorded = np.isfinite(run.activity.sel(cohort="all", replica=0).values)
+    np.testing.assert_array_equal(recorded, np.arange(7) % 3 == 0)
+
+
+def test_labels_are_there_whenever_sample_losses_begin(digits):
+    run = simulate(sgd(digits, ALPHA, B), steps=6, replicas=2, observables=[SampleLosses(AtSteps((3, 6)))])
+    np.testing.assert_array_equal(run["samples"].given_label[1], digits.labels[0])
+
+
+def test_processes_of_different_time_steps_join_at_common_epochs(digits):
+    coarse = simulate(langevin(digits, ALPHA, B), epochs=2, replicas=2, schedule=EveryEpochs(1))
+    fine = langevin(digits, ALPHA, B, time_step=ALPHA / 2)
+    fine = simulate(fine, epochs=2, replicas=2, schedule=EveryEpochs(1))
+    root = join_processes({"coarse": coarse, "fine": fine}, {}).to_dataset()
+    np.testing.assert_array_equal(root.update_count[:, 0], [[0, 6, 12], [0, 12, 24]])
+    np.testing.assert_allclose(root.epoch, [0, 1, 2])
+
+
+def test_processes_of_equal_steps_but_other_epochs_are_not_joined(digits):
+    runs = {str(b): simulate(sgd(digits, ALPHA, b), steps=6, schedule=EverySteps(3)) for b in (10, 20)}
+    with pytest.raises(ConfigurationError, match="different epochs or times"):
+        join_processes(runs, {})
+
+
+@pytest.mark.parametrize("schedule", [EveryEpochs(1), AtEpochs((0, 1))])
+def test_epochs_of_a_surrogate_are_refused(schedule):
+    with pytest.raises(ConfigurationError, match="needs a process with samples"):
+        simulate(quadratic(), steps=4, schedule=schedule)
+
+
+def test_sample_losses_of_a_surrogate_are_refused():
+    with pytest.raises(ConfigurationError, match="sample losses need a network with its data"):
+        simulate(quadratic(), steps=4, observables=[SampleLosses(EverySteps(1))])
+
+
+def test_the_driving_noise_of_isotropic_langevin_is_known_from_the_start(digits):
+    run = simulate(isotropic_langevin(digits, ALPHA, B), steps=2, replicas=2, schedule=EverySteps(1))
+    start = run.isel(step=0)
+    np.testing.assert_allclose(start.driving_noise_strength, start.noise_strength.sel(cohort="all"), rtol=1e-9)
+
+
+def test_the_rate_that_momentum_makes_of_the_learning_rate_is_recorded(digits):
+    run = simulate(sgd(digits, ALPHA, B, momentum=0.9), steps=2, replicas=3)
+    np.testing.assert_allclose(run.effective_learning_rate, np.full(3, 10 * ALPHA))
+    assert float(run.time[-1]) == pytest.approx(2 * ALPHA)
+
+
+def test_a_path_that_cannot_be_written_is_found_before_the_run(digits, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        simulate(sgd(digits, ALPHA, B), steps=2, path=tmp_path / "file" / "run.nc")
+
+
+def test_the_rates_of_replicas_are_kept_without_any_scalar(digits):
+    run = simulate(sgd(digits, ALPHA, B), steps=2, replicas=2, observables=[Weights(AtSteps((2,)))])
+    np.testing.assert_array_equal(run.learning_rate, [ALPHA, ALPHA])

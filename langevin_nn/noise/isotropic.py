@@ -26,7 +26,7 @@ class HeldTrace:
     trace : Tensor, shape (replica,)
         Tr C where it was last measured.
     step : int
-        When that was; −1 for never.
+        When that was.
     """
 
     trace: Tensor
@@ -60,12 +60,14 @@ class IsotropicNoise(AdditiveNoise):
             )
 
     def start(self, landscape: Landscape, weights: Tensor) -> HeldTrace:  # noqa: D102
-        return HeldTrace(torch.full((len(weights),), torch.nan, dtype=torch.float64), -1)
+        assert isinstance(landscape, EmpiricalLandscape)
+        return self._measured(landscape, weights, 0)
 
     def _refreshed(self, landscape: EmpiricalLandscape, weights: Tensor, memory: HeldTrace, step: int) -> HeldTrace:
         interval = self.refresh_every or max(landscape.n_samples // self.batch_size, 1)
-        if memory.step >= 0 and step - memory.step < interval:
-            return memory
+        return memory if step - memory.step < interval else self._measured(landscape, weights, step)
+
+    def _measured(self, landscape: EmpiricalLandscape, weights: Tensor, step: int) -> HeldTrace:
         factor = covariance_factor(landscape.n_samples, self.batch_size)
         gradients = [landscape.sample_gradients(row, replica, everywhere=True) for replica, row in enumerate(weights)]
         return HeldTrace(factor * torch.stack([each.trace() for each in gradients]), step)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin_nn.ensemble import GradientEnsemble, gradient_ensemble
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape, NetworkLandscape
 from langevin_nn.process import Process, State
 from langevin_nn.schedules import Schedule
@@ -48,7 +49,11 @@ class Snapshot:
     @cached_property
     def training(self) -> tuple[Tensor, Tensor]:
         """Losses and errors of the training samples, each of shape (replica, sample)."""
-        assert isinstance(self.landscape, NetworkLandscape)
+        if not isinstance(self.landscape, NetworkLandscape):
+            raise ConfigurationError(
+                f"sample losses need a network with its data, got {type(self.landscape).__name__}: leave observables of "
+                "samples out"
+            )
         return self.landscape.losses_and_errors(self.state.weights)
 
     @cached_property

@@ -91,6 +91,11 @@ class Process:
         return self.noise.batch_size
 
     @property
+    def effective_learning_rate(self) -> float:
+        """α/(1 − μ); α without momentum."""
+        return self.learning_rate / (1 - self.update.momentum)
+
+    @property
     def epochs_per_step(self) -> float:
         """(Δt/α)·B/N; NaN where there are no samples."""
         if self.batch_size is None or not isinstance(self.landscape, EmpiricalLandscape):
@@ -119,7 +124,7 @@ class Process:
         ConfigurationError
             If there is no replica or the weights have another shape.
         """
-        indices = tuple(range(replicas)) if isinstance(replicas, int) else tuple(replicas)
+        indices = tuple(range(int(replicas)) if isinstance(replicas, int | np.integer) else replicas)
         if not indices:
             raise ConfigurationError(f"replicas={replicas}: expected at least one")
         seeds = seed if isinstance(seed, Seeds) else Seeds(seed)
@@ -133,7 +138,8 @@ class Process:
                 f"weights have shape {tuple(start.shape)}: expected (replica, parameter) = {expected}"
             )
         diverged = torch.zeros(len(indices), dtype=torch.bool, device=start.device)
-        memories = (self.update.start(start), self.noise.start(self.landscape, start))
+        with single_threaded_products(), torch.no_grad():
+            memories = (self.update.start(start), self.noise.start(self.landscape, start))
         return State(0, start, *memories, seeds, indices, diverged)
 
     def stochastic_gradient(self, weights: Tensor, memory: Any, key: Key) -> tuple[Tensor, Any]:

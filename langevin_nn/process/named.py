@@ -49,11 +49,12 @@ def sgd(
     Returns
     -------
     Process
-        Named "sgd".
+        Named "sgd", or "independent_sgd".
     """
     draws = independent or replacement
     noise = IndependentMinibatches(batch_size, replacement) if draws else ShuffledMinibatches(batch_size)
-    return Process(landscape, noise, learning_rate, update=_update(momentum, weight_decay), name="sgd")
+    name = "independent_sgd" if draws else "sgd"
+    return Process(landscape, noise, learning_rate, update=_update(momentum, weight_decay), name=name)
 
 
 def langevin(

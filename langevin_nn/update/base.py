@@ -48,11 +48,14 @@ class Update(ABC):
         Orders at which it converges to the stochastic differential equation, for noise that depends on the weights.
     calculus : {"ito", "stratonovich"}
         The reading of that equation to which it converges.
+    momentum : float
+        μ; 0 for rules without.
     """
 
     strong_order: ClassVar[float]
     weak_order: ClassVar[float]
     calculus: ClassVar[Literal["ito", "stratonovich"]] = "ito"
+    momentum: float = 0.0
 
     def check(self, process: Dynamics) -> None:  # noqa: B027
         """Raise where this rule cannot run a process.

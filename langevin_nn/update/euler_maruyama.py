@@ -70,10 +70,15 @@ class EulerMaruyama(Update):
             count = min(STEPS_PER_BLOCK - offset, end - step)
             normals = normal_block(state.seeds, state.replicas, block, factor.shape[1])
             chosen = np.array(normals[:, offset : offset + count], order="C")
+            before = positions.copy()
             failed = euler_maruyama(gradient, data, positions, chosen, factor, process.time_step, noise_scale)
             fresh = (failed >= 0) & ~state.diverged.numpy()
             if fresh.any():
-                last = step + int(failed[fresh].max()) + 1
-                return state.replaced(last, torch.as_tensor(positions), None, None, torch.as_tensor(failed >= 0))
+                # The others have run on to the end of the block: bring all to the moment of the first failure.
+                count = int(failed[fresh].min()) + 1
+                shorter, positions = np.array(chosen[:, :count], order="C"), before
+                euler_maruyama(gradient, data, positions, shorter, factor, process.time_step, noise_scale)
+                at_failure = torch.as_tensor(positions)
+                return state.replaced(step + count, at_failure, None, None, ~torch.isfinite(at_failure.sum(1)))
             step += count
         return state.replaced(end, torch.as_tensor(positions), None, None, state.diverged)
