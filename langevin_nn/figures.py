@@ -46,7 +46,7 @@ _STYLE: Any = {  # keys of matplotlib's rcParams
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.dpi": 100,
-    "savefig.dpi": 200,
+    "savefig.dpi": 160,
 }
 _SYMBOLS = {
     "activity": r"$A$",
@@ -84,6 +84,20 @@ def _shade_phases(axes: Axes, phases: xr.Dataset, reference: str, end: float) ->
         if right - left > 0.02 * end:
             short = name if len(name) < 4 else name.replace("_", " ")
             axes.text((left + right) / 2, 1.01, short, transform=axes.get_xaxis_transform(), ha="center", fontsize=7)
+
+
+def _plain_powers(axes: Axes, *names: str) -> None:
+    """Label powers of ten as 10⁻² in plain text, and nothing between them."""
+    digits = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+    def label_of(value: float, _: int) -> str:
+        return "10" + str(round(np.log10(value))).translate(digits) if value > 0 else ""
+
+    for name in names:
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        if axis.get_scale() == "log":
+            axis.set_major_formatter(mpl.ticker.FuncFormatter(label_of))
+            axis.set_minor_formatter(mpl.ticker.NullFormatter())
 
 
 def _say_undefined(axes: Axes) -> None:
@@ -186,6 +200,7 @@ def order_parameter_figure(comparison: Comparison) -> Figure:
             axes.set(xlim=(0, float(root["epoch"].max())), yscale="log" if quantity.logarithmic else "linear")
             if not bool(values.notnull().any()):
                 _say_undefined(axes)
+            _plain_powers(axes, "y")
             if not quantity.logarithmic:
                 axes.axhline(0, color="0.4", linewidth=0.6, zorder=-1)
         for axes in grid[-1]:
@@ -328,6 +343,7 @@ def spectrum_figure(comparison: Comparison) -> Figure:
                 _band(axes, record["mode"], record["noise_eigenvalue"].sel(process=process), process, logarithmic=True)
             dimensions = record["effective_dimension"].sel(process=comparison.summary["reference"])
             axes.set(xscale="log", yscale="log", xlabel="mode $l$")
+            _plain_powers(axes, "x", "y")
             axes.set_title(f"epoch {float(record['epoch']):.3g}\nSGD: $D_s$ = {float(dimensions.mean()):.0f}")
         panels[0].set_ylabel("eigenvalue $e_l$ of $C$\n(nat² / weight²)")
         panels[0].set_ylim(float(spectrum["noise_eigenvalue"].max()) * 1e-5, None)

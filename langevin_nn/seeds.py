@@ -10,6 +10,8 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from langevin_nn.errors import ConfigurationError
+
 __all__ = ["Key", "Seeds"]
 
 
@@ -60,9 +62,17 @@ class Seeds:
         -------
         numpy.random.Generator
             Fresh, at the first of 2¹⁹² numbers that belong to this address.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no such step.
         """
+        if not 0 <= step < 2**64:
+            raise ConfigurationError(f"step={step}: expected 0 to 2⁶⁴ − 1, the addresses that there are")
         key = _philox_key(self.seed, purpose, replica)
-        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
+        counter = np.array([0, 0, 0, step], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
     def integer(self, purpose: str, replica: int) -> int:
         """Return a 63-bit integer for libraries that take nothing but a seed.

@@ -20,6 +20,7 @@ import tyro
 from langevin_nn import Comparison, NetworkLandscape, Seeds, compare
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.figures import save_figures
+from langevin_nn.schedules import EveryEpochs
 from models.datasets import load_dataset
 from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron
@@ -54,6 +55,8 @@ class Config:
     """Weight decay λ of all processes, in units of 1/time."""
     epochs: float = 360.0
     """Length of each run, in epochs."""
+    records: int = 60
+    """Records of each run, at equal distances."""
     replicas: int = 4
     """Replicas of each process, at least 2; replica r of all processes starts from the same weights."""
     processes: tuple[str, ...] = ("langevin", "isotropic_langevin", "gradient_descent")
@@ -67,13 +70,13 @@ class Config:
     out: Path = field(default=Path("output/compare_sgd_vs_langevin"))
     """Folder for trajectories.nc, summary.json and figures."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A small run of a few seconds that shows what comes out: 30 images a digit, 3 replicas, 20 epochs."""
+    """A small run of a few seconds that shows what comes out: 30 images a digit, 3 replicas, 8 epochs."""
 
     def sized(self) -> Config:
         """Return the configuration that is run: with --quick, a smaller one."""
         if not self.quick:
             return self
-        return replace(self, samples_per_class=30, replicas=3, epochs=20.0, hidden=(20, 20), batch_size=10)
+        return replace(self, samples_per_class=30, replicas=3, epochs=8.0, records=8, batch_size=10)
 
 
 def build_landscape(config: Config) -> NetworkLandscape:
@@ -145,6 +148,7 @@ def run(config: Config) -> Comparison:
         replicas=config.replicas,
         seed=config.seed,
         processes=config.processes,
+        schedule=EveryEpochs(config.epochs / config.records) if config.epochs > 0 and config.records > 0 else None,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         out=config.out,

@@ -25,7 +25,7 @@ def digits_landscape(n_samples: int = 60, widths: tuple[int, ...] = (64, 8, 10),
     data = load_dataset("digits", samples_per_class=n_samples // 10)
     noisy = corrupt_labels(data.train_labels, label_noise, n_classes=10, seeds=Seeds(1))
     return NetworkLandscape(
-        multilayer_perceptron(widths),
+        lambda: multilayer_perceptron(widths),
         data.train_inputs,
         noisy.given_labels,
         true_labels=noisy.true_labels,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 __all__ = ["logarithm", "mean_with_interval"]
 
@@ -57,19 +57,16 @@ def mean_with_interval(values: xr.DataArray, dimension: str = "replica", level: 
     >>> float(result.mean_value), round(float(result.standard_error), 4), round(float(result.upper), 3)
     (2.0, 0.5774, 4.484)
     """
-    count = values.notnull().sum(dimension)
-    centre = values.mean(dimension)
-    deviations = values - centre
-    freedom = (count - 1).where(count > 1)
-    error = np.sqrt((deviations**2).sum(dimension) / freedom / count)
-    quantile = xr.apply_ufunc(lambda f: student_t.ppf(0.5 + level / 2, f), freedom)
-    half = quantile * error
-    return xr.Dataset(
-        {
-            "mean_value": centre,
-            "standard_error": error,
-            "lower": centre - half,
-            "upper": centre + half,
-            "count": count,
-        }
-    )
+    numbers = np.asarray(values.transpose(..., dimension).values, dtype=np.float64)
+    present = np.isfinite(numbers)
+    count = present.sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre = np.where(present, numbers, 0).sum(-1) / count
+        squares = np.where(present, (numbers - centre[..., None]) ** 2, 0).sum(-1)
+        error = np.sqrt(squares / (count - 1) / count)
+        half = stdtrit(np.where(count > 1, count - 1.0, np.nan), 0.5 + level / 2) * error
+    error = np.where(count > 1, error, np.nan)
+    results = {"mean_value": centre, "standard_error": error, "lower": centre - half, "upper": centre + half}
+    dimensions = [name for name in values.dims if name != dimension]
+    kept = {name: each for name, each in values.coords.items() if dimension not in each.dims}
+    return xr.Dataset({name: (dimensions, each) for name, each in (results | {"count": count}).items()}, coords=kept)

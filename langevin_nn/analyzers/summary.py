@@ -156,26 +156,30 @@ def analyze(
     return Comparison(trajectories, phases, results["equal_time"], results["equal_loss"], summary)
 
 
-def _figure(values: xr.DataArray) -> dict[str, float | int | None]:
-    """Return one number with its error over replicas, in the words of JSON."""
-    result = mean_with_interval(values)
-    names = {"value": "mean_value", "standard_error": "standard_error", "lower": "lower", "upper": "upper"}
-    numbers = {key: float(result[name]) for key, name in names.items()}
-    figure: dict[str, float | int | None] = {
-        key: number if np.isfinite(number) else None for key, number in numbers.items()
+_ENDINGS = ("train_loss", "train_error", "test_error")
+_FIGURE = {"value": "mean_value", "standard_error": "standard_error", "lower": "lower", "upper": "upper"}
+
+
+def _figures(values: xr.DataArray) -> Any:
+    """Return numbers with their errors over replicas, in the words of JSON, nested by the other dimensions."""
+    return _nested(mean_with_interval(values))
+
+
+def _nested(moments: xr.Dataset) -> Any:
+    if moments.sizes:
+        dimension = str(next(iter(moments["mean_value"].dims)))
+        return {str(name): _nested(moments.sel({dimension: name})) for name in moments[dimension].values}
+    numbers = {key: float(moments[name].values) for key, name in _FIGURE.items()}
+    return {key: number if np.isfinite(number) else None for key, number in numbers.items()} | {
+        "count": int(moments["count"].values)
     }
-    return figure | {"count": int(result["count"])}
 
 
 def _distances(values: xr.DataArray, processes: list[str]) -> dict[str, Any]:
-    chosen = {process: values.sel(process=process) for process in processes}
-    return {
-        process: {
-            **{str(name): _figure(each.sel(quantity=name)) for name in each["quantity"].values},
-            "mean": _figure(each.mean("quantity")),
-        }
-        for process, each in chosen.items()
-    }
+    chosen = values.sel(process=processes)
+    mean = chosen.mean("quantity").expand_dims(quantity=["mean"])
+    nested: dict[str, Any] = _figures(xr.concat([chosen, mean], dim="quantity").transpose("process", "quantity", ...))
+    return nested
 
 
 def _context(root: xr.Dataset, phases: xr.Dataset, epoch: float) -> dict[str, Any]:
@@ -184,26 +188,14 @@ def _context(root: xr.Dataset, phases: xr.Dataset, epoch: float) -> dict[str, An
     nearest = int(np.argmin(np.abs(root["epoch"].values - epoch)))
     batch_factor = root.attrs.get("covariance_factor")
     final = root.isel(step=-1)
+    endings = {name: _figures(_all_samples(final[name])) for name in _ENDINGS if name in final}
     context: dict[str, Any] = {
-        "phase_boundary_epoch": {
-            process: {
-                str(name): _figure(phases["boundary_epoch"].sel(process=process, boundary=name))
-                for name in phases["boundary"].values
-            }
-            for process in processes
-        },
-        "final": {
-            process: {
-                name: _figure(_all_samples(final[name]).sel(process=process))
-                for name in ("train_loss", "train_error", "test_error")
-                if name in final
-            }
-            for process in processes
-        },
+        "phase_boundary_epoch": _figures(phases["boundary_epoch"].transpose("process", "boundary", ...)),
+        "final": {process: {name: each[process] for name, each in endings.items()} for process in processes},
     }
     if batch_factor is not None:
         trace = root["noise_strength"].sel(cohort="all").isel(step=nearest) / float(batch_factor)
-        context["sample_trace"] = {process: _figure(trace.sel(process=process)) for process in processes}
+        context["sample_trace"] = _figures(trace)
         context["sample_trace_epoch"] = float(root["epoch"][nearest])
     return context
 

@@ -83,9 +83,8 @@ class EmpiricalEnsemble(GradientEnsemble):
                 f"batch_size={batch_size} with {n} samples: expected 1 to {n}, since a minibatch is drawn without replacement"
             )
         self.n_samples, self.batch_size, self.replacement = n, batch_size, replacement
-        wrong = (
-            torch.zeros(n, dtype=torch.bool, device=self._squared_norms.device) if mislabeled is None else mislabeled
-        )
+        nobody = torch.zeros(n, dtype=torch.bool, device=self._squared_norms.device)
+        wrong = nobody if mislabeled is None else mislabeled.to(nobody)
         self._masks = torch.stack([torch.ones_like(wrong), ~wrong, wrong]).double()
 
     @cached_property

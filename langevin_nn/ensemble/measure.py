@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from langevin_nn.ensemble.base import GradientEnsemble
-from langevin_nn.errors import ConfigurationError
+from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape, MomentLandscape, NetworkLandscape
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def gradient_ensemble(
     ------
     ConfigurationError
         If `batch_size` is missing or the landscape offers neither samples nor moments.
+    UnknownNameError
+        If there is no such cohort mask.
 
     Examples
     --------
@@ -68,6 +70,8 @@ def gradient_ensemble(
             "a gradient ensemble needs sample gradients with a batch_size, or a landscape with known moments; got "
             f"{type(landscape).__name__} and batch_size={batch_size}"
         )
+    if cohort_mask not in ("mislabeled", "relabeled"):
+        raise UnknownNameError("cohort mask", cohort_mask, ("mislabeled", "relabeled"))
     mislabeled = None
     if isinstance(landscape, NetworkLandscape):
         mask = getattr(landscape, cohort_mask)

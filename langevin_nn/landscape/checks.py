@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -12,18 +13,31 @@ from langevin_nn.errors import ConfigurationError, SampleMixingError
 __all__ = ["check_sample_losses", "refuse_sample_mixing"]
 
 
-def refuse_sample_mixing(module: torch.nn.Module, inputs: Tensor) -> None:
+def _distinct(inputs: Tensor) -> Tensor:
+    """Return a few samples that differ from one another, where numbers can be changed."""
+    few = inputs[torch.linspace(0, len(inputs) - 1, min(3, len(inputs))).long()]
+    if not few.is_floating_point():
+        return few
+    kick = torch.randn(few.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return few + 0.1 * kick.to(few.device, few.dtype)
+
+
+def refuse_sample_mixing(module: torch.nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> None:
     """Raise if a sample's output depends on the other samples of its batch or on hidden randomness.
 
     Parameters
     ----------
     module : torch.nn.Module
         The network.
+    parameters : dict of str to Tensor
+        Weights in general position: at special ones a dependence may vanish.
     inputs : Tensor, shape (sample, ...)
         A few samples are passed through the network, together, alone and twice.
 
     Raises
     ------
+    ConfigurationError
+        If the network cannot take the inputs.
     SampleMixingError
         Naming the layer where its type tells, with the remedy.
     """
@@ -39,11 +53,17 @@ def refuse_sample_mixing(module: torch.nn.Module, inputs: Tensor) -> None:
                 f"layer {name!r} ({type(layer).__name__}, p={layer.p}) draws random numbers of its own: the gradient "
                 "noise would no longer be that of the minibatches alone; put it into evaluation mode with .eval()"
             )
-    few = inputs[:3]
+    few = _distinct(inputs)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        together = module(few)
-        again = module(few)
-        alone = torch.cat([module(few[k : k + 1]) for k in range(len(few))])
+        try:
+            together = functional_call(module, parameters, (few,))
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ConfigurationError(
+                f"the network cannot take inputs of shape (sample, {', '.join(map(str, inputs.shape[1:]))}) and type "
+                f"{inputs.dtype}: {str(error).splitlines()[0]}; reshape or convert them (images to floating point)"
+            ) from error
+        again = functional_call(module, parameters, (few,))
+        alone = torch.cat([functional_call(module, parameters, (few[k : k + 1],)) for k in range(len(few))])
     if not torch.equal(together, again):
         raise SampleMixingError(
             "the network gave two different outputs for the same inputs: expected a function of inputs and weights "

@@ -114,6 +114,14 @@ class TracedGradient:
             Σ_k c_k ∇ℓ_k.
         """
         labels = labels.expand(len(weights), *labels.shape[1:])
+        if weights.device.type == "cpu" and len(weights) > 1:
+            # Batched products round differently for other numbers of replicas; one by one, each has bits of its own.
+            return torch.cat(
+                [
+                    self(weights[r, None].clone(), inputs, labels[r, None], coefficients[r, None].clone(), rows)
+                    for r, rows in enumerate(indices[:, None] if indices is not None else [None] * len(weights))
+                ]
+            )
         if indices is not None:
             inputs = inputs[indices]
             labels = torch.gather(labels, 1, indices) if labels.ndim == 2 else _gather_rows(labels, indices)

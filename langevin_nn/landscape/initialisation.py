@@ -12,7 +12,42 @@ from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.layout import ParameterLayout
 from langevin_nn.seeds import Seeds
 
-__all__ = ["draw_weights"]
+__all__ = ["draw_weights", "flat_parameters", "perturbed"]
+
+
+def flat_parameters(module: nn.Module, layout: ParameterLayout) -> Tensor:
+    """Return a network's own weights as a vector.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    layout : ParameterLayout
+        Order of its parameters.
+
+    Returns
+    -------
+    Tensor, shape (parameter,)
+        A copy.
+    """
+    return layout.flatten({name: tensor.detach() for name, tensor in module.named_parameters()})
+
+
+def perturbed(weights: Tensor) -> Tensor:
+    """Return weights in general position near some others, for checks that special points would deceive.
+
+    Parameters
+    ----------
+    weights : Tensor, shape (parameter,)
+        Where, perhaps with entries at exactly zero.
+
+    Returns
+    -------
+    Tensor, shape (parameter,)
+        The same at each call.
+    """
+    kick = torch.randn(weights.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return weights + 0.1 * kick.to(weights.device, weights.dtype)
 
 
 def draw_weights(
@@ -52,7 +87,7 @@ def draw_weights(
             "the function that makes the network returned one of another shape than before: expected the same "
             f"architecture at each call, {dict(layout.shapes)}, got {dict(made.shapes)}"
         )
-    return layout.flatten({name: tensor.detach() for name, tensor in module.named_parameters()})
+    return flat_parameters(module, layout)
 
 
 def _reset(module: nn.Module) -> nn.Module:

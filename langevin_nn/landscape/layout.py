@@ -72,7 +72,7 @@ class ParameterLayout:
         sizes = [prod(shape) for shape in self.shapes.values()]
         pieces = torch.split(flat, sizes, dim=-1)
         return {
-            name: piece.reshape(*flat.shape[:-1], *shape)
+            name: piece.reshape((*flat.shape[:-1], *shape))
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
         }
 

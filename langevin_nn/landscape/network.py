@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vmap
+from torch.func import functional_call, jvp
 
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.base import EmpiricalLandscape
 from langevin_nn.landscape.checks import check_sample_losses, refuse_sample_mixing
 from langevin_nn.landscape.gradients import Loss, TracedGradient
-from langevin_nn.landscape.initialisation import draw_weights
+from langevin_nn.landscape.initialisation import draw_weights, flat_parameters, perturbed
 from langevin_nn.landscape.layout import ParameterLayout
 from langevin_nn.landscape.perceptron import PerceptronGradient
 from langevin_nn.landscape.sample_gradients import SampleGradients
-from langevin_nn.landscape.signals import linear_layers, sample_gradients
+from langevin_nn.landscape.signals import linear_layers, one_by_one, sample_gradients
 from langevin_nn.seeds import Seeds
 
 __all__ = ["NetworkLandscape", "cross_entropy"]
@@ -120,6 +120,8 @@ class NetworkLandscape(EmpiricalLandscape):
 
         self.inputs = self._as_inputs(inputs)
         self.n_samples = len(self.inputs)
+        if self.n_samples == 0:
+            raise ConfigurationError("there are no training inputs: expected at least one sample")
         self._loss = loss or cross_entropy
         self.labels = self._as_labels(labels, "labels", self.n_samples, loss is None)
         self.true_labels = self.labels
@@ -134,12 +136,19 @@ class NetworkLandscape(EmpiricalLandscape):
         if relabeled is not None:
             flags = torch.as_tensor(np.asarray(relabeled), dtype=torch.bool, device=self.device)
             self.relabeled = flags[None] if flags.ndim == 1 else flags
+            if tuple(self.relabeled.shape) != tuple(self.mislabeled.shape):
+                raise ConfigurationError(
+                    f"relabeled has shape {tuple(flags.shape)}: expected one flag a label, {tuple(self.mislabeled.shape)}"
+                )
         if (test_inputs is None) != (test_labels is None):
             raise ConfigurationError("test_inputs and test_labels come together: expected both or neither")
         self.test_inputs = self.test_labels = None
         if test_inputs is not None:
             self.test_inputs = self._as_inputs(test_inputs)
-            self.test_labels = self._as_labels(test_labels, "test_labels", len(self.test_inputs), loss is None)[0]
+            given = self._as_labels(test_labels, "test_labels", len(self.test_inputs), loss is None)
+            if len(given) > 1:
+                raise ConfigurationError("test_labels differ between replicas: expected one label a test input")
+            self.test_labels = given[0]
         self._check()
         self._traced = TracedGradient(self._module, self._layout, self._loss)
         fast = PerceptronGradient.of(self._module, self.inputs) if loss is None else None
@@ -168,19 +177,24 @@ class NetworkLandscape(EmpiricalLandscape):
         return tensor if per_replica else tensor[None]
 
     def _check(self) -> None:
-        refuse_sample_mixing(self._module, self.inputs)
+        parameters = self._layout.split(perturbed(flat_parameters(self._module, self._layout)))
+        refuse_sample_mixing(self._module, parameters, self.inputs)
         few = slice(0, min(2, self.n_samples))
         with torch.no_grad():
             outputs = self._module(self.inputs[few])
-            if self.is_classifier:
-                n_classes = outputs.shape[-1]
-                largest, smallest = int(self.labels.max()), int(self.labels.min())
-                if self._loss is cross_entropy and (smallest < 0 or largest >= n_classes):
-                    raise ConfigurationError(
-                        f"labels run from {smallest} to {largest}: expected classes 0 to {n_classes - 1}, since the "
-                        f"network has {n_classes} outputs"
-                    )
-            check_sample_losses(self._loss(outputs, self.labels[0, few]), len(outputs))
+        if self._loss is cross_entropy:
+            self._check_classes("labels", self.labels, outputs.shape[-1])
+            if self.test_labels is not None:
+                self._check_classes("test_labels", self.test_labels, outputs.shape[-1])
+        check_sample_losses(self._loss(outputs, self.labels[0, few]), len(outputs))
+
+    def _check_classes(self, name: str, labels: Tensor, n_classes: int) -> None:
+        smallest, largest = int(labels.min()), int(labels.max())
+        if smallest < 0 or largest >= n_classes:
+            raise ConfigurationError(
+                f"{name} run from {smallest} to {largest}: expected classes 0 to {n_classes - 1}, since the network has "
+                f"{n_classes} outputs"
+            )
 
     @property
     def is_classifier(self) -> bool:
@@ -232,12 +246,10 @@ class NetworkLandscape(EmpiricalLandscape):
         Tensor, shape (replica, sample, ...)
             The outputs.
         """
-
-        def one(parameters: dict[str, Tensor]) -> Tensor:
-            return functional_call(self._module, parameters, (inputs,))  # type: ignore[no-any-return]
-
         with torch.no_grad():
-            return vmap(one)(self._layout.split(weights))
+            return torch.stack(
+                [functional_call(self._module, self._layout.split(row.clone()), (inputs,)) for row in weights]
+            )
 
     def losses_and_errors(self, weights: Tensor, test: bool = False) -> tuple[Tensor, Tensor]:
         """Return the loss of each sample, and whether it is classified otherwise than its label says.
@@ -281,6 +293,22 @@ class NetworkLandscape(EmpiricalLandscape):
                 f"labels are given for {len(self.labels)} replicas, weights for {len(weights)}: expected as many, or labels "
                 "that all replicas share"
             )
+        rows = self.n_samples if indices is None else indices.shape[-1]
+        shapes = [
+            ("weights", weights, (len(weights), self.n_parameters)),
+            ("coefficients", coefficients, (len(weights), rows)),
+        ]
+        if indices is not None:
+            shapes.append(("indices", indices, (len(weights), rows)))
+            if indices.numel() and not (int(indices.min()) >= 0 and int(indices.max()) < self.n_samples):
+                raise ConfigurationError(
+                    f"indices run from {int(indices.min())} to {int(indices.max())}: expected 0 to {self.n_samples - 1}, the "
+                    "training samples"
+                )
+        for name, tensor, expected in shapes:
+            if tuple(tensor.shape) != expected:
+                raise ConfigurationError(f"{name} have shape {tuple(tensor.shape)}: expected (replica, …) = {expected}")
+        weights, coefficients = weights.to(self.dtype), coefficients.to(self.dtype)
         return self._weighted_gradient(weights, self.inputs, self.labels, coefficients, indices)
 
     def hessian_product(self, weights: Tensor, vectors: Tensor) -> Tensor:  # noqa: D102
@@ -311,15 +339,17 @@ class NetworkLandscape(EmpiricalLandscape):
         names = tuple(self._layout.shapes)
         layers = linear_layers(self._module)
         few = slice(0, 3)
-        fast = self._sample_gradients(weights, self.labels_of(0), names, layers, few)
-        slow = self._sample_gradients(weights, self.labels_of(0), names, {}, few)
-        scale = float(slow.dense().abs().max())
+        # Away from special points: a gate at zero or units that are all active would hide what differs elsewhere.
+        generic = perturbed(weights)
+        fast = self._sample_gradients(generic, self.labels_of(0), names, layers, few)
+        chosen = (self.inputs[few], self.labels_of(0)[few])
+        slow = one_by_one(self._module, self._layout.split(generic), *chosen, self._loss)
+        scale = max(float(gradients.abs().max()) for gradients in slow.values())
 
         def agrees(layer: str) -> bool:
-            tensors = [name for name in fast.blocks if name.rpartition(".")[0] == layer]
+            tensors = [name for name in names if name.rpartition(".")[0] == layer]
             return all(
-                torch.allclose(fast.blocks[name].dense(), slow.blocks[name].dense(), rtol=1e-3, atol=1e-5 * scale)
-                for name in tensors
+                torch.allclose(fast.blocks[name].dense(), slow[name], rtol=1e-3, atol=1e-5 * scale) for name in tensors
             )
 
         return {name: layer for name, layer in layers.items() if agrees(name)}

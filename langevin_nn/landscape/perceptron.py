@@ -58,7 +58,7 @@ class PerceptronGradient:
         ----------
         module : torch.nn.Module
             Taken where it is a ``Sequential`` of ``Linear`` layers with biases and one kind of activation between them,
-            ReLU or tanh.
+            ReLU or tanh, without hooks or shared tensors.
         inputs : Tensor, shape (sample, ...)
             Taken where they are vectors of float32 on the CPU.
 
@@ -67,7 +67,9 @@ class PerceptronGradient:
         PerceptronGradient or None
             The fast path.
         """
-        if not isinstance(module, nn.Sequential) or inputs.ndim != 2 or len(module) % 2 == 0:
+        if type(module) is not nn.Sequential or inputs.ndim != 2 or len(module) % 2 == 0:
+            return None
+        if any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules()):
             return None
         layers = list(module)
         between = layers[1::2]
@@ -75,7 +77,9 @@ class PerceptronGradient:
         if len(kinds) != 1 or not kinds <= set(_ACTIVATIONS):
             return None
         linear = [layer for layer in layers[::2] if type(layer) is nn.Linear and layer.bias is not None]
-        if len(set(map(id, linear))) < len(layers[::2]):
+        own = [f"{2 * k}.{part}" for k in range(len(linear)) for part in ("weight", "bias")]
+        # Names come once for tensors that are shared, and in another order or number where a layer was altered.
+        if len(linear) < len(layers[::2]) or own != [name for name, _ in module.named_parameters()]:
             return None
         tensors = [inputs, *module.parameters()]
         if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in tensors):

@@ -114,11 +114,11 @@ class QuadraticLandscape(MomentLandscape):
             If α is beyond the stability limit 2/h_max or H is not positive definite, so that there is no such law.
         """
         curvatures = np.linalg.eigvalsh(self.hessian)
-        if curvatures[0] <= 0 or learning_rate * curvatures[-1] >= 2:
+        if curvatures[0] <= 0 or not 0 < learning_rate * curvatures[-1] < 2:
+            limit = f" = {2 / curvatures[-1]:g}" if curvatures[-1] > 0 else ""
             raise ConfigurationError(
                 f"no stationary law at learning_rate={learning_rate:g} and curvatures from {curvatures[0]:g} to "
-                f"{curvatures[-1]:g}: expected positive curvatures and a learning rate below 2/h_max = "
-                f"{2 / curvatures[-1]:g}"
+                f"{curvatures[-1]:g}: expected positive curvatures and a learning rate above 0 and below 2/h_max{limit}"
             )
         contraction = np.eye(self.n_parameters) - learning_rate * self.hessian
         return np.asarray(solve_discrete_lyapunov(contraction, learning_rate**2 * self.noise_covariance))
@@ -136,8 +136,11 @@ def _quadratic_gradient(position, data, out):  # type: ignore[no-untyped-def]
 
 def _symmetric(name: str, values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     matrix = np.asarray(values, dtype=np.float64)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.allclose(matrix, matrix.T):
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ConfigurationError(f"{name} has shape {matrix.shape}: expected a symmetric matrix (parameter, parameter)")
+    asymmetry = float(np.abs(matrix - matrix.T).max())
+    if not asymmetry <= 1e-9 * np.abs(matrix).max():
+        raise ConfigurationError(f"{name} differs from its transpose by {asymmetry:g}: expected a symmetric matrix")
     return matrix
 
 
@@ -147,7 +150,7 @@ def _factor(covariance: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any
         return np.asarray(cholesky(covariance, lower=True))
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(covariance)
-        if values[0] < -1e-10 * max(values[-1], 1):
+        if values[0] < -1e-10 * abs(values).max():
             raise ConfigurationError(
                 f"noise_covariance has the eigenvalue {values[0]:g}: expected none below 0, since it is a covariance"
             ) from None

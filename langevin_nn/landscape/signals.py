@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 from langevin_nn.landscape.gradients import Loss
 from langevin_nn.landscape.sample_gradients import Block, DenseBlock, OuterProductBlock, SampleGradients
 
-__all__ = ["linear_layers", "sample_gradients"]
+__all__ = ["linear_layers", "one_by_one", "sample_gradients"]
 
 Signals = dict[str, tuple[Tensor, Tensor]]
 
@@ -44,7 +44,11 @@ def _signals(
     calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
 
     def remember(name: str) -> torch.utils.hooks.RemovableHandle:
-        return layers[name].register_forward_hook(lambda _, given, output: calls[name].append((given[0], output)))
+        def hook(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            calls[name].append((given[0], output))
+            return output.clone()  # what follows may overwrite its input, as ReLU(inplace=True) does
+
+        return layers[name].register_forward_hook(hook)
 
     handles = [remember(name) for name in layers]
     try:
@@ -61,6 +65,41 @@ def _signals(
     return {
         name: (given.detach().double(), delta.double())
         for (name, (given, _)), delta in zip(usable.items(), deltas, strict=True)
+    }
+
+
+def one_by_one(
+    module: nn.Module, parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, loss: Loss
+) -> dict[str, Tensor]:
+    """Return sample gradients by one backward pass a sample: slow, and as plain as it gets.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    parameters : dict of str to Tensor
+        Its weights, by name.
+    inputs : Tensor, shape (sample, ...)
+        The samples.
+    labels : Tensor, shape (sample, ...)
+        Their labels.
+    loss : callable
+        (outputs, labels) → one loss a sample.
+
+    Returns
+    -------
+    dict of str to Tensor, shapes (sample, parameters of the tensor)
+        By name, float64.
+    """
+    with torch.enable_grad():
+        tracked = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
+        losses = [
+            loss(functional_call(module, tracked, (inputs[k : k + 1],)), labels[k : k + 1]).sum()
+            for k in range(len(inputs))
+        ]
+    rows = [torch.autograd.grad(each, list(tracked.values()), materialize_grads=True) for each in losses]
+    return {
+        name: torch.stack([row[position].reshape(-1) for row in rows]).double() for position, name in enumerate(tracked)
     }
 
 
@@ -83,7 +122,7 @@ def _stored(
     chosen = {name: parameters[name] for name in names}
     with torch.no_grad():
         gradients = vmap(grad(one), in_dims=(None, 0, 0), chunk_size=chunk_size)(chosen, inputs, labels)
-    return {name: DenseBlock(gradients[name].flatten(1).double()) for name in names}
+    return {name: DenseBlock(gradients[name].reshape(len(inputs), -1).double()) for name in names}
 
 
 def sample_gradients(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -21,9 +18,25 @@ from langevin_nn.landscape import EmpiricalLandscape, Landscape, NetworkLandscap
 from langevin_nn.process import Process, State
 from langevin_nn.schedules import Schedule
 
-__all__ = ["Observable", "Snapshot"]
+__all__ = ["Observable", "Snapshot", "stacked"]
 
 Arrays = dict[str, NDArray[Any]]
+
+
+def stacked(measured: list[Arrays]) -> Arrays:
+    """Stack what was measured of each replica.
+
+    Parameters
+    ----------
+    measured : list of dict of str to ndarray
+        By replica, the same names in each.
+
+    Returns
+    -------
+    dict of str to ndarray, shapes (replica, ...)
+        By name.
+    """
+    return {name: np.stack([each[name] for each in measured]) for name in measured[0]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,24 +102,6 @@ class Snapshot:
             Measuring with them disturbs nothing.
         """
         return list(self.state.key(self.state.step).generators(purpose))
-
-    def each(self, measure: Callable[[int], Arrays]) -> Arrays:
-        """Measure replicas side by side and stack the results.
-
-        Parameters
-        ----------
-        measure : callable
-            Position of a replica → arrays by name.
-
-        Returns
-        -------
-        dict of str to ndarray, shapes (replica, ...)
-            Stacked.
-        """
-        n_replicas = len(self.state.weights)
-        with ThreadPoolExecutor(min(n_replicas, os.cpu_count() or 1)) as pool:
-            measured = list(pool.map(measure, range(n_replicas)))
-        return {name: np.stack([each[name] for each in measured]) for name in measured[0]}
 
 
 class Observable(ABC):

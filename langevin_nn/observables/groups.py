@@ -38,14 +38,12 @@ class NoiseSpectrum(Observable):
     group = "spectrum"
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
-        ensembles = snapshot.ensembles
-
-        def one(position: int) -> Arrays:
-            values = ensembles[position].noise_eigenvalues()
-            dimension = effective_dimension(values, self.fraction)
-            return {"noise_eigenvalue": values[: self.n_modes], "effective_dimension": np.array(dimension)}
-
-        return snapshot.each(one)
+        spectra = [ensemble.noise_eigenvalues() for ensemble in snapshot.ensembles]
+        dimensions = [effective_dimension(values, self.fraction) for values in spectra]
+        return {
+            "noise_eigenvalue": np.stack([values[: self.n_modes] for values in spectra]),
+            "effective_dimension": np.array(dimensions),
+        }
 
 
 @dataclass(frozen=True)

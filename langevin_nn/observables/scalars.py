@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin_nn.landscape import NetworkLandscape
-from langevin_nn.observables.base import Arrays, Observable, Snapshot
+from langevin_nn.observables.base import Arrays, Observable, Snapshot, stacked
 from langevin_nn.schedules import Schedule
 
 __all__ = ["DrivingNoise", "Losses", "OrderParameters"]
@@ -62,18 +62,17 @@ class OrderParameters(Observable):
         Independent minibatches from which R is estimated.
     """
 
-    n_minibatches: int = 100
+    n_minibatches: int = 64
     schedule: Schedule | None = None
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
-        ensembles = snapshot.ensembles
-        generators = snapshot.generators("alignment")
-
-        def one(position: int) -> Arrays:
-            ensemble = ensembles[position]
-            return {**ensemble.closed_forms(), **ensemble.alignment(generators[position], self.n_minibatches)}
-
-        return snapshot.each(one)
+        pairs = zip(snapshot.ensembles, snapshot.generators("alignment"), strict=True)
+        return stacked(
+            [
+                {**ensemble.closed_forms(), **ensemble.alignment(generator, self.n_minibatches)}
+                for ensemble, generator in pairs
+            ]
+        )
 
 
 @dataclass(frozen=True)
