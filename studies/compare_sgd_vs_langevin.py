@@ -70,13 +70,13 @@ class Config:
     out: Path = field(default=Path("output/compare_sgd_vs_langevin"))
     """Folder for trajectories.nc, summary.json and figures."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A small run of a few seconds that shows what comes out: 30 images a digit, 3 replicas, 8 epochs."""
+    """A small run of a few seconds that shows what comes out: 20 images a digit, 3 replicas, 8 epochs."""
 
     def sized(self) -> Config:
         """Return the configuration that is run: with --quick, a smaller one."""
         if not self.quick:
             return self
-        return replace(self, samples_per_class=30, replicas=3, epochs=8.0, records=8, batch_size=10)
+        return replace(self, samples_per_class=20, replicas=3, epochs=8.0, records=8, batch_size=10)
 
 
 def build_landscape(config: Config) -> NetworkLandscape:

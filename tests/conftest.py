@@ -47,9 +47,10 @@ def generator():
 
 
 @pytest.fixture(autouse=True)
-def _unchanged_global_state():
-    """Nothing may touch the global generators or the number of threads."""
-    before = torch.random.get_rng_state(), torch.get_num_threads()
-    yield
-    assert torch.equal(torch.random.get_rng_state(), before[0]), "torch's global generator was used"
-    assert torch.get_num_threads() == before[1], "torch's number of threads was left changed"
+def _own_global_state():
+    """Each test has torch's global generator to itself, and must leave the number of threads as it was."""
+    before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+    assert torch.get_num_threads() == before, "torch's number of threads was left changed"

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from langevin_nn.analyzers.base import require, root_of
 
@@ -35,7 +34,7 @@ class PhaseDetector:
 
     Without mislabeled samples there are two: fast learning until the training error is at most `fitted`, then
     exploration. Errors fluctuate, phases do not come back: each boundary is where the monotone step function that fits
-    best (least absolute deviations, by isotonic regression) has its step, so that single records on the wrong side are
+    best (fewest records on the wrong side) has its step, so that single records on the wrong side are
     outvoted. Phases after Feng & Tu (2021), doi 10.1088/2632-2153/abf5b9, sections 3 and 4, who placed theirs by eye.
 
     Parameters
@@ -134,8 +133,11 @@ def detect_phases(trajectory: xr.DataTree | xr.Dataset, **parameters: Any) -> xr
 
 def _steps_up(indicator: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the rising 0-1 step that disagrees with the fewest records; the last of equally good ones."""
-    fit = isotonic_regression(indicator.astype(np.float64)).x
-    return np.asarray(fit > 0.5, dtype=np.int64)
+    ones_before = np.concatenate([[0], np.cumsum(indicator)])
+    zeros_after = np.concatenate([np.cumsum(~indicator[::-1])[::-1], [0]])
+    disagreements = ones_before + zeros_after
+    split = len(indicator) - int(np.argmin(disagreements[::-1]))
+    return (np.arange(len(indicator)) >= split).astype(np.int64)
 
 
 def _first_records(phase: xr.DataArray, clock: xr.DataArray, boundaries: list[str]) -> xr.DataArray:

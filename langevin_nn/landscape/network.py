@@ -136,7 +136,10 @@ class NetworkLandscape(EmpiricalLandscape):
         if relabeled is not None:
             flags = torch.as_tensor(np.asarray(relabeled), dtype=torch.bool, device=self.device)
             self.relabeled = flags[None] if flags.ndim == 1 else flags
-            if tuple(self.relabeled.shape) != tuple(self.mislabeled.shape):
+            if self.relabeled.shape[1:] != self.mislabeled.shape[1:] or len(self.relabeled) not in (
+                1,
+                len(self.labels),
+            ):
                 raise ConfigurationError(
                     f"relabeled has shape {tuple(flags.shape)}: expected one flag a label, {tuple(self.mislabeled.shape)}"
                 )

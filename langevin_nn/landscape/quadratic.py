@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from scipy.linalg import cholesky, solve_discrete_lyapunov
 from torch import Tensor
 
@@ -90,7 +89,9 @@ class QuadraticLandscape(MomentLandscape):
         data : ndarray of float64
             What it needs: H and w*, flat.
         """
-        return _quadratic_gradient, np.concatenate([self.hessian.ravel(), self.minimum])
+        from langevin_nn.kernels.gradients import quadratic_gradient  # loads the compiler, which few runs need
+
+        return quadratic_gradient, np.concatenate([self.hessian.ravel(), self.minimum])
 
     def stationary_covariance(self, learning_rate: float) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the covariance S to which w ← w − α (∇L + F ξ) settles.
@@ -122,16 +123,6 @@ class QuadraticLandscape(MomentLandscape):
             )
         contraction = np.eye(self.n_parameters) - learning_rate * self.hessian
         return np.asarray(solve_discrete_lyapunov(contraction, learning_rate**2 * self.noise_covariance))
-
-
-@njit("void(float64[::1], float64[::1], float64[::1])", cache=True)
-def _quadratic_gradient(position, data, out):  # type: ignore[no-untyped-def]
-    n = position.shape[0]
-    for i in range(n):
-        total = 0.0
-        for j in range(n):
-            total += data[i * n + j] * (position[j] - data[n * n + j])
-        out[i] = total
 
 
 def _symmetric(name: str, values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from langevin_nn.drift import GradientDrift
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.kernels.langevin import euler_maruyama
 from langevin_nn.noise import AnisotropicNoise
 from langevin_nn.noise.anisotropic import STEPS_PER_BLOCK, normal_block
 from langevin_nn.update.base import Dynamics, Update
@@ -58,6 +57,8 @@ class EulerMaruyama(Update):
         return torch.add(weights, gradient, alpha=-time_step), memory
 
     def advance(self, process: Dynamics, state: State, steps: int) -> State:  # noqa: D102
+        from langevin_nn.kernels.langevin import euler_maruyama  # loads the compiler, which few runs need
+
         assert isinstance(process.drift, GradientDrift)
         assert isinstance(process.noise, AnisotropicNoise)
         gradient, data = process.drift.landscape.compiled_gradient()  # type: ignore[attr-defined]
