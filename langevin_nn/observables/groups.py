@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,7 +40,10 @@ class NoiseSpectrum(Observable):
     group = "spectrum"
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
-        spectra = [ensemble.noise_eigenvalues() for ensemble in snapshot.ensembles]
+        ensembles = snapshot.ensembles
+        # Decompositions are long and single-threaded: one replica a core.
+        with ThreadPoolExecutor(min(len(ensembles), os.cpu_count() or 1)) as pool:
+            spectra = list(pool.map(lambda ensemble: ensemble.noise_eigenvalues(), ensembles))
         dimensions = [effective_dimension(values, self.fraction) for values in spectra]
         return {
             "noise_eigenvalue": np.stack([values[: self.n_modes] for values in spectra]),
