@@ -16,6 +16,7 @@ from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.landscape import NetworkLandscape
 from langevin_nn.observables import NoiseSpectrum, Observable, SampleLosses, default_observables
 from langevin_nn.process import PROCESSES, Process
+from langevin_nn.provenance import plain
 from langevin_nn.schedules import AtEpochs, EveryEpochs, Schedule
 from langevin_nn.seeds import Seeds
 from langevin_nn.simulate import simulate
@@ -126,7 +127,7 @@ def compare(
         "seed": seed,
         "momentum": momentum,
         "weight_decay": weight_decay,
-        "gradient_path": landscape.gradient_path,
+        "landscape": plain(landscape),
         **(config or {}),
     }
     weights = landscape.initial_weights(tuple(range(replicas)), seeds)

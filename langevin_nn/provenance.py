@@ -38,7 +38,7 @@ def plain(value: Any) -> Any:
     Parameters
     ----------
     value : object
-        Numbers, text, containers, paths, frozen dataclasses; of arrays and networks their shapes and names.
+        Numbers, text, containers, paths, frozen dataclasses, things with a ``description``; of arrays their shapes.
 
     Returns
     -------
@@ -65,6 +65,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, np.ndarray | torch.Tensor):
         return {"type": type(value).__name__, "shape": list(value.shape)}
+    if hasattr(value, "description"):
+        return {"type": type(value).__name__, **plain(value.description)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"type": type(value).__name__, **fields}

@@ -759,3 +759,14 @@ def test_a_path_that_cannot_be_written_is_found_before_the_run(digits, tmp_path)
 def test_the_rates_of_replicas_are_kept_without_any_scalar(digits):
     run = simulate(sgd(digits, ALPHA, B), steps=2, replicas=2, observables=[Weights(AtSteps((2,)))])
     np.testing.assert_array_equal(run.learning_rate, [ALPHA, ALPHA])
+
+
+def test_a_file_says_what_it_was_made_of(digits):
+    network = json.loads(simulate(sgd(digits, ALPHA, B), steps=1, replicas=1).attrs["config_json"])["process"][
+        "landscape"
+    ]
+    assert "Linear(in_features=64, out_features=8" in network["module"]
+    assert network["n_samples"] == N
+    assert network["gradient_path"] == "perceptron kernel"
+    surrogate = json.loads(simulate(quadratic(), steps=1, replicas=1).attrs["config_json"])["process"]["landscape"]
+    assert surrogate["hessian"] == [[1.0, 0.0], [0.0, 3.0]]

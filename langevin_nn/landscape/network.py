@@ -211,6 +211,20 @@ class NetworkLandscape(EmpiricalLandscape):
         return different.flatten(2).any(2) if different.ndim > 2 else different
 
     @property
+    def description(self) -> dict[str, object]:
+        """What a file says of the landscape on which a process ran."""
+        return {
+            "module": str(self._module),
+            "loss": getattr(self._loss, "__name__", type(self._loss).__name__),
+            "n_samples": self.n_samples,
+            "n_parameters": self.n_parameters,
+            "measured_parameters": list(self.measured_parameters),
+            "mislabeled_fraction": float(self.mislabeled.double().mean()),
+            "device": str(self.device),
+            "gradient_path": self.gradient_path,
+        }
+
+    @property
     def gradient_path(self) -> str:
         """Which implementation computes weighted gradients."""
         return self._weighted_gradient.path

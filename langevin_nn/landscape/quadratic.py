@@ -63,6 +63,16 @@ class QuadraticLandscape(MomentLandscape):
                     f"{name} has shape {getattr(self, name).shape}: expected ({self.n_parameters},), a point of weight space"
                 )
 
+    @property
+    def description(self) -> dict[str, object]:
+        """What a file says of the landscape on which a process ran."""
+        return {
+            "hessian": self.hessian.tolist(),
+            "noise_covariance": self.noise_covariance.tolist(),
+            "minimum": self.minimum.tolist(),
+            "start": self.start.tolist(),
+        }
+
     def initial_weights(self, replicas: tuple[int, ...], seeds: Seeds) -> Tensor:  # noqa: D102
         return torch.as_tensor(np.tile(self.start, (len(replicas), 1)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from math import isfinite
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -130,8 +131,9 @@ class Update(ABC):
         for step in range(state.step, state.step + steps):
             gradient, noise_memory = process.stochastic_gradient(weights, noise_memory, state.key(step))
             weights, memory = self.apply(weights, memory, gradient, process.learning_rate, process.time_step)
-            # One sum a replica finds every non-finite weight, at the price of one pass.
-            now = ~torch.isfinite(weights.sum(1))
-            if bool((now & ~diverged).any()):
-                return state.replaced(step + 1, weights, memory, noise_memory, now | diverged)
+            # One sum finds any non-finite weight at the price of one pass; only then is it asked whose it is.
+            if not isfinite(float(weights.sum())):
+                now = ~torch.isfinite(weights.sum(1))
+                if bool((now & ~diverged).any()):
+                    return state.replaced(step + 1, weights, memory, noise_memory, now | diverged)
         return state.replaced(state.step + steps, weights, memory, noise_memory, diverged)
