@@ -109,8 +109,8 @@ def compare(
             f"replicas={replicas}: expected at least 2, since distances are measured in units of the replica-to-replica "
             "spread"
         )
-    if not epochs > 0:
-        raise ConfigurationError(f"epochs={epochs}: expected a positive number, the length of each run")
+    if not 0 < epochs < float("inf"):
+        raise ConfigurationError(f"epochs={epochs}: expected a positive, finite number, the length of each run")
     folder = None if out is None else Path(out)
     if folder is not None:
         check_writable(folder)

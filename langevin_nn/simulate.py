@@ -138,6 +138,8 @@ def _last_step(process: Process, epochs: float | None, steps: int | None) -> int
             raise ConfigurationError(
                 "this process has no samples and hence no epochs: give the length of the run in steps"
             )
+        if not np.isfinite(epochs):
+            raise ConfigurationError(f"epochs={epochs}: expected a finite number, the length of the run")
         steps = round(epochs / process.epochs_per_step)
     assert steps is not None
     if steps < 1:

@@ -148,7 +148,7 @@ def run(config: Config) -> Comparison:
         replicas=config.replicas,
         seed=config.seed,
         processes=config.processes,
-        schedule=EveryEpochs(config.epochs / config.records) if config.epochs > 0 and config.records > 0 else None,
+        schedule=_schedule(config),
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         out=config.out,
@@ -158,6 +158,13 @@ def run(config: Config) -> Comparison:
     (config.out / "summary.json").write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
     save_figures(result, config.out)
     return result
+
+
+def _schedule(config: Config) -> EveryEpochs | None:
+    """Return when to record; None where the length of the run will be refused anyway."""
+    if config.records < 1:
+        raise ConfigurationError(f"records={config.records}: expected at least one, besides that of the start")
+    return EveryEpochs(config.epochs / config.records) if config.epochs > 0 else None
 
 
 def _words(config: Config) -> dict[str, object]:

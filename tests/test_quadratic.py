@@ -247,6 +247,9 @@ def test_a_point_of_another_space_is_refused(name):
         ([1.0, 4.0], 3.0, r"no stationary law at learning_rate=3 .* a learning rate above 0 and below 2/h_max = 0.5$"),
         ([0.0, 4.0], 0.1, r"curvatures from 0 to 4: expected positive curvatures"),
         ([-1.0, 4.0], 0.1, r"curvatures from -1 to 4: expected positive curvatures"),
+        ([0.0, 0.0], 0.1, r"curvatures from 0 to 0: expected positive curvatures"),
+        ([1.0, 4.0], -0.1, r"learning_rate=-0.1 .* above 0 and below"),
+        ([1.0, 4.0], 0.0, r"learning_rate=0 .* above 0 and below"),
     ],
 )
 def test_where_there_is_no_stationary_law_the_limits_are_named(curvatures, learning_rate, message):

@@ -57,7 +57,15 @@ def test_summary_has_the_documented_keys(small_run):
 def test_the_verdict_is_said_for_each_process(small_run, tmp_path, capsys):
     assert study.main([*SMALL, "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    for words in ("matched Gaussian", "isotropic", "gradient descent", "null", "t intervals over 2 replicas"):
+    for words in (
+        "passed through",
+        "of 4 phases of learning: I",
+        "matched Gaussian",
+        "isotropic",
+        "gradient descent",
+        "null",
+        "t intervals over 2 replicas",
+    ):
         assert words in said
     again, first = (xr.open_datatree(path / "trajectories.nc").load() for path in (tmp_path, small_run))
     for group in first.groups:
@@ -82,6 +90,8 @@ BAD = {
     "unknown tensor": (["--parameters", "9.weight"], r"9\.weight.*0\.weight"),
     "too many samples": (["--samples-per-class", "500"], r"500"),
     "unknown process": (["--processes", "sgdd"], r"unknown process 'sgdd': expected one of sgd, langevin"),
+    "endless": (["--epochs", "inf"], r"epochs=inf: expected a positive, finite number"),
+    "no records": (["--records", "0"], r"records=0: expected at least one"),
     "no hidden units": (["--hidden", "0"], r"0"),
 }
 

@@ -225,12 +225,26 @@ def _verdict_lines(summary: Mapping[str, Any]) -> list[str]:
         f"  {label(process):<46}{_plus_minus(by_time[process]['mean']):>16}{_plus_minus(by_loss[process]['mean']):>16}"
         for process in [null, *(name for name in by_time if name != null)]
     ]
-    lines.append("")
+    lines += ["", _reached(summary)]
     lines += [_sentence(summary, process) for process in summary["excess"]["equal_time"]]
     if "sample_trace" in summary:
         traces = ", ".join(f"{name} {_plus_minus(figure, 1)}" for name, figure in summary["sample_trace"].items())
         lines += ["", f"Tr Σ at epoch {summary['sample_trace_epoch']:g}: {traces}."]
     return lines
+
+
+def _reached(summary: Mapping[str, Any]) -> str:
+    """Say how far the reference came: an answer about fast learning says nothing of memorisation."""
+    boundaries = summary["phase_boundary_epoch"][summary["reference"]]
+    names = [name.split("|") for name in boundaries]
+    reached = [
+        names[0][0],
+        *(after for (_, after), figure in zip(names, boundaries.values(), strict=True) if figure["count"]),
+    ]
+    words = ", ".join(name.replace("_", " ") for name in reached)
+    return (
+        f"{label(summary['reference'])} passed through {len(reached)} of {len(names) + 1} phases of learning: {words}."
+    )
 
 
 def _relation(excess: Mapping[str, Any], tolerance: float) -> str:
