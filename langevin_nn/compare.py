@@ -14,7 +14,7 @@ from langevin_nn.analyzers import Comparison, analyze
 from langevin_nn.ensemble import covariance_factor
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.landscape import NetworkLandscape
-from langevin_nn.observables import NoiseSpectrum, Observable, SampleLosses, default_observables
+from langevin_nn.observables import DrivingNoise, Losses, NoiseSpectrum, Observable, OrderParameters, SampleLosses
 from langevin_nn.process import PROCESSES, Process
 from langevin_nn.provenance import plain
 from langevin_nn.schedules import AtEpochs, EveryEpochs, Schedule
@@ -40,6 +40,10 @@ def compare(
     processes: Iterable[str] = ("langevin", "isotropic_langevin", "gradient_descent"),
     momentum: float = 0.0,
     weight_decay: float = 0.0,
+    refresh_every: int | None = None,
+    alignment_minibatches: int = 64,
+    tolerance: float = 0.5,
+    trace_epoch: float = 50.0,
     schedule: Schedule | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
@@ -48,7 +52,9 @@ def compare(
     """Run SGD and other processes from the same initial weights, and say which of them follow SGD.
 
     Replica r of every process starts from the same weights and sees the same labels; the noise is its own. A second
-    ensemble of SGD with other noise shows how far SGD is from itself. Question and order parameters after Feng & Tu
+    ensemble of SGD with other noise shows how far SGD is from itself. SGD shuffles epochs, as practised: the covariance of
+    one minibatch is that of the matched Gaussian noise, but its minibatches are not independent; "independent_sgd" tells
+    what that makes. Question and order parameters after Feng & Tu
     (2021), doi 10.1088/2632-2153/abf5b9.
 
     Parameters
@@ -72,6 +78,14 @@ def compare(
         μ, for all processes.
     weight_decay : float, optional
         λ, in units of 1/time, for all processes.
+    refresh_every : int, optional
+        Updates between measurements of the trace that isotropic noise takes; N // B unless said.
+    alignment_minibatches : int, optional
+        Independent minibatches from which R is estimated at each record.
+    tolerance : float, optional
+        Excess distance, in spreads, below which a process counts as close and above which as apart.
+    trace_epoch : float, optional
+        Where to report Tr Σ.
     schedule : Schedule, optional
         When to record; 60 times at equal distances unless said.
     out : path, optional
@@ -103,7 +117,18 @@ def compare(
     >>> sorted(result.summary["follows"]["equal_time"])
     ['langevin']
     """
-    chosen = _processes(landscape, processes, learning_rate, batch_size, momentum, weight_decay)
+    names = [processes] if isinstance(processes, str) else list(processes)
+    chosen = _processes(landscape, names, learning_rate, batch_size, momentum, weight_decay, refresh_every)
+    if not landscape.is_classifier:
+        raise ConfigurationError(
+            "compare tells the phases of learning from training errors, and the labels are no classes: expected labels as "
+            "integers; run the processes one by one with simulate instead"
+        )
+    if batch_size >= landscape.n_samples:
+        raise ConfigurationError(
+            f"batch_size={batch_size} with {landscape.n_samples} training samples: expected 1 to {landscape.n_samples - 1}, "
+            "since a minibatch of all of them has no noise and every process would be gradient descent"
+        )
     if replicas < 2:
         raise ConfigurationError(
             f"replicas={replicas}: expected at least 2, since distances are measured in units of the replica-to-replica "
@@ -116,9 +141,13 @@ def compare(
         check_writable(folder)
     seeds = Seeds(seed)
     glances = AtEpochs(tuple(share * epochs for share in _GLANCES))
-    observables: list[Observable] = [*default_observables(), NoiseSpectrum(schedule=glances)]
-    if landscape.is_classifier:
-        observables.append(SampleLosses(schedule=glances))
+    observables: list[Observable] = [
+        Losses(),
+        OrderParameters(alignment_minibatches),
+        DrivingNoise(),
+        NoiseSpectrum(schedule=glances),
+        SampleLosses(schedule=glances),
+    ]
     settings = {
         "learning_rate": learning_rate,
         "batch_size": batch_size,
@@ -130,6 +159,10 @@ def compare(
         "landscape": plain(landscape),
         **(config or {}),
     }
+    if folder is not None:
+        (folder / "trajectories.nc").unlink(
+            missing_ok=True
+        )  # an earlier run's, which this one's parts must not lie beside
     weights = landscape.initial_weights(tuple(range(replicas)), seeds)
     recorded: dict[str, xr.DataTree] = {}
     for name, process in chosen.items():
@@ -145,13 +178,14 @@ def compare(
             progress=progress,
             config=settings,
         )
-    trajectories = join_processes(recorded, {"processes": list(chosen), **settings})
+    described = {name: plain(process) for name, process in chosen.items()}
+    trajectories = join_processes(recorded, {"processes": described, **settings})
     trajectories.attrs["covariance_factor"] = covariance_factor(landscape.n_samples, batch_size)
     if folder is not None:
         write_trajectory(trajectories, folder / "trajectories.nc")
         for name in recorded:
             (folder / f"{name}.nc").unlink()
-    return analyze(trajectories)
+    return analyze(trajectories, epoch=trace_epoch, tolerance=tolerance)
 
 
 def _null_seeds(seeds: Seeds) -> Seeds:
@@ -165,13 +199,17 @@ def _processes(
     batch_size: int,
     momentum: float,
     weight_decay: float,
+    refresh_every: int | None,
 ) -> dict[str, Process]:
     """Return the processes to run, SGD and its null first."""
     made: dict[str, Process] = {}
     for name in dict.fromkeys(["sgd", *names]):
         if name not in PROCESSES:
             raise UnknownNameError("process", name, PROCESSES)
-        process = PROCESSES[name](landscape, learning_rate, batch_size, momentum=momentum, weight_decay=weight_decay)
+        options: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay}
+        if name == "isotropic_langevin":
+            options["refresh_every"] = refresh_every
+        process = PROCESSES[name](landscape, learning_rate, batch_size, **options)
         made[name] = replace(process, name=name)
         if name == "sgd":
             made["sgd_null"] = replace(process, name="sgd_null")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from langevin_nn.analyzers import COMPARED, Comparison, label, logarithm, mean_w
 from langevin_nn.schema import describe
 
 __all__ = [
+    "FIGURES",
     "distance_figure",
     "order_parameter_figure",
     "save_figures",
@@ -266,7 +267,8 @@ def distance_figure(comparison: Comparison) -> Figure:
         _caption(
             figure,
             f"Difference from {label(reference)}, replica by replica from the same initial weights, in units of its\n"
-            "replica-to-replica standard deviation (of the logarithm, for A, A₀, D and σ_λ²); linear within ±3.",
+            "replica-to-replica standard deviation (of the logarithm, for A, A₀, D and σ_λ²), pooled over five records; "
+            "linear within ±3, cut at ±40.",
         )
     return figure
 
@@ -294,8 +296,8 @@ def verdict_figure(comparison: Comparison) -> Figure:
             distances = summary["distance"][clock]
             for offset, process in enumerate(distances):
                 figures = [distances[process][name] for name in [*names, "mean"]]
-                values = [each["value"] or np.nan for each in figures]
-                halves = [(each["upper"] or np.nan) - (each["value"] or np.nan) for each in figures]
+                values = np.array([each["value"] for each in figures], dtype=float)
+                halves = np.array([each["upper"] for each in figures], dtype=float) - values
                 rows = np.arange(len(figures)) + 0.16 * (offset - (len(distances) - 1) / 2)
                 marker = {"marker": _MARKERS.get(process, "v"), "markersize": 4, "linestyle": "none"}
                 color = _style(process)["color"]
@@ -310,7 +312,7 @@ def verdict_figure(comparison: Comparison) -> Figure:
         figure.subplots_adjust(left=0.12, right=0.98, top=0.8, bottom=0.21, wspace=0.08)
         _caption(
             figure,
-            "Average over the run of |difference from SGD| in units of SGD's replica-to-replica spread; bars: 95 % t "
+            "Average over the run of |difference from SGD| in units of its replica-to-replica spread; bars: 95 % t "
             f"intervals\nover {summary['replicas']} replicas. Grey squares: SGD with other noise, the distance of what "
             "is not different.",
         )
@@ -357,6 +359,15 @@ def spectrum_figure(comparison: Comparison) -> Figure:
     return figure
 
 
+FIGURES: dict[str, Callable[[Comparison], Figure]] = {
+    "verdict": verdict_figure,
+    "training": training_figure,
+    "order_parameters": order_parameter_figure,
+    "distances": distance_figure,
+    "spectra": spectrum_figure,
+}
+
+
 def save_figures(comparison: Comparison, folder: str | os.PathLike[str]) -> list[Path]:
     """Draw all figures of a comparison.
 
@@ -372,15 +383,8 @@ def save_figures(comparison: Comparison, folder: str | os.PathLike[str]) -> list
     list of Path
         The files.
     """
-    figures = {
-        "verdict": verdict_figure,
-        "training": training_figure,
-        "order_parameters": order_parameter_figure,
-        "distances": distance_figure,
-        "spectra": spectrum_figure,
-    }
     written = []
-    for name, draw in figures.items():
+    for name, draw in FIGURES.items():
         path = Path(folder) / f"{name}.png"
         draw(comparison).savefig(path)
         written.append(path)

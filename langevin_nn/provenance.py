@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from langevin_nn.schema import SCHEMA_VERSION
 
 __all__ = ["attributes", "plain", "versions"]
 
+_LARGEST_ARRAY = 4096
 _LIBRARIES = ("langevin_nn", "numba", "numpy", "scipy", "torch", "xarray")
 
 
@@ -38,7 +40,8 @@ def plain(value: Any) -> Any:
     Parameters
     ----------
     value : object
-        Numbers, text, containers, paths, frozen dataclasses, things with a ``description``; of arrays their shapes.
+        Numbers, text, containers, paths, frozen dataclasses, things with a ``description``, arrays; of arrays of more
+        than 4,096 numbers the shapes only.
 
     Returns
     -------
@@ -64,7 +67,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
     if isinstance(value, np.ndarray | torch.Tensor):
-        return {"type": type(value).__name__, "shape": list(value.shape)}
+        described = {"type": type(value).__name__, "shape": list(value.shape)}
+        # Little ones, such as start weights or factors of surrogates, are kept whole: without them no run is repeated.
+        return {**described, "values": plain(value.tolist())} if prod(value.shape) <= _LARGEST_ARRAY else described
     if hasattr(value, "description"):
         return {"type": type(value).__name__, **plain(value.description)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

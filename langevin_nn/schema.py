@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from langevin_nn.errors import UnknownNameError
 
-__all__ = ["CLOCKS", "COHORTS", "COHORT_PAIRS", "ORDER_PARAMETERS", "SCHEMA_VERSION", "Variable", "describe"]
+__all__ = ["CLOCKS", "COHORTS", "COHORT_PAIRS", "SCHEMA_VERSION", "Variable", "describe"]
 
 SCHEMA_VERSION = "1.0"
 
@@ -80,15 +80,6 @@ _VARIABLES = (
     Variable("weights", "weights", ("parameter",), "weight", "weights"),
 )
 _BY_NAME = {variable.name: variable for variable in _VARIABLES}
-
-ORDER_PARAMETERS = (
-    "activity",
-    "directed_activity",
-    "noise_strength",
-    "projection_variance",
-    "alignment",
-    "gradient_alignment",
-)
 
 
 def describe(name: str) -> Variable:

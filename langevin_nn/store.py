@@ -181,14 +181,23 @@ def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str,
     Raises
     ------
     ConfigurationError
-        If the processes were not recorded at the same epochs.
+        If the processes were not recorded at the same epochs, or their replicas or what never changes differ.
     """
     names = list(trajectories)
     trees = list(trajectories.values())
+    for name, tree in trajectories.items():
+        if set(tree.groups) != set(trees[0].groups):
+            raise ConfigurationError(
+                f"process {name!r} has the groups {', '.join(sorted(tree.groups))}, {names[0]!r} has "
+                f"{', '.join(sorted(trees[0].groups))}: expected the same observables of all; keep processes that were "
+                "recorded differently in different files"
+            )
     groups: dict[str, xr.Dataset] = {}
     for path in trees[0].groups:
         parts = [_group(tree, path) for tree in trees]
         clock = CLOCKS[path.strip("/")]
+        for name, part in zip(names, parts, strict=True):
+            _check_same_constants(part, parts[0], name, names[0])
         if any(not _same_clock(part, parts[0], clock) for part in parts):
             raise ConfigurationError(
                 f"processes were recorded at different epochs or times along {clock!r}: expected common ones; keep processes "
@@ -216,6 +225,28 @@ def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str,
     complete = all(int(each.attrs["complete"]) for each in trees)
     tree.attrs.update(attributes(config, complete=complete))
     return tree
+
+
+def _check_same_constants(part: xr.Dataset, first: xr.Dataset, name: str, first_name: str) -> None:
+    """Raise unless what is kept once for all processes is the same in two of them."""
+
+    def constants(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+        of_replicas = {str(key): value for key, value in dataset.coords.items() if value.dims == ("replica",)}
+        timeless = {str(key): value for key, value in dataset.data_vars.items() if describe(str(key)).timeless}
+        return {**of_replicas, **timeless}
+
+    own, expected = constants(part), constants(first)
+    for key in dict.fromkeys([*expected, *own]):
+        if (
+            key in own
+            and key in expected
+            and xr.Dataset({key: own[key].variable}).equals(xr.Dataset({key: expected[key].variable}))
+        ):
+            continue
+        raise ConfigurationError(
+            f"{key!r} of process {name!r} differs from that of {first_name!r}: expected the same in all processes, since "
+            "it is kept once for all of them; keep runs with other replicas, rates or labels in different files"
+        )
 
 
 def _same_clock(part: xr.Dataset, first: xr.Dataset, clock: str) -> bool:
@@ -297,9 +328,15 @@ def open_trajectory(path: str | os.PathLike[str]) -> xr.DataTree:
     Raises
     ------
     ConfigurationError
-        If there is no such file.
+        If there is no such file, or it is no netCDF.
     """
     if not Path(path).is_file():
         raise ConfigurationError(f"no trajectory at {str(path)!r}: expected a netCDF file written by langevin_nn")
-    with xr.open_datatree(path, engine="netcdf4") as tree:
-        return tree.load()
+    try:
+        with xr.open_datatree(path, engine="netcdf4") as tree:
+            return tree.load()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{str(path)!r} cannot be read as netCDF ({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
+            "expected a file written by langevin_nn; it is another kind of file or was cut short, name another or run again"
+        ) from error

@@ -1,9 +1,9 @@
 """Ask which noise makes Langevin dynamics follow SGD, and which does not.
 
 Trains one network on real digits with noisy labels by four processes that share drift, labels and initial weights and
-differ in nothing but their noise: SGD; Langevin dynamics whose Gaussian noise has exactly SGD's covariance; Langevin
-dynamics with isotropic noise of the same trace; gradient descent. Writes trajectories.nc, summary.json and figures, and
-prints the verdict.
+differ in nothing but their noise: SGD; Langevin dynamics whose Gaussian noise has exactly the covariance of a minibatch;
+Langevin dynamics with isotropic noise of the same trace; gradient descent. Writes trajectories.nc, distances.nc,
+summary.json and figures, and prints the verdict.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import json
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
+import xarray as xr
 
-from langevin_nn import Comparison, NetworkLandscape, Seeds, compare
-from langevin_nn.errors import ConfigurationError
-from langevin_nn.figures import save_figures
+from langevin_nn import Comparison, NetworkLandscape, Seeds, compare, write_trajectory
+from langevin_nn.errors import ConfigurationError, LangevinError, UnknownNameError
+from langevin_nn.figures import FIGURES, save_figures
 from langevin_nn.schedules import EveryEpochs
 from models.datasets import load_dataset
 from models.label_noise import corrupt_labels
@@ -38,13 +39,15 @@ class Config:
     data_dir: Path | None = None
     """Folder with the files of mnist10k or cifar10; the variable LANGEVIN_NN_DATA unless given."""
     samples_per_class: int | None = None
-    """Training images of each class; 120 of digits, 400 of mnist10k, all of the others unless given."""
+    """Training images of each class; 120 of digits and 400 of the others unless given."""
     label_noise: float = 0.5
     """Fraction of training samples whose label is redrawn, 0 to 1."""
     label_noise_kind: str = "uniform"
     """How labels are redrawn: uniform (any class) or exclusive (never the true one)."""
     hidden: tuple[int, ...] = (50, 50)
     """Units of each hidden layer."""
+    activation: str = "relu"
+    """Activation between the layers: relu, tanh or gelu."""
     batch_size: int = 25
     """Samples in a minibatch."""
     learning_rate: float = 0.1
@@ -61,6 +64,14 @@ class Config:
     """Replicas of each process, at least 2; replica r of all processes starts from the same weights."""
     processes: tuple[str, ...] = ("langevin", "isotropic_langevin", "gradient_descent")
     """What to compare with SGD; independent_sgd (independent minibatches instead of shuffled epochs) is another one."""
+    refresh_every: int | None = None
+    """Updates between measurements of the trace that isotropic noise takes; one epoch unless given."""
+    alignment_minibatches: int = 64
+    """Independent minibatches from which the alignment R is estimated at each record."""
+    tolerance: float = 0.5
+    """Distance beyond the null's, in spreads of SGD, below which a process follows SGD and above which it does not."""
+    trace_epoch: float = 50.0
+    """Epoch at which the variance of sample gradients, Tr Σ, is reported."""
     parameters: tuple[str, ...] = ("*",)
     """Patterns of the tensors that are measured, such as 2.weight; training always moves all."""
     seed: int = 0
@@ -70,13 +81,21 @@ class Config:
     out: Path = field(default=Path("output/compare_sgd_vs_langevin"))
     """Folder for trajectories.nc, summary.json and figures."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A small run of a few seconds that shows what comes out: 20 images a digit, 3 replicas, 8 epochs."""
+    """A small run of a few seconds that shows what comes out: unless given, 20 images a class, 3 replicas, 8 epochs."""
 
     def sized(self) -> Config:
         """Return the configuration that is run: with --quick, a smaller one."""
-        if not self.quick:
-            return self
-        return replace(self, samples_per_class=20, replicas=3, epochs=8.0, records=8, batch_size=10)
+        config = self
+        if config.dataset != "digits" and config.samples_per_class is None and not config.quick:
+            config = replace(config, samples_per_class=400)
+        if not config.quick:
+            return config
+        # What was chosen explicitly stays: only defaults become smaller.
+        untouched = {name: value for name, value in _QUICK.items() if getattr(config, name) == getattr(Config(), name)}
+        return replace(config, **untouched)
+
+
+_QUICK: dict[str, Any] = {"samples_per_class": 20, "replicas": 3, "epochs": 8.0, "records": 8, "batch_size": 10}
 
 
 def build_landscape(config: Config) -> NetworkLandscape:
@@ -96,12 +115,16 @@ def build_landscape(config: Config) -> NetworkLandscape:
     ------
     ConfigurationError
         If a choice cannot be run.
+    UnknownNameError
+        If the kind of label noise is none of those that the command knows.
     """
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigurationError(
             f"device {config.device!r}: expected a GPU that this installation of torch can use, found none; run with "
             "--device cpu, or install torch's CUDA build (see the README)"
         )
+    if config.label_noise_kind not in ("uniform", "exclusive"):
+        raise UnknownNameError("kind of label noise", config.label_noise_kind, ("uniform", "exclusive"))
     data = load_dataset(config.dataset, samples_per_class=config.samples_per_class, data_dir=config.data_dir)
     labels = corrupt_labels(
         data.train_labels,
@@ -113,7 +136,7 @@ def build_landscape(config: Config) -> NetworkLandscape:
     inputs = data.train_inputs.reshape(len(data.train_inputs), -1)
     widths = (inputs.shape[1], *config.hidden, data.n_classes)
     return NetworkLandscape(
-        lambda: multilayer_perceptron(widths),
+        lambda: multilayer_perceptron(widths, config.activation),
         inputs,
         labels.given_labels,
         true_labels=labels.true_labels,
@@ -137,27 +160,50 @@ def run(config: Config) -> Comparison:
     -------
     Comparison
         Trajectories, distances, phases, summary.
+
+    Raises
+    ------
+    LangevinError
+        If a choice cannot be run or the dynamics diverge; what was recorded stays in the output folder.
     """
     config = config.sized()
     started = time.perf_counter()
-    result = compare(
-        build_landscape(config),
-        learning_rate=config.learning_rate,
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        replicas=config.replicas,
-        seed=config.seed,
-        processes=config.processes,
-        schedule=_schedule(config),
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        out=config.out,
-        config={"study": "compare_sgd_vs_langevin", "choices": _words(config)},
-    )
+    try:
+        result = compare(
+            build_landscape(config),
+            learning_rate=config.learning_rate,
+            batch_size=config.batch_size,
+            epochs=config.epochs,
+            replicas=config.replicas,
+            seed=config.seed,
+            processes=config.processes,
+            refresh_every=config.refresh_every,
+            alignment_minibatches=config.alignment_minibatches,
+            tolerance=config.tolerance,
+            trace_epoch=config.trace_epoch,
+            schedule=_schedule(config),
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            out=config.out,
+            config={"study": "compare_sgd_vs_langevin", "choices": _words(config)},
+        )
+    except LangevinError:
+        if (config.out / "sgd.nc").exists():  # the run began: an earlier one's results must not pass for this one's
+            _remove_results(config.out)
+        raise
     summary = {**result.summary, "seconds": round(time.perf_counter() - started, 1)}
-    (config.out / "summary.json").write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
+    aside = config.out / ".summary.json.part"
+    aside.write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
+    aside.replace(config.out / "summary.json")
+    distances = {"/equal_time": result.equal_time, "/equal_loss": result.equal_loss}
+    write_trajectory(xr.DataTree.from_dict(distances), config.out / "distances.nc")
     save_figures(result, config.out)
     return result
+
+
+def _remove_results(folder: Path) -> None:
+    for name in ("summary.json", "distances.nc", *(f"{name}.png" for name in FIGURES)):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _schedule(config: Config) -> EveryEpochs | None:
@@ -191,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     def study() -> None:
         result = run(config)
         print(result.verdict)
-        print(f"\nResults are in {config.out}: trajectories.nc, summary.json and five figures (*.png).")
+        print(f"\nResults are in {config.out}: trajectories.nc, distances.nc, summary.json and five figures (*.png).")
 
     return guarded(study, config.out)
 

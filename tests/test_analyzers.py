@@ -41,11 +41,11 @@ def learning_curve(boundaries, noise=0.0, rho=0.45, n_steps=200, seed=0):
 
 @given(st.tuples(st.integers(5, 40), st.integers(5, 60), st.integers(20, 60)), st.integers(0, 2**20))
 def test_four_phases_are_found_where_they_are(gaps, seed):
-    """A boundary may lie where a ramp crosses its threshold: a tenth before its end, a twentieth after its start."""
+    """A boundary may lie where a ramp crosses its threshold: a tenth before its end, a tenth after its start."""
     first, second, third = np.cumsum(gaps)
     found = detect_phases(learning_curve((first, second, third), noise=0.05, seed=seed)).boundary_epoch.values
     assert abs(found[0] - 0.9 * first) <= 0.1 * first + 2
-    assert second - 2 <= found[1] <= second + 0.1 * (third - second) + 4
+    assert second - 2 <= found[1] <= second + 0.2 * (third - second) + 4
     assert third - 0.1 * (third - second) - 2 <= found[2] <= third + 1
 
 
@@ -241,16 +241,82 @@ def test_the_verdict_tells_a_process_of_the_same_law_from_another():
     result = analyze(recorded(shift=4.0))
     for clock in ("equal_time", "equal_loss"):
         assert result.summary["follows"][clock] == {"langevin": True, "isotropic_langevin": False}
-    assert "matched Gaussian noise: follows;" in result.verdict
-    assert "isotropic noise of the same trace: does not follow;" in result.verdict
+    assert "matched Gaussian noise: follows SGD." in result.verdict
+    assert "isotropic noise of the same trace: does not follow SGD." in result.verdict
+    told = result.summary["told_apart"]["equal_time"]
+    assert told["langevin"] == []
+    assert "noise_strength" in told["isotropic_langevin"]
     assert "sample_trace" not in result.summary  # needs the batch size, which these runs do not carry
 
 
-def test_a_small_but_certain_difference_counts_as_close():
+def test_a_small_but_certain_difference_counts_as_close_and_is_named():
     """Half a spread of shift adds about 0.07 to the mean distance: certain over 64 replicas, yet small."""
     result = analyze(recorded(shift=0.5, n_replicas=64, n_steps=300))
     assert result.summary["relation"]["equal_time"]["isotropic_langevin"] == "close"
-    assert result.summary["follows"]["equal_time"]["isotropic_langevin"]
+    assert "noise_strength" in result.summary["told_apart"]["equal_time"]["isotropic_langevin"]
+    assert result.summary["told_apart"]["equal_time"]["langevin"] == []
+
+
+def test_too_few_replicas_leave_it_undecided():
+    """Two replicas have a t quantile of 12.7: no interval is narrow enough for a yes, nor far enough for a no."""
+    result = analyze(recorded(shift=1.0, n_replicas=2, n_steps=12))
+    for clock in ("equal_time", "equal_loss"):
+        assert result.summary["relation"][clock]["isotropic_langevin"] == "undecided"
+        assert result.summary["follows"][clock]["isotropic_langevin"] is None
+    assert "undecided with 2 replicas" in result.verdict
+
+
+def test_a_process_that_reaches_no_loss_level_is_not_said_to_follow():
+    runs = recorded(shift=0.0).to_dataset()
+    runs["train_loss"] = runs.train_loss.where(runs.process != "isotropic_langevin", 5.0)
+    result = analyze(xr.DataTree.from_dict({"/": runs}))
+    assert result.summary["relation"]["equal_loss"]["isotropic_langevin"] == "undefined"
+    assert result.summary["follows"]["equal_loss"]["isotropic_langevin"] is None
+    assert result.summary["reached_share"]["isotropic_langevin"] == 0
+
+
+def test_a_replica_that_begins_below_a_level_is_not_at_it():
+    runs = loss_runs({"sgd": 1.0, "late": 1.0})
+    runs["train_loss"] = runs.train_loss.where(runs.process == "sgd", 0.5 * runs.train_loss)
+    late = at_equal_loss(runs).q.sel(process="late").isel(replica=0)
+    assert not late.where(late.loss_level > 0.5, drop=True).notnull().any()
+
+
+def test_excess_is_taken_over_common_moments():
+    runs = ensembles({"sgd": 0, "sgd_null": 0, "cut": 0})
+    runs["q"] = runs.q.where((runs.process != "cut") | (runs.step < 100))
+    result = ComparisonAnalyzer(quantities=PLAIN)(runs)
+    short = ComparisonAnalyzer(quantities=PLAIN)(runs.isel(step=slice(0, 98)))  # beyond the reach of the pooling window
+    np.testing.assert_allclose(result.excess.sel(process="cut"), short.excess.sel(process="cut"), atol=0.03)
+
+
+def test_a_run_without_records_after_the_start_is_refused():
+    with pytest.raises(EstimationRefused, match="nothing to compare along 'step'"):
+        ComparisonAnalyzer(quantities=PLAIN)(ensembles({"sgd": 0, "sgd_null": 0}, n_steps=1))
+
+
+def test_boundaries_that_some_replicas_did_not_reach_have_no_mean():
+    runs = recorded(shift=0.0, n_steps=30).to_dataset()
+    runs["train_error"] = runs.train_error.copy()
+    runs.train_error.loc[{"replica": 0}] = 0.9
+    boundaries = analyze(xr.DataTree.from_dict({"/": runs})).summary["phase_boundary_epoch"]["sgd"]
+    assert boundaries["III|IV"] == {"value": None, "standard_error": None, "lower": None, "upper": None, "count": 0}
+    assert boundaries["I|II"]["count"] < 4
+
+
+def test_phases_end_where_a_replica_diverges():
+    run = learning_curve((20, 60, 120))
+    run.train_error[80:] = np.nan
+    result = detect_phases(run)
+    assert (result.phase[80:] == 0).all()
+    np.testing.assert_array_equal(np.unique(result.phase[:80]), [1, 2, 3])
+
+
+def test_replicas_with_and_without_mislabeled_samples_are_not_mixed():
+    noisy, clean = learning_curve((20, 60, 120)), learning_curve((20, 60, 120))
+    clean.train_error.loc[{"cohort": "mislabeled"}] = np.nan
+    with pytest.raises(ConfigurationError, match="some replicas have mislabeled samples and some have none"):
+        detect_phases(xr.concat([noisy, clean], dim="replica"))
 
 
 def test_every_compared_quantity_is_a_variable_of_the_schema():

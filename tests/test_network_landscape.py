@@ -765,7 +765,7 @@ def test_hessian_product_is_the_difference_of_gradients():
 
 def test_the_users_network_is_never_changed():
     module = made(with_layer(lambda: nn.BatchNorm1d(4))).eval()
-    module[0].requires_grad_(False)
+    module.requires_grad_(False)
     before = deepcopy(module.state_dict())
     flags = [tensor.requires_grad for tensor in module.parameters()]
     landscape = NetworkLandscape(module, normal(N, 5), classes(N))

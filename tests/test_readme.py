@@ -45,7 +45,7 @@ def test_command(command, tmp_path):
         assert "follow" in done.stdout
         names = {path.name for path in (tmp_path / "out").iterdir()}
         pictures = {"verdict.png", "training.png", "order_parameters.png", "distances.png", "spectra.png"}
-        assert names == {"trajectories.nc", "summary.json"} | pictures
+        assert names == {"trajectories.nc", "distances.nc", "summary.json"} | pictures
 
 
 def test_without_the_constraints_file_pip_is_free_to_choose_a_gpu_build():

@@ -64,7 +64,7 @@ def digits():
 
 def quadratic(update=None) -> Process:
     landscape = QuadraticLandscape(np.diag([1.0, 3.0]), [[2.0, 0.5], [0.5, 1.0]], start=[1.0, -1.0])
-    noise = AnisotropicNoise(landscape.noise_factor(None))
+    noise = AnisotropicNoise(landscape.noise_factor())
     options = {} if update is None else {"update": update}
     return Process(landscape, noise, ALPHA, name="surrogate", **options)
 

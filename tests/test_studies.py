@@ -44,6 +44,7 @@ def test_summary_has_the_documented_keys(small_run):
     assert set(summary) == {
         "summary_version", "reference", "null", "replicas", "distance", "excess", "relation", "follows", "tolerance",
         "reached_share", "sample_trace", "sample_trace_epoch", "phase_boundary_epoch", "final", "configuration", "seconds",
+        "told_apart", "record_interval_epochs",
     }  # fmt: skip
     documented = (study.Path(study.__file__).parent.parent / "docs" / "summary.md").read_text()
     assert all(f"`{key}`" in documented for key in summary)
@@ -64,7 +65,7 @@ def test_the_verdict_is_said_for_each_process(small_run, tmp_path, capsys):
         "isotropic",
         "gradient descent",
         "null",
-        "t intervals over 2 replicas",
+        "mean over 2 replicas",
     ):
         assert words in said
     again, first = (xr.open_datatree(path / "trajectories.nc").load() for path in (tmp_path, small_run))
@@ -78,6 +79,8 @@ def test_the_verdict_is_said_for_each_process(small_run, tmp_path, capsys):
 
 BAD = {
     "batch larger than the data": (["--batch-size", "61"], r"batch_size=61 with 60 training samples: expected 1 to 60"),
+    "batch of all the data": (["--batch-size", "60"], r"batch_size=60 with 60 training samples: expected 1 to 59"),
+    "a matrix on the command line": (["--label-noise-kind", "transition"], r"expected one of uniform, exclusive"),
     "label noise beyond 1": (["--label-noise", "1.5"], r"label_noise.*0 to 1, got 1\.5"),
     "label noise not a number": (["--label-noise", "nan"], r"label.noise.*nan"),
     "unknown data set": (["--dataset", "minst"], r"minst.*digits, mnist, mnist10k, cifar10"),
@@ -147,3 +150,25 @@ def test_without_label_noise_there_are_two_phases_and_figures_say_what_is_undefi
     assert study.main([*SMALL, "--label-noise", "0", "--out", str(tmp_path)]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert list(summary["phase_boundary_epoch"]["sgd"]) == ["fast_learning|exploration"]
+
+
+def test_quick_leaves_alone_what_was_chosen():
+    chosen = study.Config(quick=True, replicas=5, samples_per_class=7).sized()
+    assert (chosen.replicas, chosen.samples_per_class) == (5, 7)
+    assert chosen.epochs < study.Config().epochs
+    assert study.Config(dataset="mnist").sized().samples_per_class == 400
+
+
+def test_results_of_an_earlier_run_do_not_lie_beside_those_of_one_that_failed(tmp_path):
+    for name in ("trajectories.nc", "summary.json", "distances.nc", "verdict.png"):
+        (tmp_path / name).write_text("of an earlier run")
+    assert study.main([*SMALL, "--batch-size", "61", "--out", str(tmp_path)]) == BAD_INPUT
+    assert len(list(tmp_path.iterdir())) == 4, "bad input is found before anything is touched"
+    assert study.main([*SMALL, "--learning-rate", "1e30", "--out", str(tmp_path)]) == DIVERGED
+    assert [path.name for path in tmp_path.iterdir()] == ["sgd.nc"]
+
+
+def test_distances_over_both_clocks_are_written(small_run):
+    with xr.open_datatree(small_run / "distances.nc") as distances:
+        assert distances["equal_time"].difference.dims == ("quantity", "process", "step")
+        assert "loss_level" in distances["equal_loss"].difference.dims

@@ -3,7 +3,8 @@
 from langevin_nn.analyzers.comparison import COMPARED, ComparisonAnalyzer, Quantity, at_equal_loss
 from langevin_nn.analyzers.phases import PhaseDetector, detect_phases
 from langevin_nn.analyzers.statistics import logarithm, mean_with_interval
-from langevin_nn.analyzers.summary import Comparison, analyze, label
+from langevin_nn.analyzers.summary import Comparison, analyze
+from langevin_nn.analyzers.verdict import label, verdict
 
 __all__ = [
     "COMPARED",
@@ -17,4 +18,5 @@ __all__ = [
     "label",
     "logarithm",
     "mean_with_interval",
+    "verdict",
 ]

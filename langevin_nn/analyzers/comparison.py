@@ -111,12 +111,12 @@ class ComparisonAnalyzer:
         xarray.Dataset
             Along ``quantity`` and ``process``: ``difference`` (…, clock), the mean of δ/s with its t interval
             (``_lower``, ``_upper``), signed; ``distance`` (…, replica), the average over the clock of |δ|/s; and
-            ``excess`` (…, replica), the distance less that of the null.
+            ``excess`` (…, replica), the distance less that of the null at the same moments.
 
         Raises
         ------
         EstimationRefused
-            If there are fewer than two replicas, and hence no spread.
+            If there are fewer than two replicas, and hence no spread, or no records after the start.
         UnknownNameError
             If the reference or the null is not among the processes.
         """
@@ -134,13 +134,17 @@ class ComparisonAnalyzer:
             )
         each = [self._one(quantity.of(root), clock) for quantity in self.quantities]
         names = xr.Variable("quantity", [quantity.name for quantity in self.quantities])
-        result = xr.concat(each, dim=names)
-        result["excess"] = result["distance"] - result["distance"].sel(process=self.null, drop=True)
-        return result
+        return xr.concat(each, dim=names)
 
     def _one(self, values: xr.DataArray, clock: str) -> xr.Dataset:
         # Everything starts from the same weights: the first record says nothing.
         values = values.isel({clock: slice(1, None)})
+        if values.sizes[clock] == 0:
+            raise EstimationRefused(
+                f"nothing to compare along {clock!r} after the start, from which all processes set out: expected more "
+                "records, or a training loss that falls",
+                records=0,
+            )
         scaled = (values - values.sel(process=self.reference, drop=True)) / self._spread(values, clock)
         moments = mean_with_interval(scaled)
         return xr.Dataset(
@@ -149,20 +153,25 @@ class ComparisonAnalyzer:
                 "difference_lower": moments["lower"],
                 "difference_upper": moments["upper"],
                 "distance": abs(scaled).mean(clock),
+                # Where either is missing, neither counts: both averages are over the same moments.
+                "excess": (abs(scaled) - abs(scaled).sel(process=self.null, drop=True)).mean(clock),
             }
         )
 
     def _spread(self, values: xr.DataArray, clock: str) -> xr.DataArray:
-        own = values.sel(process=[self.reference, self.null]).var("replica", ddof=1).mean("process")
-        pooled = own.rolling({clock: self.window}, center=True, min_periods=1).mean()
+        both = values.sel(process=[self.reference, self.null])
+        complete = both.notnull().all(["process", "replica"])
+        own = both.var("replica", ddof=1).mean("process").where(complete)
+        window = min(self.window, own.sizes[clock])
+        pooled = own.rolling({clock: window}, center=True, min_periods=1).mean().where(complete)
         return pooled.where(pooled > 0) ** 0.5
 
 
 def at_equal_loss(trajectories: xr.DataTree | xr.Dataset, reference: str = "sgd") -> xr.Dataset:
     """Put trajectories on the clock of the training loss: a faster process is simply further along.
 
-    A replica is at a level when its training loss first falls to it; quantities are interpolated between the two
-    records around that moment. The levels are those through which the reference's mean training loss falls from record
+    A replica is at a level when its training loss first falls to it; quantities are interpolated linearly between the
+    two records around that moment. The levels are those through which the reference's mean training loss falls from record
     to record.
 
     Parameters
@@ -203,7 +212,7 @@ def at_equal_loss(trajectories: xr.DataTree | xr.Dataset, reference: str = "sgd"
 
 
 def _first_passages(losses: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the real-valued record at which a loss first falls to each level; NaN where it does not."""
+    """Return the real-valued record at which a loss first falls to each level; NaN where it does not, or began below."""
     lowest = np.minimum.accumulate(losses)
     after = np.searchsorted(-lowest, -levels)
     reached = after < len(losses)
@@ -212,4 +221,4 @@ def _first_passages(losses: NDArray[np.float64], levels: NDArray[np.float64]) ->
     drop = losses[before] - losses[after]
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(drop > 0, (losses[before] - levels) / drop, 0.0)
-    return np.where(reached, before + np.clip(share, 0, 1), np.nan)
+    return np.where(reached & (levels <= losses[0]), before + np.clip(share, 0, 1), np.nan)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers.base import require, root_of
+from langevin_nn.errors import ConfigurationError
 
 __all__ = ["FOUR_PHASES", "TWO_PHASES", "PhaseDetector", "detect_phases"]
 
@@ -48,7 +51,7 @@ class PhaseDetector:
     """
 
     learned: float = 0.9
-    forgotten: float = 0.05
+    forgotten: float = 0.1
     fitted: float = 0.01
 
     def __call__(self, trajectory: xr.DataTree | xr.Dataset) -> xr.Dataset:
@@ -62,21 +65,27 @@ class PhaseDetector:
         Returns
         -------
         xarray.Dataset
-            ``phase`` (…, step), from 1; ``boundary_epoch`` and ``boundary_time`` (…, boundary): epoch and gradient-flow
-            time of the first record of each phase but the first, NaN where it was not reached.
+            ``phase`` (…, step), from 1, and 0 after a divergence; ``boundary_epoch`` and ``boundary_time`` (…, boundary):
+            epoch and gradient-flow time of the first record of each phase but the first, NaN where it was not reached.
 
         Raises
         ------
         ConfigurationError
-            If the training errors were not recorded.
+            If the training errors were not recorded, or some replicas have mislabeled samples and others none.
         """
         root = root_of(trajectory)
         require(root, "train_error", "time")
         errors = root["train_error"]
         noisy = bool(errors.sel(cohort="mislabeled").notnull().any())
         names = FOUR_PHASES if noisy else TWO_PHASES
+        wrong = errors.sel(cohort="mislabeled").notnull().any("step")
+        if noisy and not bool(wrong.all()):
+            raise ConfigurationError(
+                "some replicas have mislabeled samples and some have none: expected all alike, since they pass through four "
+                "phases and two; select replicas of one kind"
+            )
         phase = xr.apply_ufunc(
-            self._four if noisy else self._two,
+            partial(self._before_divergence, self._four if noisy else self._two),
             errors,
             input_core_dims=[["step", "cohort"]],
             output_core_dims=[["step"]],
@@ -90,6 +99,16 @@ class PhaseDetector:
                 result[f"boundary_{clock}"] = _first_records(phase, root[clock], boundaries)
         return result.assign_coords(root.coords)
 
+    @staticmethod
+    def _before_divergence(label: Callable[[Floats], NDArray[np.int64]], errors: Floats) -> NDArray[np.int64]:
+        """Label the records up to the first without a training error; 0 from there."""
+        missing = ~np.isfinite(errors[:, 0])
+        end = int(np.argmax(missing)) if missing.any() else len(errors)
+        phases = np.zeros(len(errors), dtype=np.int64)
+        if end > 0:
+            phases[:end] = label(errors[:end])
+        return phases
+
     def _two(self, errors: Floats) -> NDArray[np.int64]:
         return 1 + _steps_up(errors[:, 0] <= self.fitted)
 
@@ -99,7 +118,8 @@ class PhaseDetector:
         memorising = _steps_up(wrong < (1 - self.forgotten) * np.maximum.accumulate(wrong)) | fitted
         # Only records before memorisation tell how low the correct samples' error falls on its own.
         before = correct[memorising == 0] if (memorising == 0).any() else correct[:1]
-        learned = _steps_up(correct[0] - correct >= self.learned * (correct[0] - before.min()))
+        whole_fall = correct[0] - before.min()
+        learned = _steps_up((whole_fall > 0) & (correct[0] - correct >= self.learned * whole_fall))
         return 1 + (learned | memorising) + memorising + fitted
 
 

@@ -14,40 +14,11 @@ from langevin_nn.analyzers.base import root_of
 from langevin_nn.analyzers.comparison import ComparisonAnalyzer, at_equal_loss
 from langevin_nn.analyzers.phases import detect_phases
 from langevin_nn.analyzers.statistics import mean_with_interval
+from langevin_nn.analyzers.verdict import verdict
 
 __all__ = ["SUMMARY_VERSION", "Comparison", "analyze"]
 
 SUMMARY_VERSION = "1.0"
-
-_LABELS = {
-    "sgd": "SGD",
-    "sgd_null": "SGD with other noise (null)",
-    "langevin": "Langevin, matched Gaussian noise",
-    "isotropic_langevin": "Langevin, isotropic noise of the same trace",
-    "gradient_descent": "gradient descent, no noise",
-    "independent_sgd": "SGD with independent minibatches",
-}
-
-
-def label(process: str) -> str:
-    """Return a process's name as a reader sees it.
-
-    Parameters
-    ----------
-    process : str
-        As in files.
-
-    Returns
-    -------
-    str
-        The same where it has no other.
-
-    Examples
-    --------
-    >>> label("gradient_descent")
-    'gradient descent, no noise'
-    """
-    return _LABELS.get(process, process)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +46,7 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """The answer in words."""
-        return "\n".join(_verdict_lines(self.summary))
+        return verdict(self.summary)
 
 
 def analyze(
@@ -93,12 +64,15 @@ def analyze(
     - ``summary_version``, ``reference``, ``null``, ``replicas``, ``tolerance``;
     - ``distance``: clock (``equal_time``, ``equal_loss``) → process → quantity → figure, and ``mean`` over quantities;
     - ``excess``: the same for the distance less the null's, replica by replica;
-    - ``relation``: clock → process → "indistinguishable" where the interval of the mean excess reaches down to 0,
-      "close" where it does not but ends below `tolerance`, else "apart";
-    - ``follows``: clock → process → whether it is not apart;
+    - ``relation``: clock → process → "close" where the interval of the mean excess ends below `tolerance`, "apart" where
+      it begins above, "undecided" where it does neither, "undefined" where there is none;
+    - ``follows``: clock → process → true where close, false where apart, else null;
+    - ``told_apart``: clock → process → the quantities in which it surely differs (excess above 0 in intervals that hold
+      together at 95 %, after Bonferroni);
     - ``reached_share``: process → share of the reference's loss levels that it reached;
-    - ``sample_trace``: process → Tr Σ at the epoch ``sample_trace_epoch``;
-    - ``phase_boundary_epoch``: process → boundary → figure, ``value`` null where no replica reached it;
+    - ``sample_trace``: process → Tr Σ at the record nearest to `epoch`, ``sample_trace_epoch``;
+    - ``phase_boundary_epoch``: process → boundary → figure, ``value`` null unless all replicas reached it;
+    - ``record_interval_epochs``: the largest distance between records, to which boundaries are known;
     - ``final``: process → ``train_loss``, ``train_error``, ``test_error`` at the end;
     - ``configuration``: what was run.
 
@@ -111,8 +85,8 @@ def analyze(
     epoch : float, optional
         Where to report Tr Σ; the nearest record is taken.
     tolerance : float, optional
-        Excess distance, in spreads, below which a process that can be told from the reference still counts as close:
-        half of what one replica of SGD differs from another.
+        Excess distance, in spreads, below which a process counts as close, and above which as apart; half of what one
+        replica of SGD differs from another. It is fixed before looking: an interval decides, not its absence.
     reference : str, optional
         The process to which the others are compared.
     null : str, optional
@@ -140,15 +114,17 @@ def analyze(
             for clock, result in results.items()
         },
     }
+    compared = [name for name in others if name != null]
     summary["tolerance"] = tolerance
     summary["relation"] = {
         clock: {process: _relation(figures["mean"], tolerance) for process, figures in processes.items()}
         for clock, processes in summary["excess"].items()
     }
     summary["follows"] = {
-        clock: {process: relation != "apart" for process, relation in relations.items()}
+        clock: {process: {"close": True, "apart": False}.get(relation) for process, relation in relations.items()}
         for clock, relations in summary["relation"].items()
     }
+    summary["told_apart"] = {clock: _told_apart(result["excess"], compared) for clock, result in results.items()}
     reached = by_loss["train_loss"].sel(cohort="all").notnull().mean(["replica", "loss_level"])
     summary["reached_share"] = {str(name): float(reached.sel(process=name)) for name in reached["process"].values}
     summary |= _context(root, phases, epoch)
@@ -190,7 +166,10 @@ def _context(root: xr.Dataset, phases: xr.Dataset, epoch: float) -> dict[str, An
     final = root.isel(step=-1)
     endings = {name: _figures(_all_samples(final[name])) for name in _ENDINGS if name in final}
     context: dict[str, Any] = {
-        "phase_boundary_epoch": _figures(phases["boundary_epoch"].transpose("process", "boundary", ...)),
+        "phase_boundary_epoch": _uncensored(
+            _figures(phases["boundary_epoch"].transpose("process", "boundary", ...)), root.sizes["replica"]
+        ),
+        "record_interval_epochs": float(np.diff(root["epoch"].values).max()),
         "final": {process: {name: each[process] for name, each in endings.items()} for process in processes},
     }
     if batch_factor is not None:
@@ -200,73 +179,34 @@ def _context(root: xr.Dataset, phases: xr.Dataset, epoch: float) -> dict[str, An
     return context
 
 
+def _uncensored(boundaries: dict[str, Any], n_replicas: int) -> dict[str, Any]:
+    """Leave out means over those replicas only that were fast enough to reach a boundary."""
+    nothing = dict.fromkeys(_FIGURE)
+    return {
+        process: {
+            name: figure if figure["count"] == n_replicas else {**nothing, "count": figure["count"]}
+            for name, figure in figures.items()
+        }
+        for process, figures in boundaries.items()
+    }
+
+
 def _all_samples(values: xr.DataArray) -> xr.DataArray:
     return values.sel(cohort="all", drop=True) if "cohort" in values.dims else values
 
 
-def _plus_minus(figure: Mapping[str, Any], digits: int = 2) -> str:
-    if figure["value"] is None:
-        return "not reached"
-    if figure["standard_error"] is None:
-        return f"{figure['value']:.{digits}f}"
-    return f"{figure['value']:.{digits}f} ± {figure['upper'] - figure['value']:.{digits}f}"
-
-
-def _verdict_lines(summary: Mapping[str, Any]) -> list[str]:
-    reference, null = summary["reference"], summary["null"]
-    lines = [
-        "Which noise makes Langevin dynamics follow SGD?",
-        f"Mean distance from {label(reference)} over the order parameters, in units of its replica-to-replica spread",
-        f"(95 % t intervals over {summary['replicas']} replicas), at equal gradient-flow time and at equal training loss:",
-        "",
-    ]
-    by_time, by_loss = summary["distance"]["equal_time"], summary["distance"]["equal_loss"]
-    lines += [
-        f"  {label(process):<46}{_plus_minus(by_time[process]['mean']):>16}{_plus_minus(by_loss[process]['mean']):>16}"
-        for process in [null, *(name for name in by_time if name != null)]
-    ]
-    lines += ["", _reached(summary)]
-    lines += [_sentence(summary, process) for process in summary["excess"]["equal_time"]]
-    if "sample_trace" in summary:
-        traces = ", ".join(f"{name} {_plus_minus(figure, 1)}" for name, figure in summary["sample_trace"].items())
-        lines += ["", f"Tr Σ at epoch {summary['sample_trace_epoch']:g}: {traces}."]
-    return lines
-
-
-def _reached(summary: Mapping[str, Any]) -> str:
-    """Say how far the reference came: an answer about fast learning says nothing of memorisation."""
-    boundaries = summary["phase_boundary_epoch"][summary["reference"]]
-    names = [name.split("|") for name in boundaries]
-    reached = [
-        names[0][0],
-        *(after for (_, after), figure in zip(names, boundaries.values(), strict=True) if figure["count"]),
-    ]
-    words = ", ".join(name.replace("_", " ") for name in reached)
-    return (
-        f"{label(summary['reference'])} passed through {len(reached)} of {len(names) + 1} phases of learning: {words}."
-    )
-
-
 def _relation(excess: Mapping[str, Any], tolerance: float) -> str:
     """Return how a process stands to the reference, from its mean excess distance."""
-    if excess["lower"] is None or excess["lower"] <= 0:
-        return "indistinguishable"
-    return "close" if excess["upper"] < tolerance else "apart"
+    if excess["lower"] is None or excess["upper"] is None:
+        return "undefined"
+    if excess["upper"] < tolerance:
+        return "close"
+    return "apart" if excess["lower"] > tolerance else "undecided"
 
 
-def _sentence(summary: Mapping[str, Any], process: str) -> str:
-    subject = label(process)[0].upper() + label(process)[1:]
-    reference = label(summary["reference"])
-    clauses = []
-    for clock, words in {"equal_time": "at equal time", "equal_loss": "at equal training loss"}.items():
-        excess = _plus_minus(summary["excess"][clock][process]["mean"])
-        clauses.append(
-            {
-                "indistinguishable": f"{words} no further from {reference} than its own noise puts it ({excess} spreads)",
-                "close": f"{words} told from {reference}, but by less than {summary['tolerance']:g} spreads ({excess})",
-                "apart": f"{words} further from {reference} than its own noise puts it, by {excess} spreads",
-            }[summary["relation"][clock][process]]
-        )
-    follows = [summary["follows"][clock][process] for clock in ("equal_time", "equal_loss")]
-    answer = "follows" if all(follows) else "follows in part" if any(follows) else "does not follow"
-    return f"- {subject}: {answer}; {', and '.join(clauses)}."
+def _told_apart(excess: xr.DataArray, processes: list[str]) -> dict[str, list[str]]:
+    """Return the quantities in which processes surely differ: 95 % over all quantities of a process together."""
+    level = 1 - 0.05 / excess.sizes["quantity"]
+    lower = mean_with_interval(excess, level=level)["lower"]
+    names = np.asarray(excess["quantity"].values)
+    return {process: [str(name) for name in names[lower.sel(process=process).values > 0]] for process in processes}

@@ -75,6 +75,11 @@ class GradientEnsemble(ABC):
 
         return MomentEnsemble(mean, factor)
 
+    @property
+    @abstractmethod
+    def sample_trace(self) -> NDArray[np.float64]:
+        """Tr Σ of each cohort about its own mean, shape (cohort,); NaN where there are no samples."""
+
     @abstractmethod
     def closed_forms(self) -> dict[str, NDArray[np.float64]]:
         """Return the order parameters that need no sampling, as arrays.
@@ -86,7 +91,7 @@ class GradientEnsemble(ABC):
         """
 
     @abstractmethod
-    def alignment(self, generator: np.random.Generator, n_minibatches: int = 100) -> dict[str, NDArray[np.float64]]:
+    def alignment(self, generator: np.random.Generator, n_minibatches: int = 64) -> dict[str, NDArray[np.float64]]:
         """Estimate R of each cohort.
 
         Parameters
@@ -104,15 +109,20 @@ class GradientEnsemble(ABC):
 
     @abstractmethod
     def noise_eigenvalues(self) -> NDArray[np.float64]:
-        """Return the nonzero spectrum of C.
+        """Return all eigenvalues of C that may differ from zero.
 
         Returns
         -------
         ndarray, shape (mode,)
-            Descending.
+            Descending; as many as the smaller of the two matrices that share them has rows.
+
+        Raises
+        ------
+        ConfigurationError
+            If the matrices that this takes are too large.
         """
 
-    def order_parameters(self, generator: np.random.Generator | None = None, n_minibatches: int = 100) -> xr.Dataset:
+    def order_parameters(self, generator: np.random.Generator | None = None, n_minibatches: int = 64) -> xr.Dataset:
         """Return all order parameters, labelled.
 
         Parameters

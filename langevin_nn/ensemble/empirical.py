@@ -14,7 +14,10 @@ from langevin_nn.ensemble.base import GradientEnsemble
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import SampleGradients
 
-__all__ = ["EmpiricalEnsemble", "covariance_factor"]
+__all__ = ["LARGEST_MATRIX", "EmpiricalEnsemble", "covariance_factor"]
+
+# Bytes of a matrix beyond which spectra are refused.
+LARGEST_MATRIX = 4 * 2**30
 
 
 def covariance_factor(n_samples: float, batch_size: float, replacement: bool = False) -> float:
@@ -78,9 +81,14 @@ class EmpiricalEnsemble(GradientEnsemble):
         self._gradients = gradients
         self._squared_norms = gradients.squared_norms()
         n = len(self._squared_norms)
-        if not 1 <= batch_size <= (np.inf if replacement else n):
+        if replacement and batch_size < 1:
             raise ConfigurationError(
-                f"batch_size={batch_size} with {n} samples: expected 1 to {n}, since a minibatch is drawn without replacement"
+                f"batch_size={batch_size}: expected at least 1, since an empty minibatch has no gradient; choose a larger one"
+            )
+        if not replacement and not 1 <= batch_size <= n:
+            raise ConfigurationError(
+                f"batch_size={batch_size} with {n} samples: expected 1 to {n}, since a minibatch is drawn from them "
+                "without replacement; choose a smaller one, or replacement=True"
             )
         self.n_samples, self.batch_size, self.replacement = n, batch_size, replacement
         nobody = torch.zeros(n, dtype=torch.bool, device=self._squared_norms.device)
@@ -150,7 +158,7 @@ class EmpiricalEnsemble(GradientEnsemble):
         cosines = np.asarray((units @ units.T).cpu())
         return np.array([cosines[1, 2], cosines[0, 1], cosines[0, 2]])
 
-    def alignment(self, generator: np.random.Generator, n_minibatches: int = 100) -> dict[str, NDArray[np.float64]]:  # noqa: D102
+    def alignment(self, generator: np.random.Generator, n_minibatches: int = 64) -> dict[str, NDArray[np.float64]]:  # noqa: D102
         cohorts = [self._cohort_alignment(cohort, generator, n_minibatches) for cohort in range(3)]
         return {
             "alignment": np.array([each.value for each in cohorts]),
@@ -183,7 +191,20 @@ class EmpiricalEnsemble(GradientEnsemble):
         coefficients[0, nonzero] = 1 / (norms[nonzero] * len(nonzero))
         return Alignment(float(self._gradients.combine(coefficients).square().sum()), 0.0, zero_share)
 
+    def _refuse_what_is_too_large(self) -> None:
+        n, p = self.n_samples, self._gradients.n_parameters
+        # The square matrix to decompose and, where that is P × P, the N × P one that it is made of.
+        rows, columns = (n, p) if p < n else (n, n)
+        size = 8 * rows * columns
+        if size > LARGEST_MATRIX:
+            raise ConfigurationError(
+                f"the noise spectrum of {n} samples and {p} measured parameters takes {rows} × {columns} numbers, "
+                f"{size / 2**30:.1f} GiB: expected at most {LARGEST_MATRIX / 2**30:g} GiB, since it is kept in memory once a "
+                "replica; take fewer samples, measure fewer tensors with a parameters= pattern, or leave NoiseSpectrum out"
+            )
+
     def noise_eigenvalues(self) -> NDArray[np.float64]:  # noqa: D102
+        self._refuse_what_is_too_large()
         # C and (f/(BN)) J K J share their nonzero spectrum: decompose the smaller one.
         if self._gradients.n_parameters < self.n_samples:
             centred = self._gradients.dense() - self.mean_gradient

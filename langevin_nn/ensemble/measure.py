@@ -9,6 +9,7 @@ from torch import Tensor
 from langevin_nn.ensemble.base import GradientEnsemble
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape, MomentLandscape, NetworkLandscape
+from langevin_nn.landscape.network import COHORT_MASKS
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -23,7 +24,7 @@ def gradient_ensemble(
     *,
     replica: int = 0,
     replacement: bool = False,
-    cohort_mask: Literal["mislabeled", "relabeled"] = "mislabeled",
+    cohort_mask: Literal["mislabeled", "relabeled"] | None = None,
 ) -> GradientEnsemble:
     """Return the minibatch ensemble of a landscape at one point.
 
@@ -40,7 +41,8 @@ def gradient_ensemble(
     replacement : bool, optional
         Whether minibatches are drawn with replacement.
     cohort_mask : {"mislabeled", "relabeled"}, optional
-        Samples whose given label is wrong, or all whose label was redrawn, as the paper has it.
+        Samples whose given label is wrong, or all whose label was redrawn, as the paper has it; the landscape's own choice
+        unless said.
 
     Returns
     -------
@@ -70,11 +72,11 @@ def gradient_ensemble(
             "a gradient ensemble needs sample gradients with a batch_size, or a landscape with known moments; got "
             f"{type(landscape).__name__} and batch_size={batch_size}"
         )
-    if cohort_mask not in ("mislabeled", "relabeled"):
-        raise UnknownNameError("cohort mask", cohort_mask, ("mislabeled", "relabeled"))
+    if cohort_mask is not None and cohort_mask not in COHORT_MASKS:
+        raise UnknownNameError("cohort mask", cohort_mask, COHORT_MASKS)
     mislabeled = None
     if isinstance(landscape, NetworkLandscape):
-        mask = getattr(landscape, cohort_mask)
+        mask = landscape.cohort if cohort_mask is None else getattr(landscape, cohort_mask)
         mislabeled = mask[replica if len(mask) > 1 else 0]
     return GradientEnsemble.from_sample_gradients(
         landscape.sample_gradients(weights, replica), batch_size, mislabeled=mislabeled, replacement=replacement

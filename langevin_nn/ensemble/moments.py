@@ -34,6 +34,10 @@ class MomentEnsemble(GradientEnsemble):
     def __init__(self, mean: Tensor, factor: Tensor) -> None:
         self._mean, self._factor = mean.double(), factor.double()
 
+    @property
+    def sample_trace(self) -> NDArray[np.float64]:  # noqa: D102
+        return np.full(3, np.nan)
+
     def closed_forms(self) -> dict[str, NDArray[np.float64]]:  # noqa: D102
         squared = float(self._mean.square().sum())
         noise = float(self._factor.square().sum())
@@ -50,7 +54,7 @@ class MomentEnsemble(GradientEnsemble):
         cohorts = {name: np.array([value, np.nan, np.nan]) for name, value in values.items()}
         return {**cohorts, "gradient_alignment": np.full(3, np.nan)}
 
-    def alignment(self, generator: np.random.Generator, n_minibatches: int = 100) -> dict[str, NDArray[np.float64]]:  # noqa: D102
+    def alignment(self, generator: np.random.Generator, n_minibatches: int = 64) -> dict[str, NDArray[np.float64]]:  # noqa: D102
         if not float(self._mean.square().sum()) > 0:
             value, error, zero = np.nan, np.nan, np.nan
         else:

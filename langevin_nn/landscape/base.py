@@ -156,13 +156,13 @@ class MomentLandscape(Landscape):
     """A landscape whose gradient ensemble is known through its moments: mean ∇L and a factor of C."""
 
     @abstractmethod
-    def noise_factor(self, weights: Tensor) -> Tensor:
+    def noise_factor(self, weights: Tensor | None = None) -> Tensor:
         """Return F with C = F Fᵀ.
 
         Parameters
         ----------
-        weights : Tensor, shape (parameter,)
-            Where.
+        weights : Tensor, shape (parameter,), optional
+            Where; needed unless it is the same everywhere.
 
         Returns
         -------

@@ -10,7 +10,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from langevin_nn.errors import UnknownNameError
+from langevin_nn.errors import ConfigurationError, UnknownNameError
 
 __all__ = ["ParameterLayout"]
 
@@ -108,8 +108,15 @@ class ParameterLayout:
         ------
         UnknownNameError
             If a pattern matches nothing.
+        ConfigurationError
+            If there is no pattern.
         """
         patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        if not patterns:
+            raise ConfigurationError(
+                "parameters=() names no tensor: expected at least one pattern, since measurements need gradients of "
+                'something; leave it out, or pass "*", for all'
+            )
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in self.shapes):
                 raise UnknownNameError("parameter pattern", pattern, self.shapes)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from langevin_nn.errors import ConfigurationError
+from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.landscape.base import EmpiricalLandscape
 from langevin_nn.landscape.checks import check_sample_losses, refuse_sample_mixing
 from langevin_nn.landscape.gradients import Loss, TracedGradient
@@ -22,7 +22,9 @@ from langevin_nn.landscape.sample_gradients import SampleGradients
 from langevin_nn.landscape.signals import linear_layers, one_by_one, sample_gradients
 from langevin_nn.seeds import Seeds
 
-__all__ = ["NetworkLandscape", "cross_entropy"]
+__all__ = ["COHORT_MASKS", "NetworkLandscape", "cross_entropy"]
+
+COHORT_MASKS = ("mislabeled", "relabeled")
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -51,6 +53,9 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
 class NetworkLandscape(EmpiricalLandscape):
     """The training loss of a network as a function of its weights.
 
+    Replicas start from weights drawn anew, each its own; those that the given module came with are `own_weights`, from
+    which ``simulate(..., weights=landscape.own_weights.expand(replicas, -1))`` starts instead. All parameters are trained.
+
     Parameters
     ----------
     module : torch.nn.Module or callable
@@ -72,11 +77,17 @@ class NetworkLandscape(EmpiricalLandscape):
         Patterns of tensor names (``"2.weight"``, ``"*.weight"``) to which *measurements* are restricted.
     device : str or torch.device, optional
         Where to compute; the module's own device unless said.
+    cohort_mask : {"mislabeled", "relabeled"}, optional
+        Which samples make the cohort `mislabeled` of every measurement: those whose given label is wrong, or all whose
+        label was redrawn, as the paper has it.
 
     Raises
     ------
     ConfigurationError
-        If shapes do not fit together or the loss is not one value a sample.
+        If shapes do not fit together, the loss is not one value a sample, inputs are not finite, there is no such device
+        or some parameters are frozen.
+    UnknownNameError
+        If there is no such cohort mask.
     SampleMixingError
         If a layer mixes the samples of a batch or draws random numbers.
 
@@ -103,22 +114,37 @@ class NetworkLandscape(EmpiricalLandscape):
         test_labels: Any = None,
         parameters: str | Iterable[str] = "*",
         device: str | torch.device | None = None,
+        cohort_mask: Literal["mislabeled", "relabeled"] = "mislabeled",
     ) -> None:
+        if not callable(module):  # modules are callable too
+            raise ConfigurationError(
+                f"module is of type {type(module).__name__}: expected a torch.nn.Module, or a function without arguments "
+                "that makes one; pass the network itself"
+            )
+        if cohort_mask not in COHORT_MASKS:
+            raise UnknownNameError("cohort mask", cohort_mask, COHORT_MASKS)
+        self.cohort_mask = cohort_mask
         self._make = None if isinstance(module, nn.Module) else module
         made = module if isinstance(module, nn.Module) else _seeded(module)
+        if not isinstance(made, nn.Module):
+            raise ConfigurationError(
+                f"the function that makes the network returned something of type {type(made).__name__}: expected a "
+                "torch.nn.Module; return the network"
+            )
+        _refuse_partly_frozen(made)
         self._module = deepcopy(made).requires_grad_(False)
         self._layout = ParameterLayout.of(self._module)
         first = next(self._module.parameters(), None)
         if first is None:
             raise ConfigurationError("the network has no parameters: expected at least one weight to train")
-        self.device = torch.device(device) if device is not None else first.device
+        self.device = _device(device) if device is not None else first.device
         self.dtype = first.dtype
         self._module.to(self.device)
         self.n_parameters = self._layout.n_parameters
         self.measured_parameters = self._layout.matching(parameters)
         self.measures_everything = len(self.measured_parameters) == len(self._layout.shapes)
 
-        self.inputs = self._as_inputs(inputs)
+        self.inputs = self._as_inputs(inputs, "inputs")
         self.n_samples = len(self.inputs)
         if self.n_samples == 0:
             raise ConfigurationError("there are no training inputs: expected at least one sample")
@@ -147,7 +173,7 @@ class NetworkLandscape(EmpiricalLandscape):
             raise ConfigurationError("test_inputs and test_labels come together: expected both or neither")
         self.test_inputs = self.test_labels = None
         if test_inputs is not None:
-            self.test_inputs = self._as_inputs(test_inputs)
+            self.test_inputs = self._as_inputs(test_inputs, "test_inputs")
             given = self._as_labels(test_labels, "test_labels", len(self.test_inputs), loss is None)
             if len(given) > 1:
                 raise ConfigurationError("test_labels differ between replicas: expected one label a test input")
@@ -158,9 +184,19 @@ class NetworkLandscape(EmpiricalLandscape):
         self._weighted_gradient = fast or self._traced
         self._layers: dict[str, nn.Linear] | None = None
 
-    def _as_inputs(self, values: Any) -> Tensor:
+    def _as_inputs(self, values: Any, name: str) -> Tensor:
         tensor = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values), device=self.device)
-        return tensor.to(self.dtype).contiguous() if tensor.is_floating_point() else tensor
+        if not tensor.is_floating_point():
+            return tensor
+        tensor = tensor.to(self.dtype).contiguous()
+        broken = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(1) if tensor.numel() else tensor.new_zeros(0)
+        if broken.any():
+            raise ConfigurationError(
+                f"{name} hold NaN or infinite numbers (as {self.dtype}) in {int(broken.sum())} samples, the first is sample "
+                f"{int(torch.nonzero(broken)[0, 0])}: expected finite numbers, since one such sample makes every gradient "
+                "NaN; leave those samples out or fill in their values"
+            )
+        return tensor
 
     def _as_labels(self, values: Any, name: str, n: int, classes: bool) -> Tensor:
         """Return labels with a leading axis of length 1 or replica."""
@@ -211,6 +247,16 @@ class NetworkLandscape(EmpiricalLandscape):
         return different.flatten(2).any(2) if different.ndim > 2 else different
 
     @property
+    def cohort(self) -> Tensor:
+        """The samples of the cohort `mislabeled`, by `cohort_mask`, shape (replica or 1, sample)."""
+        return self.relabeled if self.cohort_mask == "relabeled" else self.mislabeled
+
+    @property
+    def own_weights(self) -> Tensor:
+        """The weights that the given module came with, a copy, shape (parameter,)."""
+        return flat_parameters(self._module, self._layout).clone()
+
+    @property
     def description(self) -> dict[str, object]:
         """What a file says of the landscape on which a process ran."""
         return {
@@ -220,6 +266,7 @@ class NetworkLandscape(EmpiricalLandscape):
             "n_parameters": self.n_parameters,
             "measured_parameters": list(self.measured_parameters),
             "mislabeled_fraction": float(self.mislabeled.double().mean()),
+            "cohort_mask": self.cohort_mask,
             "device": str(self.device),
             "gradient_path": self.gradient_path,
         }
@@ -370,6 +417,30 @@ class NetworkLandscape(EmpiricalLandscape):
             )
 
         return {name: layer for name, layer in layers.items() if agrees(name)}
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """Return a device on which numbers can be kept here."""
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ConfigurationError(
+            f"device={str(device)!r} cannot be used here ({str(error).splitlines()[0]}): expected a device of this machine, "
+            f"{'cpu or cuda' if torch.cuda.is_available() else 'cpu, since no GPU is available to torch'}; choose another or "
+            "leave it out"
+        ) from error
+    return chosen
+
+
+def _refuse_partly_frozen(module: nn.Module) -> None:
+    frozen = [name for name, tensor in module.named_parameters() if not tensor.requires_grad]
+    if frozen and len(frozen) < len(list(module.parameters())):
+        names = ", ".join(frozen[:3]) + (", …" if len(frozen) > 3 else "")
+        raise ConfigurationError(
+            f"some parameters are frozen (requires_grad=False): {names}; expected none, since all parameters are trained "
+            "here and frozen ones would move; turn what is fixed into buffers, or call .requires_grad_(True) to train all"
+        )
 
 
 def _owners(names: Iterable[str]) -> set[str]:

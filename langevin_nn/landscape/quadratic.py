@@ -86,7 +86,7 @@ class QuadraticLandscape(MomentLandscape):
     def hessian_product(self, weights: Tensor, vectors: Tensor) -> Tensor:  # noqa: D102
         return vectors @ torch.as_tensor(self.hessian)
 
-    def noise_factor(self, weights: Tensor) -> Tensor:  # noqa: D102
+    def noise_factor(self, weights: Tensor | None = None) -> Tensor:  # noqa: D102
         return self._factor
 
     def compiled_gradient(self) -> tuple[Any, np.ndarray[Any, np.dtype[np.float64]]]:

@@ -123,9 +123,13 @@ class OuterProductBlock(Block):
 
     def minibatch_squared_norms(self, indices: Tensor) -> Tensor:  # noqa: D102
         # ‖Σ δ_k a_kᵀ‖² is the sum of a minibatch's own little Gram matrix.
-        signals, activations = self.signals[indices], self.activations[indices]
-        products = (signals @ signals.mT) * (activations @ activations.mT)
-        return products.sum((1, 2)).clamp_min(0) / indices.shape[1] ** 2
+        size = indices.shape[1]
+        gathered = size * (self.signals.shape[1] + self.activations.shape[1] + 2 * size)
+        sums = []
+        for rows in torch.split(indices, max(1, _ELEMENTS_AT_A_TIME // gathered)):
+            signals, activations = self.signals[rows], self.activations[rows]
+            sums.append(((signals @ signals.mT) * (activations @ activations.mT)).sum((1, 2)))
+        return torch.cat(sums).clamp_min(0) / size**2
 
     def gram(self) -> Tensor:  # noqa: D102
         return (self.signals @ self.signals.T) * (self.activations @ self.activations.T)

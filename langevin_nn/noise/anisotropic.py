@@ -13,7 +13,7 @@ from torch import Tensor
 
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import Landscape
-from langevin_nn.noise.base import AdditiveNoise
+from langevin_nn.noise.base import AdditiveNoise, kind_of
 from langevin_nn.seeds import Key, Seeds
 
 __all__ = ["STEPS_PER_BLOCK", "AnisotropicNoise", "normal_block"]
@@ -54,11 +54,25 @@ class AnisotropicNoise(AdditiveNoise):
 
     Parameters
     ----------
-    factor : Tensor, shape (parameter, rank)
-        F.
+    factor : array, shape (parameter, rank)
+        F; kept as a tensor.
+
+    Raises
+    ------
+    ConfigurationError
+        If F is no array of numbers.
     """
 
     factor: Tensor
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "factor", torch.as_tensor(self.factor))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigurationError(
+                f"the noise factor is {kind_of(self.factor)}: expected an array (parameter, rank), F with C = F Fᵀ; pass a "
+                "tensor or a NumPy array of numbers"
+            ) from error
 
     def check(self, landscape: Landscape) -> None:  # noqa: D102
         if self.factor.ndim != 2 or len(self.factor) != landscape.n_parameters:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +16,41 @@ from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
 from langevin_nn.seeds import Key
 
-__all__ = ["AdditiveNoise", "Noise", "SampleWeightNoise", "SampleWeights"]
+__all__ = ["AdditiveNoise", "Noise", "SampleWeightNoise", "SampleWeights", "is_number", "kind_of"]
+
+
+def is_number(value: Any, kind: type) -> bool:
+    """Return whether a value is a number of some kind.
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+    kind : type
+        ``numbers.Real`` or ``numbers.Integral``.
+
+    Returns
+    -------
+    bool
+        False for truth values.
+    """
+    return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
+
+
+def kind_of(value: Any) -> str:
+    """Say what came, for messages.
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+
+    Returns
+    -------
+    str
+        Whether it is a class, or of which it is an instance.
+    """
+    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +119,7 @@ class Noise(ABC):
         Raises
         ------
         ConfigurationError
-            If samples are needed and there are none, or fewer than a minibatch.
+            If samples are needed and there are none, or fewer than a minibatch, or `batch_size` is not a whole number.
         """
         if self.batch_size is None:
             return
@@ -92,8 +128,17 @@ class Noise(ABC):
                 f"{type(self).__name__} draws minibatches, but {type(landscape).__name__} has no samples: expected a "
                 "landscape that averages sample losses"
             )
-        replacement = getattr(self, "replacement", False)
-        if not 1 <= self.batch_size <= (float("inf") if replacement else landscape.n_samples):
+        if not is_number(self.batch_size, Integral):
+            raise ConfigurationError(
+                f"batch_size={self.batch_size!r}: expected a whole number (int), since samples are counted; round it"
+            )
+        if getattr(self, "replacement", False):
+            if self.batch_size < 1:
+                raise ConfigurationError(
+                    f"batch_size={self.batch_size}: expected at least 1, since an empty minibatch has no gradient; choose a "
+                    "larger one"
+                )
+        elif not 1 <= self.batch_size <= landscape.n_samples:
             raise ConfigurationError(
                 f"batch_size={self.batch_size} with {landscape.n_samples} training samples: expected 1 to "
                 f"{landscape.n_samples}, since a minibatch is drawn from them without replacement; choose a smaller one"

@@ -37,12 +37,14 @@ class HeldTrace:
 class IsotropicNoise(AdditiveNoise):
     """η = (Tr C / P)^½ ξ, ξ ~ N(0, 1) in every direction, Tr C measured anew every so many updates.
 
+    The recorded strength is that of the trace in use, which was measured at most one interval before.
+
     Parameters
     ----------
     batch_size : int
         B of the minibatches whose trace it takes.
     refresh_every : int, optional
-        Updates between measurements of Tr C; one epoch, N // B, unless said.
+        Updates between measurements of Tr C; N // B unless said, which is one epoch at Δt = α only.
 
     Raises
     ------

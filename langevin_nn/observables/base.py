@@ -71,9 +71,11 @@ class Snapshot:
 
     @cached_property
     def ensembles(self) -> list[GradientEnsemble]:
-        """The gradient ensemble of each replica."""
+        """The gradient ensemble of each replica, without replacement unless a minibatch has more samples than there are."""
+        landscape, size = self.landscape, self.process.batch_size
+        larger = isinstance(landscape, EmpiricalLandscape) and size is not None and size > landscape.n_samples
         return [
-            gradient_ensemble(self.landscape, weights, self.process.batch_size, replica=position)
+            gradient_ensemble(self.landscape, weights, size, replica=position, replacement=larger)
             for position, weights in enumerate(self.state.weights)
         ]
 
@@ -84,7 +86,7 @@ class Snapshot:
         if not isinstance(landscape, EmpiricalLandscape):
             return None
         if landscape.measures_everything:
-            return torch.stack([torch.as_tensor(ensemble.sample_trace[0]) for ensemble in self.ensembles])  # type: ignore[attr-defined]
+            return torch.stack([torch.as_tensor(ensemble.sample_trace[0]) for ensemble in self.ensembles])
         rows = enumerate(self.state.weights)
         return torch.stack([landscape.sample_gradients(w, k, everywhere=True).trace() for k, w in rows])
 

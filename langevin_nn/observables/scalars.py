@@ -39,7 +39,7 @@ class Losses(Observable):
             total = _array(landscape.loss(weights))
             nothing = np.full_like(total, np.nan)
             return {"train_loss": np.stack([total, nothing, nothing], axis=1)}
-        mislabeled = np.broadcast_to(landscape.mislabeled.cpu().numpy(), (len(weights), landscape.n_samples))
+        mislabeled = np.broadcast_to(landscape.cohort.cpu().numpy(), (len(weights), landscape.n_samples))
         losses, errors = snapshot.training
         measured = {"train_loss": _by_cohort(_array(losses), mislabeled)}
         if landscape.is_classifier:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -14,11 +15,62 @@ from langevin_nn.drift import Drift, GradientDrift
 from langevin_nn.errors import ConfigurationError, UnstableTrajectory
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
 from langevin_nn.noise import AdditiveNoise, Noise, SampleWeightNoise
+from langevin_nn.noise.base import is_number, kind_of
 from langevin_nn.seeds import Key, Seeds
 from langevin_nn.threads import single_threaded_products
 from langevin_nn.update import Plain, State, Update
 
-__all__ = ["Process"]
+__all__ = ["Process", "as_seeds"]
+
+
+def as_seeds(seed: int | Seeds) -> Seeds:
+    """Return the tree of randomness of a seed.
+
+    Parameters
+    ----------
+    seed : int or Seeds
+        A number, or the tree itself.
+
+    Returns
+    -------
+    Seeds
+        The tree.
+
+    Raises
+    ------
+    ConfigurationError
+        If the seed is no whole number.
+    """
+    if isinstance(seed, Seeds):
+        return seed
+    if not is_number(seed, Integral):
+        raise ConfigurationError(
+            f"seed={seed!r}: expected a whole number (int) or Seeds, the owner of all randomness; a run without a seed of "
+            "its own cannot be repeated, so choose any number"
+        )
+    return Seeds(int(seed))
+
+
+def _indices(replicas: Any) -> tuple[int, ...]:
+    """Return the indices of replicas, each of them once."""
+    if is_number(replicas, Integral):
+        chosen = list(range(int(replicas)))
+    else:
+        plain = replicas.tolist() if isinstance(replicas, Tensor) else replicas
+        chosen = list(plain) if isinstance(plain, Iterable) else [plain]
+        if isinstance(plain, str) or not all(is_number(each, Integral) and each >= 0 for each in chosen):
+            raise ConfigurationError(
+                f"replicas={replicas!r}: expected how many (int), or the indices of which, whole numbers from 0, since they "
+                "address the randomness of each replica; pass 4 or [0, 3], for example"
+            )
+    if not chosen:
+        raise ConfigurationError(f"replicas={replicas}: expected at least one")
+    if len(set(chosen)) < len(chosen):
+        raise ConfigurationError(
+            f"replicas={replicas}: expected each index once, since two replicas of one index draw the same noise and are "
+            "copies of each other; leave the repeated ones out"
+        )
+    return tuple(int(each) for each in chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +100,7 @@ class Process:
     Raises
     ------
     ConfigurationError
-        If a rate is not positive and finite, or parts do not fit together.
+        If a rate is not a positive and finite number, or parts do not fit together.
 
     Examples
     --------
@@ -68,6 +120,22 @@ class Process:
     name: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.landscape, Landscape):
+            raise ConfigurationError(
+                f"landscape is {kind_of(self.landscape)}: expected a Landscape, the loss to move on; wrap a network and its "
+                "data in NetworkLandscape(...)"
+            )
+        if not isinstance(self.noise, Noise):
+            raise ConfigurationError(
+                f"noise is {kind_of(self.noise)}: expected an instance of Noise, since its parameters belong to the process; "
+                "make one, MatchedGaussian(batch_size=25) for example"
+            )
+        for name in ("learning_rate", "time_step"):
+            value = getattr(self, name)
+            if not is_number(value, Real):
+                raise ConfigurationError(
+                    f"{name}={value!r}: expected a number, the time of one update; convert it with float(...)"
+                )
         if cast("Drift | None", self.drift) is None:
             object.__setattr__(self, "drift", GradientDrift(self.landscape))
         if self.time_step == 0:
@@ -81,6 +149,12 @@ class Process:
                 f"{type(self.noise).__name__} is to be read in the {self.noise.calculus} sense, but "
                 f"{type(self.update).__name__} converges to the {self.update.calculus} equation: choose an update rule of "
                 "the same calculus"
+            )
+        of_drift = getattr(getattr(self.drift, "landscape", None), "n_parameters", self.landscape.n_parameters)
+        if of_drift != self.landscape.n_parameters:
+            raise ConfigurationError(
+                f"the drift's landscape has {of_drift} parameters, that of the noise {self.landscape.n_parameters}: expected "
+                "as many, since both move the same weights; give both the same architecture"
             )
         self.noise.check(self.landscape)
         self.update.check(self)
@@ -122,12 +196,10 @@ class Process:
         Raises
         ------
         ConfigurationError
-            If there is no replica or the weights have another shape.
+            If there is no replica, one comes twice, or the weights have another shape or are not finite.
         """
-        indices = tuple(range(int(replicas)) if isinstance(replicas, int | np.integer) else replicas)
-        if not indices:
-            raise ConfigurationError(f"replicas={replicas}: expected at least one")
-        seeds = seed if isinstance(seed, Seeds) else Seeds(seed)
+        indices = _indices(replicas)
+        seeds = as_seeds(seed)
         if weights is None:
             start = self.landscape.initial_weights(indices, seeds)
         else:
@@ -136,6 +208,12 @@ class Process:
         if tuple(start.shape) != expected:
             raise ConfigurationError(
                 f"weights have shape {tuple(start.shape)}: expected (replica, parameter) = {expected}"
+            )
+        broken = int((~torch.isfinite(start)).sum())
+        if broken:
+            raise ConfigurationError(
+                f"weights have {broken} entries that are NaN or infinite: expected finite numbers, since a replica that "
+                "starts outside them never returns; start elsewhere"
             )
         diverged = torch.zeros(len(indices), dtype=torch.bool, device=start.device)
         with single_threaded_products(), torch.no_grad():

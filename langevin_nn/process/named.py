@@ -114,7 +114,8 @@ def isotropic_langevin(
     batch_size : int
         B of the minibatches whose trace the noise takes.
     refresh_every : int, optional
-        Updates between measurements of Tr C; one epoch unless said.
+        Updates between measurements of Tr C; N // B unless said, which is one epoch at Δt = α only. The recorded
+        strength is that of the trace in use, at most one interval old.
     time_step : float, optional
         Δt of the discretisation; 0, the default, stands for α.
     momentum : float, optional

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.noise.base import is_number
 from langevin_nn.update.base import Update
 
 __all__ = ["Momentum", "Plain"]
+
+
+def _check_weight_decay(weight_decay: Any) -> None:
+    if not is_number(weight_decay, Real) or not 0 <= weight_decay < float("inf"):
+        raise ConfigurationError(
+            f"weight_decay={weight_decay!r}: expected a finite number λ ≥ 0, since a negative one drives weights to "
+            "infinity; leave it at 0 for none"
+        )
 
 
 @dataclass(frozen=True)
@@ -24,11 +34,19 @@ class Plain(Update):
     ----------
     weight_decay : float, optional
         λ, in units of 1/time.
+
+    Raises
+    ------
+    ConfigurationError
+        If λ is negative or not finite.
     """
 
     weight_decay: float = 0.0
     strong_order = 0.5
     weak_order = 1.0
+
+    def __post_init__(self) -> None:
+        _check_weight_decay(self.weight_decay)
 
     def apply(  # noqa: D102
         self, weights: Tensor, memory: None, gradient: Tensor, learning_rate: float, time_step: float
@@ -42,6 +60,9 @@ class Plain(Update):
 class Momentum(Update):
     """v ← μv + g + λw, w ← w − Δt v, with v = 0 at the start (``torch.optim.SGD``).
 
+    At fixed μ it converges, as Δt → 0, not to the process's own equation but to dynamics sped up by 1/(1 − μ), with the
+    noise of the learning rate α/(1 − μ); the orders refer to that limit.
+
     Parameters
     ----------
     momentum : float
@@ -52,7 +73,7 @@ class Momentum(Update):
     Raises
     ------
     ConfigurationError
-        If μ is outside [0, 1).
+        If μ is outside [0, 1), or λ negative or not finite.
     """
 
     momentum: float
@@ -61,10 +82,11 @@ class Momentum(Update):
     weak_order = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.momentum < 1:
+        if not is_number(self.momentum, Real) or not 0 <= self.momentum < 1:
             raise ConfigurationError(
                 f"momentum={self.momentum}: expected 0 ≤ μ < 1, beyond which velocities never decay"
             )
+        _check_weight_decay(self.weight_decay)
 
     def start(self, weights: Tensor) -> Tensor:  # noqa: D102
         return torch.zeros_like(weights)

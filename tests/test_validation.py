@@ -1,0 +1,387 @@
+"""What cannot be run is refused before it runs, with a message that says why."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import digits_landscape
+from torch import nn
+
+from langevin_nn import (
+    AnisotropicNoise,
+    MatchedGaussian,
+    NetworkLandscape,
+    Process,
+    QuadraticLandscape,
+    simulate,
+)
+from langevin_nn.drift import GradientDrift
+from langevin_nn.ensemble import GradientEnsemble, gradient_ensemble
+from langevin_nn.errors import ConfigurationError, UnknownNameError
+from langevin_nn.landscape import SampleGradients
+from langevin_nn.landscape.sample_gradients import OuterProductBlock
+from langevin_nn.noise import IndependentMinibatches, IsotropicNoise, ShuffledMinibatches, Silent
+from langevin_nn.observables import Losses, OrderParameters, SampleLosses, Snapshot
+from langevin_nn.provenance import plain
+from langevin_nn.schedules import EverySteps
+from langevin_nn.store import join_processes, open_trajectory
+from langevin_nn.update import Momentum, Plain
+
+
+def refused(*parts: str):
+    """Expect one line that holds all parts, in order."""
+    return pytest.raises(ConfigurationError, match=r"\A[^\n]*" + r"[^\n]*".join(map(re.escape, parts)) + r"[^\n]*\Z")
+
+
+def quadratic(**options):
+    landscape = QuadraticLandscape(np.eye(2), np.eye(2), start=[1.0, 0.0])
+    arguments = {"noise": AnisotropicNoise(landscape.noise_factor()), "learning_rate": 0.1} | options
+    return Process(landscape, **arguments)
+
+
+def network(**options):
+    inputs = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    arguments = {"module": nn.Linear(3, 2), "inputs": inputs, "labels": [0, 1, 0, 1, 0, 1]} | options
+    return NetworkLandscape(**arguments)
+
+
+# Item 1: files.
+
+
+def test_a_folder_as_the_path_is_refused_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(Process, "start", lambda *_: pytest.fail("the run has begun"))
+    with refused("path", "is a folder", "file name"):
+        simulate(quadratic(), steps=1, path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no netCDF at all", b"\x89HDF\r\n\x1a\n" + bytes(200), b"CDF\x01" + bytes(3)]
+)
+def test_a_file_that_is_no_netcdf_is_refused(tmp_path, content):
+    (tmp_path / "run.nc").write_bytes(content)
+    with refused("run.nc", "cannot be read as netCDF", "expected a file written by langevin_nn"):
+        open_trajectory(tmp_path / "run.nc")
+
+
+# Item 2: joining.
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"replicas": [0, 2]}, "'replica'"),
+        ({"process": quadratic(learning_rate=0.2, time_step=0.1)}, "'learning_rate'"),
+        ({"process": quadratic(update=Momentum(0.5))}, "'effective_learning_rate'"),
+    ],
+)
+def test_processes_whose_replicas_differ_are_not_joined(change, name):
+    arguments = {"process": quadratic(), "steps": 2, "replicas": 2, "schedule": EverySteps(1)}
+    runs = {"one": simulate(**arguments), "other": simulate(**(arguments | change))}
+    with refused(name, "'other'", "'one'", "expected the same in all processes"):
+        join_processes(runs, {})
+
+
+def test_processes_whose_labels_or_groups_differ_are_not_joined():
+    arguments = {"steps": 2, "replicas": 1, "observables": [Losses(), SampleLosses(schedule=EverySteps(2))]}
+    one = simulate(Process(network(), Silent(2), 0.1), **arguments)
+    other = simulate(Process(network(labels=[1, 1, 0, 1, 0, 1]), Silent(2), 0.1), **arguments)
+    with refused("'given_label'", "'other'", "expected the same in all processes"):
+        join_processes({"one": one, "other": other}, {})
+    fewer = simulate(Process(network(), Silent(2), 0.1), **(arguments | {"observables": Losses()}))
+    with refused("'fewer'", "groups", "expected the same observables"):
+        join_processes({"one": one, "fewer": fewer}, {})
+    assert join_processes({"one": one, "same": one}, {}).sizes["process"] == 2
+
+
+# Item 3: provenance.
+
+
+def test_the_configuration_says_how_a_run_was_recorded_and_started():
+    def config(**options):
+        return json.loads(simulate(quadratic(), steps=4, replicas=1, **options).attrs["config_json"])
+
+    said = config(schedule=EverySteps(2), on_divergence="mask", weights=np.ones((1, 2)))
+    assert said["schedule"]["type"] == "EverySteps"
+    assert 2 in said["schedule"].values()
+    assert (said["on_divergence"], said["weights_given"]) == ("mask", True)
+    assert said["process"]["noise"]["factor"] == {"type": "Tensor", "shape": [2, 2], "values": [[1.0, 0.0], [0.0, 1.0]]}
+    unsaid = config()
+    assert (unsaid["schedule"]["type"], unsaid["on_divergence"], unsaid["weights_given"]) == (
+        "EverySteps",
+        "raise",
+        False,
+    )
+
+
+@pytest.mark.parametrize(("make", "kind"), [(np.zeros, "ndarray"), (torch.zeros, "Tensor")])
+def test_little_arrays_are_described_with_their_values(make, kind):
+    assert plain(make((2, 1))) == {"type": kind, "shape": [2, 1], "values": [[0.0], [0.0]]}
+    assert "values" in plain(make((64, 64)))
+    assert plain(make((4097,))) == {"type": kind, "shape": [4097]}
+    assert json.dumps(plain(make(2) + float("nan")), allow_nan=False)
+
+
+# Item 4: arguments of simulate.
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"process": QuadraticLandscape(np.eye(1), np.eye(1))}, ("process is of type QuadraticLandscape", "a Process")),
+        ({"process": Process}, ("process is the class Process",)),
+        ({"steps": 2.5}, ("steps=2.5", "whole number")),
+        ({"steps": "2"}, ("steps='2'", "whole number")),
+        ({"steps": True}, ("steps=True", "whole number")),
+        ({"steps": None, "epochs": "2"}, ("no samples",)),
+        ({"replicas": 2.0}, ("replicas=2.0", "expected how many (int)")),
+        ({"replicas": "2"}, ("replicas='2'", "expected how many (int)")),
+        ({"replicas": [0, 1.5]}, ("replicas=[0, 1.5]", "whole numbers")),
+        ({"replicas": [-1]}, ("replicas=[-1]", "whole numbers")),
+        ({"replicas": [3, 0, 3]}, ("replicas=[3, 0, 3]", "each index once")),
+        ({"replicas": 0}, ("replicas=0", "at least one")),
+        ({"schedule": 10}, ("schedule is of type int", "a Schedule")),
+        ({"schedule": EverySteps}, ("schedule is the class", "a Schedule")),
+        ({"observables": [Losses(), "losses"]}, ("an observable is of type str", "Observable")),
+        ({"observables": Losses}, ("an observable is the class Losses", "Observable")),
+        ({"on_divergence": "masks"}, ("unknown on_divergence 'masks'", "raise, mask", "did you mean 'mask'")),
+        ({"seed": 1.0}, ("seed=1.0", "whole number")),
+        ({"seed": None}, ("seed=None", "whole number")),
+        ({"weights": [[0.0, np.nan], [np.inf, 0.0]]}, ("2 entries", "NaN or infinite", "finite numbers")),
+    ],
+)
+def test_arguments_that_cannot_be_run_are_refused(change, parts):
+    with refused(*parts):
+        simulate(**({"process": quadratic(), "steps": 2, "replicas": 2} | change))
+
+
+def test_a_name_that_is_none_is_an_unknown_name():
+    with pytest.raises(UnknownNameError):
+        simulate(quadratic(), steps=1, on_divergence="ignore")
+
+
+def test_epochs_that_are_no_number_are_refused():
+    with refused("epochs='2'", "expected a number"):
+        simulate(Process(network(), Silent(2), 0.1), epochs="2")
+
+
+def test_one_observable_and_numpy_numbers_are_taken():
+    run = simulate(quadratic(), steps=np.int64(2), replicas=np.arange(2), seed=np.int64(3), observables=Losses())
+    assert set(run.data_vars) == {"train_loss"}
+    assert run.replica.values.tolist() == [0, 1]
+    start = quadratic().start(torch.tensor([4, 2]), np.int64(3))
+    assert start.replicas == (4, 2)
+
+
+# Item 5: processes.
+
+
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [
+        (lambda: Process(network(), MatchedGaussian, 0.1), ("noise is the class MatchedGaussian", "instance of Noise")),
+        (lambda: Process(nn.Linear(1, 1), Silent(), 0.1), ("landscape is of type Linear", "NetworkLandscape")),
+        (lambda: quadratic(learning_rate="0.1"), ("learning_rate='0.1'", "expected a number")),
+        (lambda: quadratic(learning_rate=True), ("learning_rate=True", "expected a number")),
+        (lambda: quadratic(time_step=None), ("time_step=None", "expected a number")),
+        (lambda: Process(network(), MatchedGaussian(2.0), 0.1), ("batch_size=2.0", "whole number")),
+        (lambda: Process(network(), ShuffledMinibatches("2"), 0.1), ("batch_size='2'", "whole number")),
+        (
+            lambda: quadratic(drift=GradientDrift(QuadraticLandscape(np.eye(3), np.eye(3)))),
+            ("drift's landscape has 3 parameters", "noise 2", "as many"),
+        ),
+        (lambda: AnisotropicNoise("F"), ("noise factor is of type str", "expected an array")),
+        (lambda: Plain(-0.1), ("weight_decay=-0.1", "finite number λ ≥ 0")),
+        (lambda: Plain(float("nan")), ("weight_decay=nan", "finite number λ ≥ 0")),
+        (lambda: Momentum(0.5, float("inf")), ("weight_decay=inf", "finite number λ ≥ 0")),
+        (lambda: Momentum(0.5, "0"), ("weight_decay='0'", "finite number λ ≥ 0")),
+        (lambda: Momentum("0.5"), ("momentum=0.5", "0 ≤ μ < 1")),
+    ],
+)
+def test_processes_that_do_not_fit_together_are_refused(make, parts):
+    with refused(*parts):
+        make()
+
+
+def test_anisotropic_noise_takes_numpy_arrays():
+    factor = np.array([[1.0, 0.0], [2.0, 1.0]])
+    given, tensor = (simulate(quadratic(noise=AnisotropicNoise(f)), steps=5) for f in (factor, torch.as_tensor(factor)))
+    np.testing.assert_array_equal(given.train_loss, tensor.train_loss)
+
+
+# Item 6: networks.
+
+
+class Partly(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        self[0].requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (
+            {"inputs": [[np.nan] * 3] + [[0.0] * 3] * 5},
+            ("inputs hold NaN or infinite", "1 samples", "sample 0", "finite"),
+        ),
+        ({"inputs": [[0.0] * 3] * 5 + [[1e300] * 3]}, ("inputs hold NaN or infinite", "sample 5")),
+        (
+            {"test_inputs": [[np.inf] * 3], "test_labels": [0]},
+            ("test_inputs hold NaN or infinite", "finite"),
+        ),
+        ({"device": "gpu"}, ("device='gpu' cannot be used here", "expected a device of this machine")),
+        ({"device": "meta"}, ("device='meta' cannot be used here",)),
+        ({"parameters": ()}, ("parameters=() names no tensor", "at least one pattern")),
+        ({"module": Partly()}, ("frozen", "0.weight, 0.bias", "all parameters are trained")),
+        ({"module": Partly}, ("frozen", "0.weight, 0.bias", "all parameters are trained")),
+        ({"module": "linear"}, ("module is of type str", "torch.nn.Module")),
+        ({"module": lambda: 3}, ("returned something of type int", "torch.nn.Module")),
+        ({"cohort_mask": "wrong"}, ("unknown cohort mask 'wrong'", "mislabeled, relabeled")),
+    ],
+)
+def test_networks_that_cannot_be_run_are_refused(change, parts):
+    with refused(*parts):
+        network(**change)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with a GPU")
+def test_cuda_without_a_gpu_is_refused():
+    with refused("device='cuda' cannot be used here", "cpu, since no GPU"):
+        network(device="cuda")
+
+
+def test_a_network_that_is_frozen_throughout_is_trained():
+    assert network(module=nn.Linear(3, 2).requires_grad_(False)).n_parameters == 8
+
+
+def test_own_weights_are_a_copy_of_what_the_module_came_with():
+    module = nn.Linear(3, 2)
+    landscape = network(module=module)
+    expected = torch.cat([module.weight.detach().reshape(-1), module.bias.detach()])
+    landscape.own_weights.zero_()
+    assert torch.equal(landscape.own_weights, expected)
+    process = Process(landscape, Silent(2), 0.1)
+    assert torch.equal(process.start(2, 0, landscape.own_weights.expand(2, -1)).weights[1], expected)
+
+
+def test_the_cohort_is_chosen_once_for_all_measurements():
+    by_default, chosen = digits_landscape(), digits_landscape(cohort_mask="relabeled")
+    assert torch.equal(by_default.cohort, by_default.mislabeled)
+    assert torch.equal(chosen.cohort, chosen.relabeled)
+    assert not torch.equal(chosen.cohort, by_default.cohort)
+    runs = [simulate(Process(each, Silent(6), 0.1), steps=1, replicas=1) for each in (by_default, chosen)]
+    weights = by_default.initial_weights((0,), quadratic().start(1, 0).seeds)
+    for landscape, run in zip((by_default, chosen), runs, strict=True):
+        losses = landscape.sample_losses(weights)[0]
+        mean = losses[landscape.cohort[0]].mean()
+        assert float(run.train_loss.sel(cohort="mislabeled")[0, 0]) == pytest.approx(float(mean), rel=1e-5)
+        own, said = (
+            gradient_ensemble(landscape, weights[0], 6, cohort_mask=mask).closed_forms()["activity"]
+            for mask in (None, landscape.cohort_mask)
+        )
+        np.testing.assert_array_equal(own, said)
+        np.testing.assert_allclose(run.activity[0, 0], own, rtol=1e-5)
+    assert json.loads(runs[1].attrs["config_json"])["process"]["landscape"]["cohort_mask"] == "relabeled"
+
+
+# Item 7: minibatches with replacement.
+
+
+@pytest.mark.parametrize("noise", [IndependentMinibatches, MatchedGaussian])
+def test_empty_minibatches_with_replacement_are_refused_for_the_right_reason(noise):
+    with refused("batch_size=0", "at least 1") as caught:
+        Process(network(), noise(0, replacement=True), 0.1)
+    assert "without" not in str(caught.value)
+    with refused("batch_size=7", "without replacement"):
+        Process(network(), noise(7), 0.1)
+
+
+@pytest.mark.parametrize("size", [2, 6, 9])
+def test_minibatches_larger_than_the_training_set_are_measured(size):
+    process = Process(network(), IndependentMinibatches(size, replacement=True), 0.1)
+    state = process.start(1, 0)
+    measured = Snapshot(process, state).ensembles[0].closed_forms()
+    expected = gradient_ensemble(process.landscape, state.weights[0], size, replacement=size > 6).closed_forms()
+    np.testing.assert_array_equal(measured["noise_strength"], expected["noise_strength"])
+    simulate(process, steps=2, replicas=1, observables=[OrderParameters()])
+
+
+def test_ensembles_of_more_than_all_samples_are_refused_without_replacement_only():
+    gradients = SampleGradients.from_matrix(torch.eye(3))
+    with refused("batch_size=4 with 3 samples", "without replacement"):
+        GradientEnsemble.from_sample_gradients(gradients, 4)
+    with refused("batch_size=0", "at least 1"):
+        GradientEnsemble.from_sample_gradients(gradients, 0, replacement=True)
+    assert GradientEnsemble.from_sample_gradients(gradients, 4, replacement=True).closed_forms()["activity"][0] > 0
+
+
+# Item 8: what the docstrings say.
+
+
+@pytest.mark.parametrize(
+    ("owner", "said"),
+    [
+        (IsotropicNoise, "one epoch at Δt = α only"),
+        (IsotropicNoise, "one interval"),
+        (Momentum, "sped up by 1/(1 − μ)"),
+    ],
+)
+def test_docstrings_say_what_holds(owner, said):
+    assert said in re.sub(r"\s+", " ", owner.__doc__)
+
+
+# Item 9 and 10: ensembles.
+
+
+def test_the_noise_factor_of_constant_noise_needs_no_weights():
+    assert torch.equal(QuadraticLandscape(np.eye(2), 4 * np.eye(2)).noise_factor(), 2 * torch.eye(2).double())
+
+
+@pytest.mark.parametrize(("n", "n_out", "n_in"), [(24_000, 155, 155), (100_000, 75, 75)])
+def test_spectra_too_large_for_memory_are_refused(n, n_out, n_in):
+    block = OuterProductBlock(torch.zeros(n, n_out).double(), torch.zeros(n, n_in).double())
+    ensemble = GradientEnsemble.from_sample_gradients(SampleGradients({"w": block}), 10)
+    with refused(
+        f"{n} samples", "GiB: expected at most 4 GiB", "fewer samples", "parameters=", "leave NoiseSpectrum out"
+    ):
+        ensemble.noise_eigenvalues()
+
+
+def test_little_gram_matrices_are_made_in_pieces(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    block = OuterProductBlock(*(torch.randn(8, k, generator=generator).double() for k in (2, 3)))
+    indices = torch.randint(8, (7, 4), generator=generator)
+    whole = block.minibatch_squared_norms(indices)
+    lengths = []
+    split = torch.split
+    monkeypatch.setattr("langevin_nn.landscape.sample_gradients._ELEMENTS_AT_A_TIME", 2 * 4 * (2 + 3 + 8))
+    monkeypatch.setattr(torch, "split", lambda rows, size: lengths.append(size) or split(rows, size))
+    torch.testing.assert_close(block.minibatch_squared_norms(indices), whole)
+    assert lengths == [2]
+    torch.testing.assert_close(whole, block.dense()[indices].mean(1).square().sum(1))
+
+
+def test_every_ensemble_has_a_sample_trace():
+    moments = GradientEnsemble.from_moments(torch.ones(2), torch.eye(2))
+    assert moments.sample_trace.shape == (3,)
+    assert np.isnan(moments.sample_trace).all()
+    samples = GradientEnsemble.from_sample_gradients(SampleGradients.from_matrix(torch.eye(3)), 1)
+    assert samples.sample_trace[0] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("kind", ["samples", "moments"])
+def test_r_is_estimated_from_as_many_minibatches_as_the_observable_takes(kind):
+    ensemble = (
+        GradientEnsemble.from_moments(torch.ones(2), torch.eye(2))
+        if kind == "moments"
+        else GradientEnsemble.from_sample_gradients(SampleGradients.from_matrix(torch.eye(9)), 3)
+    )
+    unsaid = ensemble.alignment(np.random.default_rng(0))
+    said = ensemble.alignment(np.random.default_rng(0), OrderParameters().n_minibatches)
+    np.testing.assert_array_equal(unsaid["alignment"], said["alignment"])
+    order = ensemble.order_parameters(np.random.default_rng(0))
+    np.testing.assert_array_equal(order.alignment, said["alignment"])
