@@ -193,7 +193,7 @@ def run(config: Config) -> Comparison:
         raise
     summary = {**result.summary, "seconds": round(time.perf_counter() - started, 1)}
     aside = config.out / ".summary.json.part"
-    aside.write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
+    aside.write_text(json.dumps(summary, indent=2) + "\n")
     aside.replace(config.out / "summary.json")
     distances = {"/equal_time": result.equal_time, "/equal_loss": result.equal_loss}
     write_trajectory(xr.DataTree.from_dict(distances), config.out / "distances.nc")

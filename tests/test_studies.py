@@ -172,3 +172,11 @@ def test_distances_over_both_clocks_are_written(small_run):
     with xr.open_datatree(small_run / "distances.nc") as distances:
         assert distances["equal_time"].difference.dims == ("quantity", "process", "step")
         assert "loss_level" in distances["equal_loss"].difference.dims
+
+
+def test_the_verdict_can_be_read_from_the_file_alone(small_run):
+    from langevin_nn.analyzers import analyze, verdict
+    from langevin_nn.store import open_trajectory
+
+    summary = json.loads((small_run / "summary.json").read_text())
+    assert verdict(summary) == analyze(open_trajectory(small_run / "trajectories.nc")).verdict
