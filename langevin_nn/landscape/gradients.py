@@ -86,6 +86,10 @@ class TracedGradient:
         Tensor, shape (replica, parameter)
             Σ_k c_k ∇ℓ_k.
         """
+        if len(weights) == 1:  # without vectorisation the graph is half as long
+            own = inputs[0] if own_inputs else inputs
+            gradients = self._gradient(self._layout.split(weights[0]), own, labels[0], coefficients[0])
+            return self._layout.flatten(gradients)[None]
         axes = (0, 0 if own_inputs else None, 0, 0)
         gradients = vmap(self._gradient, in_dims=axes)(self._layout.split(weights), inputs, labels, coefficients)
         return torch.cat([gradients[name].reshape(len(weights), -1) for name in self._layout.shapes], dim=1)
