@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line]
+COMMANDS += re.findall(r"`(\.venv/bin/python [^`]+)`", README)
 # This very run is `make test`.
 RUN = [command for command in COMMANDS if command != "make test"]
 
@@ -24,7 +25,9 @@ def as_run_here(command: str, out: Path) -> list[str]:
         arguments = f"ARGS=--quick --out {out}"
         return ["make", "study", f"VENV={venv}", f"--old-file={venv / 'installed'}", arguments]
     words = command.replace(".venv/bin/python", sys.executable).split()
-    return words if "--help" in words else [*words, "--out", str(out)]
+    if "--help" in words:
+        return words
+    return [*words, *([] if "--quick" in words else ["--quick"]), "--out", str(out)]
 
 
 def test_the_readme_has_the_two_commands():
