@@ -160,9 +160,8 @@ def compare(
         **(config or {}),
     }
     if folder is not None:
-        (folder / "trajectories.nc").unlink(
-            missing_ok=True
-        )  # an earlier run's, which this one's parts must not lie beside
+        # An earlier run's result must not lie beside the parts of this one.
+        (folder / "trajectories.nc").unlink(missing_ok=True)
     weights = landscape.initial_weights(tuple(range(replicas)), seeds)
     recorded: dict[str, xr.DataTree] = {}
     for name, process in chosen.items():

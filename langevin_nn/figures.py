@@ -47,7 +47,7 @@ _STYLE: Any = {  # keys of matplotlib's rcParams
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.dpi": 100,
-    "savefig.dpi": 160,
+    "savefig.dpi": 150,
 }
 _SYMBOLS = {
     "activity": r"$A$",

@@ -81,7 +81,7 @@ class Config:
     out: Path = field(default=Path("output/compare_sgd_vs_langevin"))
     """Folder for trajectories.nc, summary.json and figures."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A small run of a few seconds that shows what comes out: unless given, 20 images a class, 3 replicas, 8 epochs."""
+    """A small run of a few seconds that shows what comes out: unless given, 20 images a class, 3 replicas, 5 epochs."""
 
     def sized(self) -> Config:
         """Return the configuration that is run: with --quick, a smaller one."""
@@ -95,7 +95,15 @@ class Config:
         return replace(config, **untouched)
 
 
-_QUICK: dict[str, Any] = {"samples_per_class": 20, "replicas": 3, "epochs": 8.0, "records": 8, "batch_size": 10}
+_QUICK: dict[str, Any] = {
+    "samples_per_class": 20,
+    "hidden": (20, 20),
+    "batch_size": 10,
+    "epochs": 5.0,
+    "records": 5,
+    "replicas": 3,
+    "alignment_minibatches": 16,
+}
 
 
 def build_landscape(config: Config) -> NetworkLandscape:
