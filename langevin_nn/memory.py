@@ -1,0 +1,55 @@
+"""Budgets of memory: how much a computation may hold at a time."""
+
+from __future__ import annotations
+
+import re
+
+from langevin_nn.errors import ConfigurationError
+
+__all__ = ["DEFAULT_MEMORY_LIMIT", "as_bytes"]
+
+DEFAULT_MEMORY_LIMIT = "1 GiB"
+
+_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SMALLEST = 2**20
+
+
+def as_bytes(limit: int | float | str | None) -> int:
+    """Return a budget in bytes.
+
+    Parameters
+    ----------
+    limit : int, float or str or None
+        Bytes, or a number with a unit: ``"512 MiB"``, ``"2 GB"``; 1 GiB where it is None.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is not a size, or less than 1 MiB.
+
+    Examples
+    --------
+    >>> as_bytes("2 GiB"), as_bytes(2**20), as_bytes("1.5 MB")
+    (2147483648, 1048576, 1500000)
+    """
+    text = str(DEFAULT_MEMORY_LIMIT if limit is None else limit).strip()
+    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([A-Za-z]*)", text)
+    try:
+        size = int(float(match[1]) * _UNITS[match[2]]) if match else None
+    except (KeyError, ValueError, OverflowError):
+        size = None
+    if size is None:
+        raise ConfigurationError(
+            f"memory_limit={limit!r}: expected bytes, or a number with one of the units {', '.join(filter(None, _UNITS))}, "
+            'such as "512 MiB"'
+        )
+    if size < _SMALLEST:
+        raise ConfigurationError(
+            f"memory_limit={limit!r} is {size} bytes: expected at least 1 MiB, in which a few samples can be worked through"
+        )
+    return size

@@ -1,0 +1,140 @@
+"""What an operator is: a size, and the product with a block of vectors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.linalg import LinearOperator
+from torch import Tensor
+
+from langevin_nn.errors import ConfigurationError
+
+__all__ = ["DenseOperator", "SymmetricOperator"]
+
+
+class SymmetricOperator(ABC):
+    """A symmetric matrix, known through its products with vectors; works in float64.
+
+    Attributes
+    ----------
+    size : int
+        Number of its rows.
+    device : torch.device
+        Where its products are computed.
+    """
+
+    size: int
+    device: torch.device
+
+    @abstractmethod
+    def apply(self, vectors: Tensor) -> Tensor:
+        """Return its products with vectors.
+
+        Parameters
+        ----------
+        vectors : Tensor, shape (vector, parameter)
+            Float64, one vector a row.
+
+        Returns
+        -------
+        Tensor, shape (vector, parameter)
+            One product a row.
+        """
+
+    def matvec(self, vector: ArrayLike) -> NDArray[np.float64]:
+        """Return the product with one vector.
+
+        Parameters
+        ----------
+        vector : array, shape (parameter,)
+            Any numbers.
+
+        Returns
+        -------
+        ndarray, shape (parameter,)
+            The product.
+
+        Raises
+        ------
+        ConfigurationError
+            If the vector has another length than the operator.
+        """
+        return self.matmat(np.asarray(vector).reshape(-1, 1))[:, 0]
+
+    def matmat(self, matrix: ArrayLike) -> NDArray[np.float64]:
+        """Return the product with a matrix, vectors in columns as SciPy has them.
+
+        Parameters
+        ----------
+        matrix : array, shape (parameter, vector)
+            Any numbers.
+
+        Returns
+        -------
+        ndarray, shape (parameter, vector)
+            The products.
+
+        Raises
+        ------
+        ConfigurationError
+            If the matrix has another number of rows than the operator.
+        """
+        columns = np.asarray(matrix, dtype=np.float64)
+        if columns.ndim != 2 or len(columns) != self.size:
+            raise ConfigurationError(
+                f"vectors of shape {columns.shape} were given to an operator on {self.size} parameters: expected shape "
+                f"({self.size}, vector)"
+            )
+        rows = torch.as_tensor(np.ascontiguousarray(columns.T), device=self.device)
+        return np.ascontiguousarray(self.apply(rows).cpu().numpy().T)
+
+    def to_scipy(self) -> LinearOperator:
+        """Return the operator for ``scipy.sparse.linalg``.
+
+        Returns
+        -------
+        scipy.sparse.linalg.LinearOperator
+            Float64, symmetric: ``rmatvec`` is ``matvec``.
+        """
+        shape: Any = (self.size, self.size)
+        return LinearOperator(
+            shape, matvec=self.matvec, matmat=self.matmat, rmatvec=self.matvec, rmatmat=self.matmat, dtype=np.float64
+        )
+
+    def dense(self) -> NDArray[np.float64]:
+        """Return the matrix, which takes 8·size² bytes.
+
+        Returns
+        -------
+        ndarray, shape (parameter, parameter)
+            Its entries.
+        """
+        return self.matmat(np.eye(self.size))
+
+
+class DenseOperator(SymmetricOperator):
+    """A matrix that is written out.
+
+    Parameters
+    ----------
+    matrix : array, shape (parameter, parameter)
+        Symmetric.
+
+    Examples
+    --------
+    >>> DenseOperator(np.diag([1.0, 2.0])).matvec([1.0, 1.0])
+    array([1., 2.])
+    """
+
+    def __init__(self, matrix: Tensor | ArrayLike) -> None:
+        self._matrix = torch.as_tensor(matrix).double()
+        if self._matrix.ndim != 2 or self._matrix.shape[0] != self._matrix.shape[1]:
+            raise ConfigurationError(f"a matrix of shape {tuple(self._matrix.shape)} came: expected a square one")
+        self.size, self.device = len(self._matrix), self._matrix.device
+
+    def apply(self, vectors: Tensor) -> Tensor:  # noqa: D102
+        return vectors @ self._matrix
