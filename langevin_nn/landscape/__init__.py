@@ -1,12 +1,14 @@
 """Landscapes: a loss over weight space, made of a network and its data or of a formula."""
 
 from langevin_nn.landscape.base import EmpiricalLandscape, Landscape, MomentLandscape
+from langevin_nn.landscape.hessian import Hessian
 from langevin_nn.landscape.network import NetworkLandscape, cross_entropy
 from langevin_nn.landscape.quadratic import QuadraticLandscape
 from langevin_nn.landscape.sample_gradients import SampleGradients
 
 __all__ = [
     "EmpiricalLandscape",
+    "Hessian",
     "Landscape",
     "MomentLandscape",
     "NetworkLandscape",

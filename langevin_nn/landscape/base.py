@@ -126,7 +126,14 @@ class EmpiricalLandscape(Landscape):
         """
 
     @abstractmethod
-    def sample_gradients(self, weights: Tensor, replica: int = 0, *, everywhere: bool = False) -> SampleGradients:
+    def sample_gradients(
+        self,
+        weights: Tensor,
+        replica: int = 0,
+        *,
+        everywhere: bool = False,
+        memory_limit: int | float | str | None = None,
+    ) -> SampleGradients:
         """Return the gradients of all sample losses at one point, for measurement.
 
         Parameters
@@ -137,6 +144,8 @@ class EmpiricalLandscape(Landscape):
             Whose labels, where labels differ between replicas.
         everywhere : bool, optional
             Whether over all tensors, rather than the measured ones.
+        memory_limit : int or str, optional
+            Budget in bytes or as ``"512 MiB"``, 1 GiB unless said: gradients that do not fit are computed anew at each use.
 
         Returns
         -------

@@ -70,11 +70,41 @@ def refuse_sample_mixing(module: torch.nn.Module, parameters: dict[str, Tensor],
             "alone; remove the random layer or put the network into evaluation mode with .eval()"
         )
     if together.shape != alone.shape or not torch.allclose(together, alone, rtol=1e-3, atol=1e-5):
+        culprit = _first_that_mixes(module, parameters, few)
         raise SampleMixingError(
-            "the network's output for a sample changes with the other samples of the batch: expected an independent "
+            f"the output {culprit} for a sample changes with the other samples of the batch: expected an independent "
             "output for each sample, since sample gradients are undefined otherwise; use layers that normalise within "
             "a sample (GroupNorm, LayerNorm)"
         )
+
+
+def _first_that_mixes(module: torch.nn.Module, parameters: dict[str, Tensor], few: Tensor) -> str:
+    """Name the first layer, in the order of execution, whose outputs differ when a sample comes alone."""
+    found: list[tuple[str, Tensor]] = []
+
+    def remember(name: str, layer: torch.nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def hook(_: torch.nn.Module, __: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                found.append((f"of layer {name!r} ({type(layer).__name__})", output.detach().clone()))
+
+        return layer.register_forward_hook(hook)
+
+    handles = [remember(name, layer) for name, layer in module.named_modules() if name]
+    try:
+        with torch.no_grad():
+            functional_call(module, parameters, (few,))
+            together = list(found)
+            found.clear()
+            functional_call(module, parameters, (few[:1],))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for (name, output), (_, alone) in zip(together, found, strict=False):
+        if len(output) != len(few) or output.shape[1:] != alone.shape[1:]:
+            continue
+        if not torch.allclose(output[:1], alone, rtol=1e-3, atol=1e-5):
+            return name
+    return "of the network"
 
 
 def check_sample_losses(losses: Tensor, n_samples: int) -> None:

@@ -8,12 +8,36 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from langevin_nn.landscape.layout import ParameterLayout
 
-__all__ = ["Loss", "TracedGradient", "weighted_loss"]
+__all__ = ["Loss", "TracedGradient", "evaluate", "weighted_loss"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def evaluate(module: torch.nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    """Return a network's outputs through operations that can be vectorised and differentiated twice.
+
+    Fused attention can do neither, so attention is computed by its plain matrix products.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    parameters : dict of str to Tensor
+        Its weights, by name.
+    inputs : Tensor, shape (sample, ...)
+        The samples.
+
+    Returns
+    -------
+    Tensor, shape (sample, ...)
+        The outputs.
+    """
+    with sdpa_kernel(SDPBackend.MATH):
+        return functional_call(module, parameters, (inputs,))  # type: ignore[no-any-return]
 
 
 def weighted_loss(module: torch.nn.Module, loss: Loss) -> Callable[[dict[str, Tensor], Tensor, Tensor, Tensor], Tensor]:
@@ -33,7 +57,7 @@ def weighted_loss(module: torch.nn.Module, loss: Loss) -> Callable[[dict[str, Te
     """
 
     def total(parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, coefficients: Tensor) -> Tensor:
-        outputs = functional_call(module, parameters, (inputs,))
+        outputs = evaluate(module, parameters, inputs)
         return (loss(outputs, labels) * coefficients).sum()
 
     return total

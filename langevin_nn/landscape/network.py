@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
+from torch.func import functional_call, jvp, vjp
 
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.landscape.base import EmpiricalLandscape
@@ -19,7 +19,9 @@ from langevin_nn.landscape.initialisation import draw_weights, flat_parameters, 
 from langevin_nn.landscape.layout import ParameterLayout
 from langevin_nn.landscape.perceptron import PerceptronGradient
 from langevin_nn.landscape.sample_gradients import SampleGradients
-from langevin_nn.landscape.signals import linear_layers, one_by_one, sample_gradients
+from langevin_nn.landscape.signals import SampleGradientSource, fast_layers
+from langevin_nn.landscape.streamed import within_memory
+from langevin_nn.memory import as_bytes
 from langevin_nn.seeds import Seeds
 
 __all__ = ["COHORT_MASKS", "NetworkLandscape", "cross_entropy"]
@@ -182,7 +184,7 @@ class NetworkLandscape(EmpiricalLandscape):
         self._traced = TracedGradient(self._module, self._layout, self._loss)
         fast = PerceptronGradient.of(self._module, self.inputs) if loss is None else None
         self._weighted_gradient = fast or self._traced
-        self._layers: dict[str, nn.Linear] | None = None
+        self._layers: dict[str, nn.Module] | None = None
 
     def _as_inputs(self, values: Any, name: str) -> Tensor:
         tensor = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values), device=self.device)
@@ -375,48 +377,93 @@ class NetworkLandscape(EmpiricalLandscape):
         weights, coefficients = weights.to(self.dtype), coefficients.to(self.dtype)
         return self._weighted_gradient(weights, self.inputs, self.labels, coefficients, indices)
 
-    def hessian_product(self, weights: Tensor, vectors: Tensor) -> Tensor:  # noqa: D102
-        uniform = torch.full((len(weights), self.n_samples), 1 / self.n_samples, dtype=self.dtype, device=self.device)
-        labels = self.labels.expand(len(weights), *self.labels.shape[1:])
+    def hessian_product(  # noqa: D102
+        self,
+        weights: Tensor,
+        vectors: Tensor,
+        *,
+        replica: int | None = None,
+        memory_limit: int | float | str | None = None,
+    ) -> Tensor:
+        labels = self.labels if replica is None else self.labels_of(replica)[None]
+        labels = labels.expand(len(weights), *labels.shape[1:])
+        total = torch.zeros_like(weights, dtype=torch.float64)
+        for start in range(0, self.n_samples, at_a_time := self._samples_of_a_product(weights, as_bytes(memory_limit))):
+            piece = slice(start, start + at_a_time)
+            inputs, given = self.inputs[piece], labels[:, piece]
+            coefficients = torch.full(
+                (len(weights), len(inputs)), 1 / self.n_samples, dtype=self.dtype, device=self.device
+            )
 
-        def gradient(at: Tensor) -> Tensor:
-            return self._traced.untraced(at, self.inputs, labels, uniform)
+            def gradient(at: Tensor) -> Tensor:
+                return self._traced.untraced(at, inputs, given, coefficients)  # noqa: B023
 
-        return jvp(gradient, (weights,), (vectors,))[1]  # type: ignore[no-any-return]
+            try:
+                product = jvp(gradient, (weights,), (vectors,))[1]
+            except (NotImplementedError, RuntimeError) as error:
+                if "out of memory" in str(error):
+                    raise
+                # Some operations have no forward derivative; the Hessian is symmetric, so the reverse one gives the same.
+                product = vjp(gradient, weights)[1](vectors)[0]
+            total += product
+        return total.to(self.dtype)
 
-    def sample_gradients(self, weights: Tensor, replica: int = 0, *, everywhere: bool = False) -> SampleGradients:  # noqa: D102
+    def _samples_of_a_product(self, weights: Tensor, memory_limit: int) -> int:
+        """Return how many samples a Hessian product may take at a time."""
+        few = slice(0, min(2, self.n_samples))
+        kept = self._source(weights[0], 0, (), {}).graph_bytes(few) / (few.stop or 1)
+        # Gradient, its derivative and what each keeps.
+        return max(1, int(memory_limit / max(1.0, 6 * len(weights) * kept)))
+
+    @property
+    def measured_columns(self) -> Tensor:
+        """Positions of the measured parameters among all, shape (measured parameter,)."""
+        every = self._layout.split(torch.arange(self.n_parameters, device=self.device))
+        return torch.cat([every[name].reshape(-1) for name in self.measured_parameters])
+
+    def sample_gradients(  # noqa: D102
+        self,
+        weights: Tensor,
+        replica: int = 0,
+        *,
+        everywhere: bool = False,
+        memory_limit: int | float | str | None = None,
+    ) -> SampleGradients:
+        limit = as_bytes(memory_limit)
+        if weights.shape != (self.n_parameters,):
+            raise ConfigurationError(
+                f"weights have shape {tuple(weights.shape)}: expected ({self.n_parameters},), one point of weight space"
+            )
         if self._layers is None:
             self._layers = self._verified_layers(weights)
         names = tuple(self._layout.shapes) if everywhere else self.measured_parameters
-        layers = {name: layer for name, layer in self._layers.items() if name in _owners(names)}
-        return self._sample_gradients(weights, self.labels_of(replica), names, layers, slice(None))
+        return within_memory(self._source(weights, replica, names, self._layers), limit)
 
-    def _sample_gradients(
-        self, weights: Tensor, labels: Tensor, names: tuple[str, ...], layers: dict[str, nn.Linear], samples: slice
-    ) -> SampleGradients:
-        parameters = self._layout.split(weights)
-        chosen = (self.inputs[samples], labels[samples])
-        return sample_gradients(self._module, parameters, *chosen, self._loss, names, layers)
+    def _source(
+        self, weights: Tensor, replica: int, names: tuple[str, ...], layers: dict[str, nn.Module]
+    ) -> SampleGradientSource:
+        parameters = self._layout.split(weights.to(self.device, self.dtype))
+        return SampleGradientSource(
+            self._module, parameters, self.inputs, self.labels_of(replica), self._loss, names, layers
+        )
 
-    def _verified_layers(self, weights: Tensor) -> dict[str, nn.Linear]:
-        """Return the linear layers whose outer products are their sample gradients; a tensor used twice is not."""
+    def _verified_layers(self, weights: Tensor) -> dict[str, nn.Module]:
+        """Return the layers whose sample gradients their products are; one whose tensor is used twice is not among them."""
         names = tuple(self._layout.shapes)
-        layers = linear_layers(self._module)
-        few = slice(0, 3)
         # Away from special points: a gate at zero or units that are all active would hide what differs elsewhere.
-        generic = perturbed(weights)
-        fast = self._sample_gradients(generic, self.labels_of(0), names, layers, few)
-        chosen = (self.inputs[few], self.labels_of(0)[few])
-        slow = one_by_one(self._module, self._layout.split(generic), *chosen, self._loss)
+        source = self._source(perturbed(weights), 0, names, fast_layers(self._module))
+        few = slice(0, 3)
+        fast = source(few)
+        slow = source.one_by_one(source.inputs[few], source.labels[few])
         scale = max(float(gradients.abs().max()) for gradients in slow.values())
 
         def agrees(layer: str) -> bool:
-            tensors = [name for name in names if name.rpartition(".")[0] == layer]
-            return all(
-                torch.allclose(fast.blocks[name].dense(), slow[name], rtol=1e-3, atol=1e-5 * scale) for name in tensors
-            )
+            if layer not in fast.blocks:
+                return False
+            expected = torch.cat([slow[name] for name in fast.blocks[layer].tensors], dim=1).double()
+            return torch.allclose(fast.blocks[layer].rows(few), expected, rtol=1e-3, atol=1e-5 * scale)
 
-        return {name: layer for name, layer in layers.items() if agrees(name)}
+        return {name: layer for name, layer in source.layers.items() if agrees(name)}
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -441,11 +488,6 @@ def _refuse_partly_frozen(module: nn.Module) -> None:
             f"some parameters are frozen (requires_grad=False): {names}; expected none, since all parameters are trained "
             "here and frozen ones would move; turn what is fixed into buffers, or call .requires_grad_(True) to train all"
         )
-
-
-def _owners(names: Iterable[str]) -> set[str]:
-    """Return the layers to which tensors belong."""
-    return {name.rpartition(".")[0] for name in names}
 
 
 def _seeded(make: Callable[[], nn.Module]) -> nn.Module:

@@ -1,97 +1,164 @@
-"""The N×P matrix of sample gradients as an operator: one block a tensor, stored only where it must be."""
+"""The N×P matrix of sample gradients as an operator: one block a layer, multiplied out only where it must be."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-__all__ = ["Block", "DenseBlock", "OuterProductBlock", "SampleGradients"]
+__all__ = ["Block", "DenseBlock", "OuterProductBlock", "PositionBlock", "SampleGradients"]
 
 
-# Gathered minibatches are worked through in pieces of at most this many numbers (32 MiB in float64).
+# What is worked through in pieces takes at most this many numbers at a time (32 MiB in float64).
 _ELEMENTS_AT_A_TIME = 2**22
+# Rows and columns of the pieces of a Gram matrix, small enough that a piece stays in the cache.
+_TILE = 512
+
+
+def _pieces(n: int, size: int) -> Iterator[slice]:
+    size = max(1, size)
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def join(pieces: Sequence[Block]) -> Block:
+    """Return one block of the samples of several.
+
+    Parameters
+    ----------
+    pieces : sequence of Block
+        Of one layer and one kind, in the order of their samples.
+
+    Returns
+    -------
+    Block
+        Their samples, one after the other.
+    """
+    return pieces[0] if len(pieces) == 1 else pieces[0].joined(pieces)
 
 
 class Block(ABC):
-    """The columns of one parameter tensor, in float64; G below is its N × p matrix."""
+    """The columns of one layer's tensors; G below is its N × p matrix. All results are float64.
+
+    Whatever is not done better is done by multiplying out a few rows at a time.
+
+    Parameters
+    ----------
+    tensors : dict of str to int
+        Names of the layer's measured tensors with their numbers of parameters, in the order of the columns.
+    """
 
     path: str
+    tensors: Mapping[str, int]
 
     @property
     @abstractmethod
+    def n_samples(self) -> int:
+        """Number of rows."""
+
+    @property
+    @abstractmethod
+    def n_bytes(self) -> int:
+        """Memory that it holds."""
+
+    @property
     def n_parameters(self) -> int:
         """Number of columns."""
+        return sum(self.tensors.values())
 
     @abstractmethod
+    def rows(self, samples: slice | Tensor) -> Tensor:
+        """Return some rows of G, shape (row, parameter)."""
+
+    @abstractmethod
+    def joined(self, pieces: Sequence[Block]) -> Block:
+        """Return one block of the samples of several of this kind."""
+
+    @property
+    def row_elements(self) -> int:
+        """Numbers that it takes to multiply out one row."""
+        return self.n_parameters
+
+    @property
+    def pair_cost(self) -> int:
+        """Multiplications for the inner product of two rows."""
+        return self.n_parameters
+
+    def pieces(self) -> Iterator[slice]:
+        """Yield slices of samples whose rows fit into a small piece of memory."""
+        return _pieces(self.n_samples, _ELEMENTS_AT_A_TIME // self.row_elements)
+
     def squared_norms(self) -> Tensor:
         """Return the squared norm of each row, shape (sample,)."""
+        return torch.cat([self.rows(piece).square().sum(1) for piece in self.pieces()])
 
-    @abstractmethod
     def project(self, directions: Tensor) -> Tensor:
         """Return G Vᵀ for directions V of shape (direction, parameter): shape (sample, direction)."""
+        return torch.cat([self.rows(piece) @ directions.T for piece in self.pieces()])
 
-    @abstractmethod
     def combine(self, coefficients: Tensor) -> Tensor:
         """Return S G for coefficients S of shape (row, sample): shape (row, parameter)."""
+        total = coefficients.new_zeros(len(coefficients), self.n_parameters)
+        for piece in self.pieces():
+            total += coefficients[:, piece] @ self.rows(piece)
+        return total
 
-    @abstractmethod
     def minibatch_squared_norms(self, indices: Tensor) -> Tensor:
         """Return the squared norm of the mean over the samples in each row of `indices`, shape (minibatch,)."""
+        means = []
+        for piece in _pieces(len(indices), _ELEMENTS_AT_A_TIME // (indices.shape[1] * self.row_elements)):
+            rows = self.rows(indices[piece].reshape(-1))
+            means.append(rows.view(-1, indices.shape[1], rows.shape[1]).mean(1).square().sum(1))
+        return torch.cat(means)
 
-    @abstractmethod
-    def gram(self) -> Tensor:
-        """Return G Gᵀ, shape (sample, sample)."""
-
-    @abstractmethod
-    def dense(self) -> Tensor:
-        """Return G itself, shape (sample, parameter)."""
+    def cross_gram(self, other: Block, mine: slice, theirs: slice) -> Tensor:
+        """Return the inner products of some rows with some of another block of the same layer."""
+        return self.rows(mine) @ other.rows(theirs).T
 
 
 @dataclass(frozen=True)
 class DenseBlock(Block):
-    """Sample gradients that are stored.
+    """Sample gradients that are stored, in the precision in which they came.
 
     Parameters
     ----------
     matrix : Tensor, shape (sample, parameter)
-        Float64.
+        One gradient a row.
+    tensors : dict of str to int, optional
+        Names and sizes of the tensors.
+    path : str, optional
+        How they were computed.
     """
 
     matrix: Tensor
-    path = "sample gradients"
+    tensors: Mapping[str, int] = field(default_factory=dict)
+    path: str = "sample gradients"
+
+    def __post_init__(self) -> None:
+        if not self.tensors:
+            object.__setattr__(self, "tensors", {"": self.matrix.shape[1]})
 
     @property
-    def n_parameters(self) -> int:  # noqa: D102
-        return self.matrix.shape[1]
+    def n_samples(self) -> int:  # noqa: D102
+        return self.matrix.shape[0]
 
-    def squared_norms(self) -> Tensor:  # noqa: D102
-        return self.matrix.square().sum(1)
+    @property
+    def n_bytes(self) -> int:  # noqa: D102
+        return self.matrix.nbytes
 
-    def project(self, directions: Tensor) -> Tensor:  # noqa: D102
-        return self.matrix @ directions.T
+    def rows(self, samples: slice | Tensor) -> Tensor:  # noqa: D102
+        return self.matrix[samples].double()
 
-    def combine(self, coefficients: Tensor) -> Tensor:  # noqa: D102
-        return coefficients @ self.matrix
-
-    def minibatch_squared_norms(self, indices: Tensor) -> Tensor:  # noqa: D102
-        at_a_time = max(1, _ELEMENTS_AT_A_TIME // (indices.shape[1] * self.n_parameters))
-        chunks = torch.split(indices, at_a_time)
-        return torch.cat([self.matrix[rows].mean(1).square().sum(1) for rows in chunks])
-
-    def gram(self) -> Tensor:  # noqa: D102
-        return self.matrix @ self.matrix.T
-
-    def dense(self) -> Tensor:  # noqa: D102
-        return self.matrix
+    def joined(self, pieces: Sequence[Block]) -> Block:  # noqa: D102
+        return DenseBlock(torch.cat([piece.matrix for piece in pieces]), self.tensors, self.path)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
 class OuterProductBlock(Block):
-    """Sample gradients δ_k a_kᵀ of a linear layer's weight matrix, never multiplied out.
+    """Sample gradients δ_k a_kᵀ of a linear layer, never multiplied out; with a bias, those of [δ_k a_kᵀ, δ_k].
 
     Parameters
     ----------
@@ -99,57 +166,152 @@ class OuterProductBlock(Block):
         Backpropagated signals δ, float64.
     activations : Tensor, shape (sample, input)
         Inputs a of the layer, float64.
+    tensors : dict of str to int, optional
+        Names and sizes of the tensors: the weight, and the bias where it is measured, too.
     """
 
     signals: Tensor
     activations: Tensor
+    tensors: Mapping[str, int] = field(default_factory=dict)
     path = "outer products"
 
+    def __post_init__(self) -> None:
+        if not self.tensors:
+            object.__setattr__(self, "tensors", {"weight": self.signals.shape[1] * self.activations.shape[1]})
+
     @property
-    def n_parameters(self) -> int:  # noqa: D102
-        return self.signals.shape[1] * self.activations.shape[1]
+    def n_samples(self) -> int:  # noqa: D102
+        return self.signals.shape[0]
+
+    @property
+    def n_bytes(self) -> int:  # noqa: D102
+        return self.signals.nbytes + self.activations.nbytes
+
+    @property
+    def pair_cost(self) -> int:  # noqa: D102
+        return self.signals.shape[1] + self.activations.shape[1]
+
+    @property
+    def _has_bias(self) -> bool:
+        return len(self.tensors) == 2
+
+    def rows(self, samples: slice | Tensor) -> Tensor:  # noqa: D102
+        signals = self.signals[samples]
+        products = (signals[:, :, None] * self.activations[samples][:, None, :]).flatten(1)
+        return torch.cat([products, signals], dim=1) if self._has_bias else products
+
+    def joined(self, pieces: Sequence[Block]) -> Block:  # noqa: D102
+        signals, activations = ([getattr(p, name) for p in pieces] for name in ("signals", "activations"))
+        return OuterProductBlock(torch.cat(signals), torch.cat(activations), self.tensors)
 
     def squared_norms(self) -> Tensor:  # noqa: D102
-        return self.signals.square().sum(1) * self.activations.square().sum(1)
+        return self.signals.square().sum(1) * (self.activations.square().sum(1) + self._has_bias)
 
     def project(self, directions: Tensor) -> Tensor:  # noqa: D102
         n_out, n_in = self.signals.shape[1], self.activations.shape[1]
-        columns = [((self.signals @ v.view(n_out, n_in)) * self.activations).sum(1) for v in directions]
-        return torch.stack(columns, dim=1)
+        out = directions.new_empty(self.n_samples, len(directions))
+        for piece in _pieces(len(directions), _ELEMENTS_AT_A_TIME // (self.n_samples * n_out)):
+            few = directions[piece]
+            # δᵀ(V a + b): the shorter of the two sides is multiplied by the directions.
+            through = self.activations @ few[:, : n_out * n_in].reshape(-1, n_in).T
+            through = through.view(self.n_samples, len(few), n_out)
+            if self._has_bias:
+                through += few[:, n_out * n_in :]
+            out[:, piece] = (through @ self.signals[:, :, None])[:, :, 0]
+        return out
 
     def combine(self, coefficients: Tensor) -> Tensor:  # noqa: D102
-        rows = [((self.signals * c[:, None]).T @ self.activations).reshape(-1) for c in coefficients]
-        return torch.stack(rows)
+        n_out = self.signals.shape[1]
+        out = coefficients.new_empty(len(coefficients), self.n_parameters)
+        for piece in _pieces(len(coefficients), _ELEMENTS_AT_A_TIME // (self.n_samples * n_out)):
+            weighted = (coefficients[piece, :, None] * self.signals).permute(0, 2, 1).reshape(-1, self.n_samples)
+            products = weighted @ self.activations
+            out[piece, : n_out * self.activations.shape[1]] = products.view(-1, n_out * self.activations.shape[1])
+        if self._has_bias:
+            out[:, -n_out:] = coefficients @ self.signals
+        return out
 
     def minibatch_squared_norms(self, indices: Tensor) -> Tensor:  # noqa: D102
         # ‖Σ δ_k a_kᵀ‖² is the sum of a minibatch's own little Gram matrix.
         size = indices.shape[1]
         gathered = size * (self.signals.shape[1] + self.activations.shape[1] + 2 * size)
         sums = []
-        for rows in torch.split(indices, max(1, _ELEMENTS_AT_A_TIME // gathered)):
-            signals, activations = self.signals[rows], self.activations[rows]
-            sums.append(((signals @ signals.mT) * (activations @ activations.mT)).sum((1, 2)))
+        for piece in _pieces(len(indices), _ELEMENTS_AT_A_TIME // gathered):
+            signals, activations = self.signals[indices[piece]], self.activations[indices[piece]]
+            products = activations @ activations.mT
+            sums.append(((signals @ signals.mT) * (products + self._has_bias)).sum((1, 2)))
         return torch.cat(sums).clamp_min(0) / size**2
 
-    def gram(self) -> Tensor:  # noqa: D102
-        return (self.signals @ self.signals.T) * (self.activations @ self.activations.T)
-
-    def dense(self) -> Tensor:  # noqa: D102
-        return (self.signals[:, :, None] * self.activations[:, None, :]).flatten(1)
+    def cross_gram(self, other: Block, mine: slice, theirs: slice) -> Tensor:  # noqa: D102
+        assert isinstance(other, OuterProductBlock)
+        products = self.activations[mine] @ other.activations[theirs].T
+        if self._has_bias:
+            products += 1
+        return products.mul_(self.signals[mine] @ other.signals[theirs].T)
 
 
 @dataclass(frozen=True)
+class PositionBlock(Block):
+    """Sample gradients Σ_t δ_kt a_ktᵀ of a layer that acts at several positions, as convolutions do.
+
+    Rows are multiplied out when they are needed, since one row of a large layer takes more than its inputs and signals.
+
+    Parameters
+    ----------
+    signals : Tensor, shape (sample, ...)
+        Backpropagated signals, as the layer's output.
+    activations : Tensor, shape (sample, ...)
+        Inputs of the layer.
+    multiply_out : callable
+        (activations, signals) → rows, shape (sample, parameter).
+    elements : int
+        Numbers that this takes for one sample.
+    tensors : dict of str to int
+        Names and sizes of the tensors.
+    """
+
+    signals: Tensor
+    activations: Tensor
+    multiply_out: Callable[[Tensor, Tensor], Tensor]
+    elements: int
+    tensors: Mapping[str, int]
+    path = "signals at positions"
+
+    @property
+    def n_samples(self) -> int:  # noqa: D102
+        return self.signals.shape[0]
+
+    @property
+    def n_bytes(self) -> int:  # noqa: D102
+        return self.signals.nbytes + self.activations.nbytes
+
+    @property
+    def row_elements(self) -> int:  # noqa: D102
+        return self.elements + self.n_parameters
+
+    def rows(self, samples: slice | Tensor) -> Tensor:  # noqa: D102
+        return self.multiply_out(self.activations[samples], self.signals[samples]).double()
+
+    def joined(self, pieces: Sequence[Block]) -> Block:  # noqa: D102
+        signals, activations = ([getattr(p, name) for p in pieces] for name in ("signals", "activations"))
+        return PositionBlock(torch.cat(signals), torch.cat(activations), self.multiply_out, self.elements, self.tensors)
+
+
 class SampleGradients:
     """The gradients ∇ℓ_k of all samples at one point, as an N × P operator.
 
     Everything the gradient ensemble needs is a product with this matrix: weighted sums of rows, projections on
     directions, norms of rows, inner products of rows. Linear layers give them from activations and backpropagated
-    signals without storing the matrix.
+    signals without storing the matrix. All results are float64.
 
     Parameters
     ----------
     blocks : dict of str to Block
-        The columns of each measured tensor, in the order of the parameters.
+        The columns of each layer, by name of the layer.
+    order : sequence of str, optional
+        Names of all tensors in the order of the parameters; that of the blocks unless said.
+    losses : Tensor, shape (sample,), optional
+        ℓ_k, where they came along.
 
     Examples
     --------
@@ -158,7 +320,17 @@ class SampleGradients:
     tensor([[0.3333, 0.3333, 0.3333]], dtype=torch.float64)
     """
 
-    blocks: Mapping[str, Block]
+    def __init__(
+        self, blocks: Mapping[str, Block], order: Sequence[str] | None = None, losses: Tensor | None = None
+    ) -> None:
+        self.blocks = dict(blocks)
+        self._order = tuple(order) if order is not None else None
+        self._losses = losses
+
+    @property
+    def losses(self) -> Tensor | None:
+        """ℓ_k of each sample where they are known, shape (sample,)."""
+        return self._losses
 
     @classmethod
     def from_matrix(cls, matrix: Tensor) -> SampleGradients:
@@ -177,14 +349,70 @@ class SampleGradients:
         return cls({"": DenseBlock(torch.as_tensor(matrix).double())})
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers."""
+        return tuple(self.blocks)
+
+    @property
     def paths(self) -> dict[str, str]:
-        """How each tensor's sample gradients are held."""
-        return {name: block.path for name, block in self.blocks.items()}
+        """How the sample gradients of each tensor are computed, by name of the tensor, in the order of the parameters."""
+        paths = {name: block.path for block in self.blocks.values() for name in block.tensors}
+        return paths if self._order is None else {name: paths[name] for name in self._order}
+
+    @property
+    def n_samples(self) -> int:
+        """N."""
+        return next(iter(self.blocks.values())).n_samples
 
     @property
     def n_parameters(self) -> int:
         """Number of measured parameters."""
         return sum(block.n_parameters for block in self.blocks.values())
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the matrix's representation holds."""
+        return sum(block.n_bytes for block in self.blocks.values())
+
+    @property
+    def n_pieces(self) -> int:
+        """In how many pieces they are computed anew at each use; 1 where they are held."""
+        return 1
+
+    @property
+    def pair_cost(self) -> float:
+        """Operations for the inner product of two sample gradients, half of them saved by symmetry."""
+        return float(sum(block.pair_cost for block in self.blocks.values()))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        some = next(iter(self.blocks.values()))
+        return some.rows(slice(0, 1)).device
+
+    @cached_property
+    def columns(self) -> dict[str, Tensor]:
+        """Positions of each layer's parameters among all, by name of the layer."""
+        sizes = {(layer, name): n for layer, block in self.blocks.items() for name, n in block.tensors.items()}
+        order = list(sizes)
+        if self._order is not None:
+            order.sort(key=lambda pair: self._order.index(pair[1]))  # type: ignore[union-attr]
+        starts, start = {}, 0
+        for pair in order:
+            starts[pair], start = start, start + sizes[pair]
+        return {
+            layer: torch.cat([torch.arange(n) + starts[layer, name] for name, n in block.tensors.items()])
+            for layer, block in self.blocks.items()
+        }
+
+    @cached_property
+    def _slices(self) -> dict[str, slice | Tensor]:
+        """The same as slices where they are contiguous."""
+        ends = {layer: (int(at[0]), int(at[-1]) + 1) for layer, at in self.columns.items()}
+        return {
+            layer: slice(*ends[layer]) if ends[layer][1] - ends[layer][0] == len(at) else at.to(self.device)
+            for layer, at in self.columns.items()
+        }
 
     def squared_norms(self) -> Tensor:
         """Return ‖∇ℓ_k‖².
@@ -194,7 +422,17 @@ class SampleGradients:
         Tensor, shape (sample,)
             Float64.
         """
-        return torch.stack([block.squared_norms() for block in self.blocks.values()]).sum(0)
+        return self.squared_norms_by_layer().sum(0)
+
+    def squared_norms_by_layer(self) -> Tensor:
+        """Return ‖∇ℓ_k‖² within each layer.
+
+        Returns
+        -------
+        Tensor, shape (layer, sample)
+            Their sum over layers is that of the whole gradient.
+        """
+        return torch.stack([block.squared_norms() for block in self.blocks.values()])
 
     def project(self, directions: Tensor) -> Tensor:
         """Return the inner products of sample gradients and directions.
@@ -209,10 +447,24 @@ class SampleGradients:
         Tensor, shape (sample, direction)
             ∇ℓ_k · v.
         """
-        sizes = [block.n_parameters for block in self.blocks.values()]
-        pieces = torch.split(directions, sizes, dim=1)
-        parts = [block.project(piece) for block, piece in zip(self.blocks.values(), pieces, strict=True)]
-        return torch.stack(parts).sum(0)
+        return self.project_by_layer(directions).sum(0)
+
+    def project_by_layer(self, directions: Tensor) -> Tensor:
+        """Return the inner products within each layer.
+
+        Parameters
+        ----------
+        directions : Tensor, shape (direction, parameter)
+            Any vectors.
+
+        Returns
+        -------
+        Tensor, shape (layer, sample, direction)
+            Their sum over layers is ∇ℓ_k · v.
+        """
+        return torch.stack(
+            [block.project(directions[:, self._slices[name]].contiguous()) for name, block in self.blocks.items()]
+        )
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """Return weighted sums of sample gradients.
@@ -227,7 +479,10 @@ class SampleGradients:
         Tensor, shape (row, parameter)
             Σ_k c_k ∇ℓ_k.
         """
-        return torch.cat([block.combine(coefficients) for block in self.blocks.values()], dim=1)
+        total = coefficients.new_empty(len(coefficients), self.n_parameters)
+        for name, block in self.blocks.items():
+            total[:, self._slices[name]] = block.combine(coefficients)
+        return total
 
     def minibatch_squared_norms(self, indices: Tensor) -> Tensor:
         """Return ‖g^μ‖² without forming the minibatch gradients.
@@ -244,6 +499,29 @@ class SampleGradients:
         """
         return torch.stack([block.minibatch_squared_norms(indices) for block in self.blocks.values()]).sum(0)
 
+    def cross_gram(self, other: SampleGradients, out: Tensor) -> None:
+        """Write the inner products with the sample gradients of others, in pieces that stay in the cache.
+
+        Parameters
+        ----------
+        other : SampleGradients
+            Of the same layers.
+        out : Tensor, shape (sample, other sample)
+            Where to write; of a symmetric matrix the upper half is computed and mirrored.
+        """
+        tile = _TILE if out.device.type == "cpu" else 8 * _TILE
+        for mine in _pieces(out.shape[0], tile):
+            for theirs in _pieces(out.shape[1], tile):
+                if other is self and theirs.start < mine.start:
+                    continue
+                pairs = [(block, other.blocks[name]) for name, block in self.blocks.items()]
+                total = pairs[0][0].cross_gram(pairs[0][1], mine, theirs)
+                for block, their_block in pairs[1:]:
+                    total += block.cross_gram(their_block, mine, theirs)
+                out[mine, theirs] = total
+                if other is self and theirs.start > mine.start:
+                    out[theirs, mine] = total.T
+
     def gram(self) -> Tensor:
         """Return the inner products of all pairs of sample gradients.
 
@@ -252,10 +530,44 @@ class SampleGradients:
         Tensor, shape (sample, sample)
             K_ij = ∇ℓ_i · ∇ℓ_j.
         """
-        total = torch.zeros(())
-        for block in self.blocks.values():
-            total = total + block.gram()
+        out = torch.empty(self.n_samples, self.n_samples, dtype=torch.float64, device=self.device)
+        self.cross_gram(self, out)
+        return out
+
+    def second_moments(self) -> Tensor:
+        """Return Σ_k ∇ℓ_k ∇ℓ_kᵀ.
+
+        Returns
+        -------
+        Tensor, shape (parameter, parameter)
+            Takes 8·P² bytes.
+        """
+        p = self.n_parameters
+        total = torch.zeros(p, p, dtype=torch.float64, device=self.device)
+        for piece in _pieces(self.n_samples, 2 * _ELEMENTS_AT_A_TIME // p):
+            rows = self.rows(piece)
+            total.addmm_(rows.T, rows)
         return total
+
+    def rows(self, samples: slice | Tensor) -> Tensor:
+        """Return some sample gradients.
+
+        Parameters
+        ----------
+        samples : slice or Tensor of int
+            Which.
+
+        Returns
+        -------
+        Tensor, shape (row, parameter)
+            One gradient a row, float64.
+        """
+        parts = {name: block.rows(samples) for name, block in self.blocks.items()}
+        first = next(iter(parts.values()))
+        out = first.new_empty(len(first), self.n_parameters)
+        for name, part in parts.items():
+            out[:, self._slices[name]] = part
+        return out
 
     def trace(self) -> Tensor:
         """Return Tr Σ, the summed variance of the sample gradients.
@@ -277,4 +589,4 @@ class SampleGradients:
         Tensor, shape (sample, parameter)
             One gradient a row, float64; takes 8·N·P bytes.
         """
-        return torch.cat([block.dense() for block in self.blocks.values()], dim=1)
+        return self.rows(slice(None))

@@ -1,0 +1,146 @@
+"""Sample gradients that are computed anew at every use, where they do not fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.landscape.sample_gradients import SampleGradients
+from langevin_nn.landscape.signals import SampleGradientSource
+
+__all__ = ["StreamedSampleGradients", "within_memory"]
+
+
+class StreamedSampleGradients(SampleGradients):
+    """Gradients of which only those of a few samples are in memory at a time.
+
+    Every product is a pass over the data. Results agree with those of `SampleGradients` to rounding.
+
+    Parameters
+    ----------
+    source : SampleGradientSource
+        Computes the gradients of some samples.
+    at_a_time : int
+        How many.
+    memory_limit : int
+        Bytes that minibatch gradients may take beside them.
+    """
+
+    def __init__(self, source: SampleGradientSource, at_a_time: int, memory_limit: int) -> None:
+        few = source(slice(0, 1))
+        super().__init__(few.blocks, source.names)
+        self._source, self.at_a_time, self._memory_limit = source, at_a_time, memory_limit
+
+    @property
+    def n_samples(self) -> int:  # noqa: D102
+        return self._source.n_samples
+
+    @property
+    def n_pieces(self) -> int:  # noqa: D102
+        return -(-self.n_samples // self.at_a_time)
+
+    @property
+    def losses(self) -> Tensor | None:  # noqa: D102
+        pieces = [self._source.losses(samples) for samples in self._slices_of_samples()]
+        return torch.cat(pieces)
+
+    @property
+    def paths(self) -> dict[str, str]:  # noqa: D102
+        return {name: f"{path}, in pieces of {self.at_a_time} samples" for name, path in super().paths.items()}
+
+    def _slices_of_samples(self, start: int = 0) -> Iterator[slice]:
+        for first in range(start, self.n_samples, self.at_a_time):
+            yield slice(first, min(first + self.at_a_time, self.n_samples))
+
+    def _streamed(self, start: int = 0) -> Iterator[tuple[slice, SampleGradients]]:
+        return ((samples, self._source(samples)) for samples in self._slices_of_samples(start))
+
+    def squared_norms_by_layer(self) -> Tensor:  # noqa: D102
+        return torch.cat([piece.squared_norms_by_layer() for _, piece in self._streamed()], dim=1)
+
+    def project_by_layer(self, directions: Tensor) -> Tensor:  # noqa: D102
+        return torch.cat([piece.project_by_layer(directions) for _, piece in self._streamed()], dim=1)
+
+    def combine(self, coefficients: Tensor) -> Tensor:  # noqa: D102
+        total = coefficients.new_zeros(len(coefficients), self.n_parameters)
+        for samples, piece in self._streamed():
+            total += piece.combine(coefficients[:, samples])
+        return total
+
+    def minibatch_squared_norms(self, indices: Tensor) -> Tensor:  # noqa: D102
+        # Minibatches cross the pieces, so their gradients are summed up, as many at a time as memory allows.
+        at_a_time = max(1, self._memory_limit // (8 * self.n_parameters))
+        norms = []
+        for few in torch.split(indices, at_a_time):
+            coefficients = torch.zeros(len(few), self.n_samples, dtype=torch.float64, device=indices.device)
+            coefficients.scatter_add_(1, few, torch.full(few.shape, 1 / few.shape[1]).to(coefficients))
+            norms.append(self.combine(coefficients).square().sum(1))
+        return torch.cat(norms)
+
+    def gram(self) -> Tensor:  # noqa: D102
+        out = torch.empty(self.n_samples, self.n_samples, dtype=torch.float64, device=self.device)
+        for mine, piece in self._streamed():
+            piece.cross_gram(piece, out[mine, mine])
+            for theirs, other in self._streamed(mine.stop):
+                piece.cross_gram(other, out[mine, theirs])
+                out[theirs, mine] = out[mine, theirs].T
+        return out
+
+    def second_moments(self) -> Tensor:  # noqa: D102
+        total = torch.zeros(self.n_parameters, self.n_parameters, dtype=torch.float64, device=self.device)
+        for _, piece in self._streamed():
+            total += piece.second_moments()
+        return total
+
+    def rows(self, samples: slice | Tensor) -> Tensor:  # noqa: D102
+        return self._source(samples).rows(slice(None))
+
+
+def within_memory(source: SampleGradientSource, memory_limit: int) -> SampleGradients:
+    """Return the sample gradients of a network, held where they fit into a budget and computed anew where not.
+
+    What a pass takes is measured on two samples: what is held of each (activations and signals, or gradients), and what
+    autograd keeps for the backward pass. Held gradients may take half the budget, passes a quarter.
+
+    Parameters
+    ----------
+    source : SampleGradientSource
+        The network at one point.
+    memory_limit : int
+        Bytes.
+
+    Returns
+    -------
+    SampleGradients
+        Held, or a `StreamedSampleGradients`.
+
+    Raises
+    ------
+    ConfigurationError
+        If the budget is too small for the gradient of one sample.
+    """
+    n_few = min(2, source.n_samples)
+    few = slice(0, n_few)
+    probe = replace(source, vectorised=n_few)(few)
+    held = probe.n_bytes / n_few
+    graph = source.graph_bytes(few) / n_few
+    one_row = 8 * probe.n_parameters
+    # Of tensors without a fast path the gradients are stored, and vectorisation keeps about two more copies.
+    slow = [block for block in probe.blocks.values() if block.path in ("torch.func", "one by one")]
+    slow_bytes = sum(block.n_bytes for block in slow) / n_few
+    if max(held + graph, one_row) > memory_limit:
+        raise ConfigurationError(
+            f"memory_limit of {memory_limit / 2**20:.0f} MiB: expected at least {max(held + graph, one_row) / 2**20:.0f} MiB "
+            f"for the gradient of one sample ({probe.n_parameters} measured parameters); raise it, or measure fewer tensors "
+            "with a parameters= pattern"
+        )
+    quarter = memory_limit / 4
+    vectorised = max(1, int(quarter / max(1.0, 3 * (slow_bytes + graph)))) if slow else source.vectorised
+    source = replace(source, vectorised=min(vectorised, 256))
+    if held * source.n_samples <= memory_limit / 2:
+        return source.of_all(max(1, int(quarter / max(1.0, 2 * graph + held))))
+    return StreamedSampleGradients(source, max(1, int(quarter / (2 * graph + held))), int(quarter))
