@@ -10,6 +10,8 @@ from langevin_nn.drift import GradientDrift as GradientDrift
 from langevin_nn.ensemble import GradientEnsemble as GradientEnsemble
 from langevin_nn.ensemble import effective_dimension as effective_dimension
 from langevin_nn.ensemble import gradient_ensemble as gradient_ensemble
+from langevin_nn.ensemble import gradient_ensembles as gradient_ensembles
+from langevin_nn.landscape import Hessian as Hessian
 from langevin_nn.landscape import Landscape as Landscape
 from langevin_nn.landscape import NetworkLandscape as NetworkLandscape
 from langevin_nn.landscape import QuadraticLandscape as QuadraticLandscape
@@ -35,6 +37,9 @@ from langevin_nn.noise import (
 from langevin_nn.noise import (
     Silent as Silent,
 )
+from langevin_nn.operators import leading_eigenpairs as leading_eigenpairs
+from langevin_nn.operators import spectral_density as spectral_density
+from langevin_nn.operators import subspace_overlap as subspace_overlap
 from langevin_nn.process import Process as Process
 from langevin_nn.process import State as State
 from langevin_nn.process import gradient_descent as gradient_descent

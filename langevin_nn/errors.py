@@ -11,6 +11,7 @@ __all__ = [
     "EstimationRefused",
     "LangevinError",
     "SampleMixingError",
+    "UndefinedQuantityWarning",
     "UnknownNameError",
     "UnstableTrajectory",
 ]
@@ -51,6 +52,10 @@ class UnknownNameError(ConfigurationError):
 
 class SampleMixingError(ConfigurationError):
     """A network whose output for one sample is not a function of that sample and the weights alone."""
+
+
+class UndefinedQuantityWarning(UserWarning):
+    """A quantity that has no value here, and is NaN."""
 
 
 class EstimationRefused(LangevinError):

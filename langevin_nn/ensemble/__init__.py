@@ -1,8 +1,17 @@
 """The gradient ensemble at one point in weight space."""
 
 from langevin_nn.ensemble.base import GradientEnsemble
-from langevin_nn.ensemble.empirical import covariance_factor
-from langevin_nn.ensemble.measure import gradient_ensemble
-from langevin_nn.ensemble.spectrum import effective_dimension
+from langevin_nn.ensemble.groups import covariance_factor
+from langevin_nn.ensemble.measure import gradient_ensemble, gradient_ensembles
+from langevin_nn.ensemble.replicas import ReplicaEnsembles
+from langevin_nn.ensemble.spectrum import Spectrum, effective_dimension
 
-__all__ = ["GradientEnsemble", "covariance_factor", "effective_dimension", "gradient_ensemble"]
+__all__ = [
+    "GradientEnsemble",
+    "ReplicaEnsembles",
+    "Spectrum",
+    "covariance_factor",
+    "effective_dimension",
+    "gradient_ensemble",
+    "gradient_ensembles",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +27,17 @@ class Alignment:
         By delete-one jackknife over minibatches; 0 where the value is exact.
     zero_share : float
         Share of minibatches with zero gradient, which are left out.
+    n_minibatches : float, optional
+        Minibatches from which it is estimated; 0 where the value is exact, NaN where it is undefined.
+    norm_spread : float, optional
+        Mean of (1 − ‖g^μ‖/√A)² over the minibatches, A their mean squared norm.
     """
 
     value: float
     standard_error: float
     zero_share: float
+    n_minibatches: float = np.nan
+    norm_spread: float = np.nan
 
     @classmethod
     def undefined(cls, zero_share: float = np.nan) -> Alignment:
@@ -47,6 +54,45 @@ class Alignment:
             All NaN but for the share.
         """
         return cls(np.nan, np.nan, zero_share)
+
+    @staticmethod
+    def arrays(
+        estimates: Sequence[Alignment], squared_means: NDArray[np.float64], activities: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Return estimates as arrays, with the closed-form approximation and its bound beside them.
+
+        R = ‖E ĝ‖² and ‖E ĝ − ḡ/√A‖ ≤ E|1 − ‖g‖/√A| ≤ s, where s² = E(1 − ‖g‖/√A)² measures how unequal the norms of
+        minibatch gradients are. So R ≈ ‖ḡ‖²/A to within s(2‖ḡ‖/√A + s): good where norms hardly vary, that is for large
+        minibatches or many directions of noise.
+
+        Parameters
+        ----------
+        estimates : sequence of Alignment
+            One a group.
+        squared_means : ndarray, shape (group,)
+            ‖ḡ‖².
+        activities : ndarray, shape (group,)
+            A.
+
+        Returns
+        -------
+        dict of str to ndarray, shape (group,)
+            ``alignment``, its standard error, the share of zero gradients and the number of minibatches; the approximation
+            and the bound on its error, in which s² is that of the drawn minibatches.
+        """
+        values = np.array([each.value for each in estimates])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            approximation = np.where(squared_means > 0, squared_means / activities, np.nan)
+        spread = np.sqrt([each.norm_spread for each in estimates])
+        bound = spread * (2 * np.sqrt(approximation) + spread)
+        return {
+            "alignment": values,
+            "alignment_standard_error": np.array([each.standard_error for each in estimates]),
+            "alignment_zero_share": np.array([each.zero_share for each in estimates]),
+            "alignment_minibatches": np.array([each.n_minibatches for each in estimates]),
+            "alignment_approximation": approximation,
+            "alignment_approximation_bound": np.minimum(bound, np.maximum(approximation, 1 - approximation)),
+        }
 
 
 def draw_minibatches(
@@ -72,8 +118,14 @@ def draw_minibatches(
     ndarray of int, shape (minibatch, row)
         Two minibatches may overlap.
     """
+    drawn = generator.integers(n_samples, size=(n_minibatches, batch_size))
     if replacement:
-        return generator.integers(n_samples, size=(n_minibatches, batch_size))
+        return drawn
+    if batch_size**2 <= n_samples:
+        # Few minibatches have a sample twice: those are drawn again, as a whole, so that all sets are equally likely.
+        while (again := np.flatnonzero((np.diff(np.sort(drawn, axis=1), axis=1) == 0).any(1))).size:
+            drawn[again] = generator.integers(n_samples, size=(again.size, batch_size))
+        return drawn
     keys = generator.random((n_minibatches, n_samples), dtype=np.float32)
     if batch_size == n_samples:
         return np.argsort(keys, axis=1)
@@ -95,12 +147,13 @@ def alignment_of(gradients: Tensor) -> Alignment:
 
     Examples
     --------
-    >>> alignment_of(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 0.0], [3.0, 0.0]]))
-    Alignment(value=1.0, standard_error=0.0, zero_share=0.25)
+    >>> estimate = alignment_of(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 0.0], [3.0, 0.0]]))
+    >>> estimate.value, estimate.standard_error, estimate.zero_share
+    (1.0, 0.0, 0.25)
     """
     norms = torch.linalg.vector_norm(gradients, dim=1)
     units = gradients[norms > 0] / norms[norms > 0, None]
-    return alignment_from_cosines(units @ units.sum(0), n_drawn=len(gradients))
+    return alignment_from_cosines(units @ units.sum(0), norms)
 
 
 def alignment_of_minibatches(gradients: SampleGradients, indices: Tensor) -> Alignment:
@@ -126,14 +179,14 @@ def alignment_of_minibatches(gradients: SampleGradients, indices: Tensor) -> Ali
     if len(chosen) == 0:
         return Alignment.undefined(1.0)
     shares = (1 / (indices.shape[1] * norms[norms > 0]))[:, None].expand(chosen.shape)
-    coefficients = torch.zeros(len(gradients.squared_norms()), dtype=norms.dtype, device=norms.device)
+    coefficients = torch.zeros(gradients.n_samples, dtype=norms.dtype, device=norms.device)
     coefficients.index_add_(0, chosen.reshape(-1), shares.reshape(-1))
     total = gradients.combine(coefficients[None])
     onto_total = gradients.project(total)[:, 0]
-    return alignment_from_cosines((onto_total[chosen] * shares).sum(1), n_drawn=len(indices))
+    return alignment_from_cosines((onto_total[chosen] * shares).sum(1), norms)
 
 
-def alignment_from_cosines(with_total: Tensor, n_drawn: int) -> Alignment:
+def alignment_from_cosines(with_total: Tensor, norms: Tensor) -> Alignment:
     """Estimate R and its error from the inner products of unit vectors with their sum.
 
     R = ‖E ĝ‖² is estimated without bias by the mean cosine over all pairs, (‖Σ ĝ_μ‖² − M)/(M(M − 1)). Pairs share
@@ -144,8 +197,8 @@ def alignment_from_cosines(with_total: Tensor, n_drawn: int) -> Alignment:
     ----------
     with_total : Tensor, shape (minibatch,)
         ĝ_μ · Σ_ν ĝ_ν, of minibatches with nonzero gradient.
-    n_drawn : int
-        How many minibatches were drawn, those with zero gradient included.
+    norms : Tensor, shape (drawn minibatch,)
+        ‖g^μ‖ of all minibatches that were drawn, those with zero gradient included.
 
     Returns
     -------
@@ -153,14 +206,15 @@ def alignment_from_cosines(with_total: Tensor, n_drawn: int) -> Alignment:
         Undefined for fewer than two vectors; without an error for fewer than three.
     """
     m = len(with_total)
-    zero_share = 1 - m / n_drawn
+    zero_share = 1 - m / len(norms)
     if m < 2:
         return Alignment.undefined(zero_share)
+    spread = float((1 - norms / norms.square().mean().sqrt()).square().mean())
     squared = float(with_total.sum())
     value = (squared - m) / (m * (m - 1))
     if m < 3:
-        return Alignment(value, np.nan, zero_share)
+        return Alignment(value, np.nan, zero_share, m, spread)
     # ‖Σ − ĝ_i‖² = ‖Σ‖² − 2 Σ·ĝ_i + 1, for every i at once.
     left_out = (squared - 2 * with_total + 1 - (m - 1)) / ((m - 1) * (m - 2))
     variance = (m - 1) / m * float((left_out - left_out.mean()).square().sum())
-    return Alignment(value, variance**0.5, zero_share)
+    return Alignment(value, variance**0.5, zero_share, m, spread)

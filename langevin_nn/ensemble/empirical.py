@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from langevin_nn.ensemble.alignment import Alignment, alignment_of_minibatches, draw_minibatches
-from langevin_nn.ensemble.base import GradientEnsemble
+from langevin_nn.ensemble.base import GradientEnsemble, labelled
+from langevin_nn.ensemble.covariance import CentredGram, NoiseCovariance
+from langevin_nn.ensemble.groups import Groups
+from langevin_nn.ensemble.spectrum import Method, Route, Spectrum, cheapest, routes
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import SampleGradients
+from langevin_nn.memory import as_bytes
+from langevin_nn.operators import DenseOperator, Eigenpairs, SymmetricOperator, leading_eigenpairs
 
-__all__ = ["LARGEST_MATRIX", "EmpiricalEnsemble", "covariance_factor"]
+__all__ = ["EmpiricalEnsemble"]
 
-# Bytes of a matrix beyond which spectra are refused.
-LARGEST_MATRIX = 4 * 2**30
-
-
-def covariance_factor(n_samples: float, batch_size: float, replacement: bool = False) -> float:
-    """Return f/B, which turns the covariance Σ of sample gradients into that of minibatch gradients.
-
-    C = (f/B) Σ with f = (N − B)/(N − 1) without replacement and 1 with (Cochran 1977, *Sampling Techniques*, theorem 2.2).
-
-    Parameters
-    ----------
-    n_samples : float
-        N.
-    batch_size : float
-        B; may be fractional, for a cohort's share of a minibatch.
-    replacement : bool, optional
-        Whether a sample may come twice.
-
-    Returns
-    -------
-    float
-        0 where the minibatch is the whole set, NaN where there is nothing to draw from or nothing drawn.
-
-    Examples
-    --------
-    >>> covariance_factor(5, 2), covariance_factor(5, 2, replacement=True), covariance_factor(5, 5)
-    (0.375, 0.5, 0.0)
-    """
-    if n_samples <= 0 or batch_size <= 0:
-        return float("nan")
-    if replacement:
-        return 1 / batch_size
-    return (n_samples - batch_size) / (n_samples - 1) / batch_size if n_samples > 1 else 0.0
+_COHORTS = ((0, 1), (0,), (1,))
 
 
 class EmpiricalEnsemble(GradientEnsemble):
@@ -64,6 +36,10 @@ class EmpiricalEnsemble(GradientEnsemble):
         The cohort `mislabeled`; nobody unless said.
     replacement : bool, optional
         Whether minibatches are drawn with replacement.
+    labels : Tensor of int, shape (sample,), optional
+        The class of each sample, where it has one.
+    memory_limit : int or str, optional
+        Budget for matrices and Krylov spaces, in bytes or as ``"512 MiB"``.
 
     Raises
     ------
@@ -77,10 +53,12 @@ class EmpiricalEnsemble(GradientEnsemble):
         batch_size: int,
         mislabeled: Tensor | None = None,
         replacement: bool = False,
+        *,
+        labels: Tensor | None = None,
+        memory_limit: int | float | str | None = None,
     ) -> None:
-        self._gradients = gradients
-        self._squared_norms = gradients.squared_norms()
-        n = len(self._squared_norms)
+        self.gradients = gradients
+        n = gradients.n_samples
         if replacement and batch_size < 1:
             raise ConfigurationError(
                 f"batch_size={batch_size}: expected at least 1, since an empty minibatch has no gradient; choose a larger one"
@@ -91,129 +69,185 @@ class EmpiricalEnsemble(GradientEnsemble):
                 "without replacement; choose a smaller one, or replacement=True"
             )
         self.n_samples, self.batch_size, self.replacement = n, batch_size, replacement
-        nobody = torch.zeros(n, dtype=torch.bool, device=self._squared_norms.device)
+        self._memory_limit = as_bytes(memory_limit)
+        self._labels = labels
+        nobody = torch.zeros(n, dtype=torch.bool, device=gradients.device)
         wrong = nobody if mislabeled is None else mislabeled.to(nobody)
-        self._masks = torch.stack([torch.ones_like(wrong), ~wrong, wrong]).double()
-
-    @cached_property
-    def _sizes(self) -> NDArray[np.float64]:
-        return np.asarray(self._masks.sum(1).cpu())
-
-    @cached_property
-    def _means(self) -> Tensor:
-        """Mean gradient of each cohort, shape (cohort, parameter); NaN for an empty one."""
-        return self._gradients.combine(self._masks / self._masks.sum(1, keepdim=True))
+        self._cohorts = Groups(gradients, torch.stack([~wrong, wrong]), _COHORTS, batch_size, replacement)
 
     @property
-    def _batch_sizes(self) -> NDArray[np.float64]:
-        """A cohort's share of a minibatch, real-valued."""
-        return self.batch_size * self._sizes / self.n_samples
-
-    @cached_property
-    def _factors(self) -> NDArray[np.float64]:
-        pairs = zip(self._sizes, self._batch_sizes, strict=True)
-        factors = np.array([covariance_factor(n, b, self.replacement) for n, b in pairs])
-        # One sample has no variance; the whole set of one sample is not random at all.
-        single = (self._sizes == 1) & (np.arange(3) > 0)
-        return np.where(single, np.nan, factors)
+    def mean_gradient(self) -> Tensor:  # noqa: D102
+        return self._cohorts.means[0]
 
     @property
-    def mean_gradient(self) -> Tensor:
-        """ḡ, shape (parameter,)."""
-        return self._means[0]
+    def sample_trace(self) -> NDArray[np.float64]:  # noqa: D102
+        return self._cohorts.sample_traces
 
-    @cached_property
-    def sample_trace(self) -> NDArray[np.float64]:
-        """Tr Σ of each cohort about its own mean, shape (cohort,)."""
-        mean_square = (self._masks @ self._squared_norms) / self._masks.sum(1)
-        return np.asarray((mean_square - self._means.square().sum(1)).clamp_min(0).cpu())
+    @property
+    def _factor(self) -> float:
+        return float(self._cohorts.factors[0])
+
+    @property
+    def layers(self) -> tuple[str, ...]:  # noqa: D102
+        return self.gradients.layers
+
+    @property
+    def paths(self) -> dict[str, str]:  # noqa: D102
+        return self.gradients.paths
 
     def closed_forms(self) -> dict[str, NDArray[np.float64]]:  # noqa: D102
-        squared = np.asarray(self._means.square().sum(1).cpu())
-        with np.errstate(divide="ignore", invalid="ignore"):
-            noise = self._factors * self.sample_trace
-            parallel_noise = self._factors * self._variance_along_mean()
-            projection = np.where(squared > 0, parallel_noise / squared, np.nan)
-        parallel_noise = np.where(squared > 0, parallel_noise, np.nan)
-        return {
-            "activity": squared + noise,
-            "directed_activity": (self._sizes / self.n_samples) ** 2 * squared,
-            "parallel_activity": squared + parallel_noise,
-            "perpendicular_activity": noise - parallel_noise,
-            "noise_strength": noise,
-            "parallel_noise": parallel_noise,
-            "projection_variance": projection,
-            "gradient_alignment": self._gradient_alignment(),
-        }
+        cosines = self._cohorts.cosines()
+        pairs = np.array([cosines[1, 2], cosines[0, 1], cosines[0, 2]])
+        return {**self._cohorts.closed_forms(), "gradient_alignment": pairs}
 
-    def _variance_along_mean(self) -> NDArray[np.float64]:
-        """Variance of g_k · ĝ within each cohort."""
-        norms = torch.linalg.vector_norm(self._means, dim=1, keepdim=True)
-        along = self._gradients.project(torch.nan_to_num(self._means / norms)).T
-        centre = (self._masks * along).sum(1, keepdim=True) / self._masks.sum(1, keepdim=True)
-        return np.asarray(((along - centre).square() * self._masks).sum(1).cpu()) / self._sizes
+    def closed_forms_by_layer(self) -> dict[str, NDArray[np.float64]]:  # noqa: D102
+        return self._cohorts.closed_forms(by_layer=True)
 
-    def _gradient_alignment(self) -> NDArray[np.float64]:
-        units = self._means / torch.linalg.vector_norm(self._means, dim=1, keepdim=True)
-        cosines = np.asarray((units @ units.T).cpu())
-        return np.array([cosines[1, 2], cosines[0, 1], cosines[0, 2]])
+    def classes(self, labels: ArrayLike | Tensor | None = None) -> xr.Dataset:  # noqa: D102
+        chosen = self._labels if labels is None else torch.as_tensor(np.asarray(labels))
+        if chosen is None or tuple(chosen.shape) != (self.n_samples,):
+            raise ConfigurationError(
+                f"ensembles of classes need one class a sample, shape ({self.n_samples},), got "
+                f"{'none' if chosen is None else tuple(chosen.shape)}: pass labels="
+            )
+        names, members = torch.unique(chosen.to(self.gradients.device), return_inverse=True)
+        parts = torch.nn.functional.one_hot(members, len(names)).T.bool()
+        alone = [(part,) for part in range(len(names))]
+        groups = Groups(self.gradients, parts, alone, self.batch_size, self.replacement, self._cohorts.squared_norms)
+        data = labelled(groups.closed_forms(), "class")
+        cosines = groups.cosines()
+        data["class_alignment"] = (
+            ("class", "other_class"),
+            cosines,
+            {"long_name": "cosine of the mean gradients of two classes", "units": "1"},
+        )
+        data["class_size"] = ("class", groups.sizes.astype(np.int64), {"long_name": "number of samples", "units": "1"})
+        values = names.cpu().numpy()
+        return data.assign_coords({"class": values, "other_class": values})
+
+    def samples(self) -> xr.Dataset:  # noqa: D102
+        norms = self._cohorts.squared_norms.sum(0).sqrt()
+        values = {"sample_gradient_norm": norms}
+        if (losses := self.gradients.losses) is not None:
+            values["sample_loss"] = losses
+        return labelled({name: np.asarray(value.double().cpu()) for name, value in values.items()}, "sample")
 
     def alignment(self, generator: np.random.Generator, n_minibatches: int = 64) -> dict[str, NDArray[np.float64]]:  # noqa: D102
-        cohorts = [self._cohort_alignment(cohort, generator, n_minibatches) for cohort in range(3)]
-        return {
-            "alignment": np.array([each.value for each in cohorts]),
-            "alignment_standard_error": np.array([each.standard_error for each in cohorts]),
-            "alignment_zero_share": np.array([each.zero_share for each in cohorts]),
-        }
+        groups = self._cohorts
+        estimates = [self._cohort_alignment(groups, 0, generator, n_minibatches)]
+        for cohort in (1, 2):
+            everybody = groups.sizes[cohort] == self.n_samples
+            estimates.append(
+                estimates[0] if everybody else self._cohort_alignment(groups, cohort, generator, n_minibatches)
+            )
+        squared = np.asarray(groups.means.square().sum(1).cpu())
+        return Alignment.arrays(estimates, squared, groups.closed_forms()["activity"])
 
-    def _cohort_alignment(self, cohort: int, generator: np.random.Generator, n_minibatches: int) -> Alignment:
-        members = torch.nonzero(self._masks[cohort])[:, 0]
+    def _cohort_alignment(
+        self, groups: Groups, cohort: int, generator: np.random.Generator, n_minibatches: int
+    ) -> Alignment:
+        members = torch.nonzero(groups.masks[cohort])[:, 0]
         n = len(members)
-        if n == 0 or float(self._means[cohort].square().sum()) == 0:
+        if n == 0 or float(groups.means[cohort].square().sum()) == 0:
             return Alignment.undefined()
-        size = max(1, round(float(self._batch_sizes[cohort])))
+        size = max(1, round(float(groups.batch_sizes[cohort])))
         if size == n and not self.replacement:
-            return Alignment(1.0, 0.0, 0.0)
+            return Alignment(1.0, 0.0, 0.0, 0, 0.0)
         if size == 1:
             return self._exact_alignment(members)
         drawn = draw_minibatches(generator, n, size, n_minibatches, self.replacement)
         indices = members[torch.as_tensor(drawn, device=members.device)]
-        return alignment_of_minibatches(self._gradients, indices)
+        return alignment_of_minibatches(self.gradients, indices)
 
     def _exact_alignment(self, members: Tensor) -> Alignment:
         """At B = 1 the minibatches are the samples: R = ‖mean of ĝ_k‖²."""
-        norms = self._squared_norms.sqrt()
+        norms = self._cohorts.squared_norms.sum(0).sqrt()
         nonzero = members[norms[members] > 0]
         zero_share = 1 - len(nonzero) / len(members)
         if len(nonzero) == 0:
             return Alignment.undefined(zero_share)
         coefficients = torch.zeros(1, self.n_samples, dtype=torch.float64, device=norms.device)
         coefficients[0, nonzero] = 1 / (norms[nonzero] * len(nonzero))
-        return Alignment(float(self._gradients.combine(coefficients).square().sum()), 0.0, zero_share)
+        value = float(self.gradients.combine(coefficients).square().sum())
+        relative = norms[members] / norms[members].square().mean().sqrt()
+        return Alignment(value, 0.0, zero_share, 0, float((1 - relative).square().mean()))
 
-    def _refuse_what_is_too_large(self) -> None:
-        n, p = self.n_samples, self._gradients.n_parameters
-        # The square matrix to decompose and, where that is P × P, the N × P one that it is made of.
-        rows, columns = (n, p) if p < n else (n, n)
-        size = 8 * rows * columns
-        if size > LARGEST_MATRIX:
-            raise ConfigurationError(
-                f"the noise spectrum of {n} samples and {p} measured parameters takes {rows} × {columns} numbers, "
-                f"{size / 2**30:.1f} GiB: expected at most {LARGEST_MATRIX / 2**30:g} GiB, since it is kept in memory once a "
-                "replica; take fewer samples, measure fewer tensors with a parameters= pattern, or leave NoiseSpectrum out"
-            )
+    @property
+    def covariance(self) -> SymmetricOperator:  # noqa: D102
+        return NoiseCovariance(self.gradients, self._factor)
 
-    def noise_eigenvalues(self) -> NDArray[np.float64]:  # noqa: D102
-        self._refuse_what_is_too_large()
-        # C and (f/(BN)) J K J share their nonzero spectrum: decompose the smaller one.
-        if self._gradients.n_parameters < self.n_samples:
-            centred = self._gradients.dense() - self.mean_gradient
-            matrix = centred.T @ centred
+    def projected_covariance(self, directions: Tensor) -> NDArray[np.float64]:  # noqa: D102
+        along = self.gradients.project(directions.to(self.gradients.device).double())
+        along = along - along.mean(0)
+        return np.asarray((along.T @ along).cpu()) * (self._factor / self.n_samples)
+
+    def gaussian_noise(self, generator: np.random.Generator, n_vectors: int = 1) -> Tensor:  # noqa: D102
+        draws = torch.as_tensor(generator.standard_normal((n_vectors, self.n_samples)), device=self.gradients.device)
+        centred = draws - draws.mean(1, keepdim=True)
+        return self.gradients.combine(centred * (self._factor / self.n_samples) ** 0.5)
+
+    def routes(self, n_modes: int | None = None) -> list[Route]:
+        """Return the ways to the noise spectrum with what each would cost.
+
+        Parameters
+        ----------
+        n_modes : int, optional
+            Leading eigenvalues that are wanted; all unless said.
+
+        Returns
+        -------
+        list of Route
+            Cheapest first.
+        """
+        gradients = self.gradients
+        anew = 6.0 * self.n_samples * gradients.n_parameters if gradients.n_pieces > 1 else 0.0
+        found = routes(self.n_samples, gradients.n_parameters, n_modes, gradients.pair_cost, anew, gradients.n_pieces)
+        return sorted(found, key=lambda route: route.operations)
+
+    def _route(self, n_modes: int | None, method: Method) -> Route:
+        shape = f"{self.n_samples} samples and {self.gradients.n_parameters} measured parameters"
+        return cheapest(self.routes(n_modes), method, self._memory_limit, shape)
+
+    def _matrix(self, route: Route) -> Tensor:
+        """Return the P×P or N×N matrix whose eigenvalues, times f/(BN), are those of C."""
+        if route.method == "parameters":
+            mean = self.mean_gradient
+            return self.gradients.second_moments().addmm_(mean[:, None], mean[None], alpha=-self.n_samples)
+        matrix = self.gradients.gram()
+        row = matrix.mean(0)
+        return matrix.sub_(row).sub_((row - row.mean())[:, None])
+
+    def _spectrum(self, n_modes: int | None, method: Method, tolerance: float) -> Spectrum:
+        route = self._route(n_modes, method)
+        trace = self._factor * float(self.sample_trace[0])
+        least = min(self.n_samples, self.gradients.n_parameters)
+        wanted = least if n_modes is None else min(n_modes, least)
+        name = f"{route.method}, {route.solver}"
+        if not np.isfinite(trace):
+            nothing = np.full(wanted, np.nan)
+            return Spectrum(nothing, nothing, nothing, trace, name, complete=True)
+        if trace == 0:
+            zeros = np.zeros(wanted)
+            return Spectrum(zeros, zeros, zeros, 0.0, name, complete=True)
+        if route.solver == "dense":
+            matrix = self._matrix(route)
+            values = torch.linalg.eigvalsh(matrix).flip(0)[:wanted].clamp_min(0).cpu().numpy()
+            zeros = np.zeros(wanted)
+            values = values * (self._factor / self.n_samples)
+            return Spectrum(values, zeros, zeros, trace, name, complete=wanted == least)
+        pairs = self._iterated(route, wanted, tolerance)
+        values = np.clip(pairs.values, 0, None)
+        return Spectrum(values, pairs.residuals, pairs.errors, trace, name, complete=wanted == least)
+
+    def _iterated(self, route: Route, n_modes: int, tolerance: float) -> Eigenpairs:
+        operator: SymmetricOperator
+        if route.method == "matrix-free":
+            fewer_samples = self.n_samples < self.gradients.n_parameters
+            operator = CentredGram(self.gradients, self._factor) if fewer_samples else self.covariance
         else:
-            matrix = self._gradients.gram()
-            matrix = matrix - matrix.mean(0) - matrix.mean(1, keepdim=True) + matrix.mean()
-        if not bool(torch.isfinite(matrix).all()):
-            return np.full(len(matrix), np.nan)
-        values = np.linalg.eigvalsh(np.asarray(matrix.cpu()))[::-1]
-        scaled: NDArray[np.float64] = np.clip(values, 0, None) * (self._factors[0] / self.n_samples)
-        return scaled
+            operator = DenseOperator(self._matrix(route).mul_(self._factor / self.n_samples))
+        largest = int(self._memory_limit / (16 * operator.size))
+        return leading_eigenpairs(operator, n_modes, tolerance=tolerance, max_dimension=max(n_modes, largest))
+
+    def noise_modes(self, n_modes: int, *, tolerance: float = 1e-3) -> Eigenpairs:  # noqa: D102
+        return leading_eigenpairs(self.covariance, n_modes, tolerance=tolerance)

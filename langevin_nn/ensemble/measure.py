@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from torch import Tensor
 
 from langevin_nn.ensemble.base import GradientEnsemble
+from langevin_nn.ensemble.empirical import EmpiricalEnsemble
+from langevin_nn.ensemble.moments import MomentEnsemble
+from langevin_nn.ensemble.replicas import ReplicaEnsembles
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape, MomentLandscape, NetworkLandscape
 from langevin_nn.landscape.network import COHORT_MASKS
 
-if TYPE_CHECKING:
-    from typing import Literal
+__all__ = ["gradient_ensemble", "gradient_ensembles"]
 
-__all__ = ["gradient_ensemble"]
+CohortMask = Literal["mislabeled", "relabeled"]
 
 
 def gradient_ensemble(
@@ -24,7 +26,8 @@ def gradient_ensemble(
     *,
     replica: int = 0,
     replacement: bool = False,
-    cohort_mask: Literal["mislabeled", "relabeled"] | None = None,
+    cohort_mask: CohortMask | None = None,
+    memory_limit: int | float | str | None = None,
 ) -> GradientEnsemble:
     """Return the minibatch ensemble of a landscape at one point.
 
@@ -43,6 +46,9 @@ def gradient_ensemble(
     cohort_mask : {"mislabeled", "relabeled"}, optional
         Samples whose given label is wrong, or all whose label was redrawn, as the paper has it; the landscape's own choice
         unless said.
+    memory_limit : int or str, optional
+        Budget in bytes or as ``"512 MiB"``, 1 GiB unless said: for sample gradients, which are computed anew in pieces
+        where they do not fit, and again for the matrices of a spectrum.
 
     Returns
     -------
@@ -52,7 +58,7 @@ def gradient_ensemble(
     Raises
     ------
     ConfigurationError
-        If `batch_size` is missing or the landscape offers neither samples nor moments.
+        If `batch_size` is missing, the landscape offers neither samples nor moments, or memory does not suffice.
     UnknownNameError
         If there is no such cohort mask.
 
@@ -65,8 +71,13 @@ def gradient_ensemble(
     >>> gradient_ensemble(landscape, torch.tensor([1.0, 0.0])).spectrum().noise_eigenvalue.values
     array([3., 1.])
     """
+    if weights.ndim != 1:
+        raise ConfigurationError(
+            f"weights have shape {tuple(weights.shape)}: expected (parameter,), one point of weight space; use "
+            "gradient_ensembles for several replicas"
+        )
     if isinstance(landscape, MomentLandscape):
-        return GradientEnsemble.from_moments(landscape.gradient(weights[None])[0], landscape.noise_factor(weights))
+        return MomentEnsemble(landscape.gradient(weights[None])[0], landscape.noise_factor(weights), batch_size or 1)
     if not isinstance(landscape, EmpiricalLandscape) or batch_size is None:
         raise ConfigurationError(
             "a gradient ensemble needs sample gradients with a batch_size, or a landscape with known moments; got "
@@ -74,10 +85,82 @@ def gradient_ensemble(
         )
     if cohort_mask is not None and cohort_mask not in COHORT_MASKS:
         raise UnknownNameError("cohort mask", cohort_mask, COHORT_MASKS)
-    mislabeled = None
+    mislabeled = labels = None
     if isinstance(landscape, NetworkLandscape):
         mask = landscape.cohort if cohort_mask is None else getattr(landscape, cohort_mask)
         mislabeled = mask[replica if len(mask) > 1 else 0]
-    return GradientEnsemble.from_sample_gradients(
-        landscape.sample_gradients(weights, replica), batch_size, mislabeled=mislabeled, replacement=replacement
+        given = landscape.labels_of(replica)
+        labels = given if given.ndim == 1 and landscape.is_classifier else None
+    return EmpiricalEnsemble(
+        landscape.sample_gradients(weights, replica, memory_limit=memory_limit),
+        batch_size,
+        mislabeled,
+        replacement,
+        labels=labels,
+        memory_limit=memory_limit,
     )
+
+
+def gradient_ensembles(
+    landscape: Landscape,
+    weights: Tensor,
+    batch_size: int | None = None,
+    *,
+    replacement: bool = False,
+    cohort_mask: CohortMask | None = None,
+    memory_limit: int | float | str | None = None,
+) -> ReplicaEnsembles:
+    """Return the minibatch ensembles of a landscape at the weights of several replicas.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        Made of samples, or one whose moments are known.
+    weights : Tensor, shape (replica, parameter)
+        Where; labels that differ between replicas are matched to its rows.
+    batch_size : int, optional
+        B; needed where the landscape is made of samples.
+    replacement : bool, optional
+        Whether minibatches are drawn with replacement.
+    cohort_mask : {"mislabeled", "relabeled"}, optional
+        As for `gradient_ensemble`.
+    memory_limit : int or str, optional
+        Budget of all of them together, since one is computed at a time.
+
+    Returns
+    -------
+    ReplicaEnsembles
+        A sequence of ensembles, whose datasets have the dimension ``replica``.
+
+    Raises
+    ------
+    ConfigurationError
+        If the weights are not those of several replicas.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from langevin_nn import QuadraticLandscape
+    >>> landscape = QuadraticLandscape(np.eye(2), np.eye(2))
+    >>> gradient_ensembles(landscape, torch.tensor([[1.0, 0.0], [0.0, 3.0]])).order_parameters().activity[:, 0].values
+    array([ 3., 11.])
+    """
+    if weights.ndim != 2 or len(weights) == 0:
+        raise ConfigurationError(
+            f"weights have shape {tuple(weights.shape)}: expected (replica, parameter), at least one replica; use "
+            "gradient_ensemble for one point"
+        )
+
+    def make(position: int) -> GradientEnsemble:
+        return gradient_ensemble(
+            landscape,
+            weights[position],
+            batch_size,
+            replica=position,
+            replacement=replacement,
+            cohort_mask=cohort_mask,
+            memory_limit=memory_limit,
+        )
+
+    return ReplicaEnsembles(make, len(weights))

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from langevin_nn.ensemble.alignment import alignment_of
+from langevin_nn.ensemble.alignment import Alignment, alignment_of
 from langevin_nn.ensemble.base import GradientEnsemble
+from langevin_nn.ensemble.covariance import FactoredCovariance
+from langevin_nn.ensemble.spectrum import Method, Spectrum
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.operators import Eigenpairs, SymmetricOperator
 
 __all__ = ["MomentEnsemble"]
 
@@ -22,6 +27,8 @@ class MomentEnsemble(GradientEnsemble):
         ḡ.
     factor : Tensor, shape (parameter, rank)
         F.
+    batch_size : int, optional
+        The B of which F Fᵀ is the covariance; 1 unless said. The gradient noise scale counts samples with it.
 
     Examples
     --------
@@ -31,8 +38,25 @@ class MomentEnsemble(GradientEnsemble):
     (6.0, 2.0, 0.25)
     """
 
-    def __init__(self, mean: Tensor, factor: Tensor) -> None:
-        self._mean, self._factor = mean.double(), factor.double()
+    def __init__(self, mean: Tensor, factor: Tensor, batch_size: int = 1) -> None:
+        if mean.ndim != 1 or factor.ndim != 2 or len(mean) != len(factor):
+            raise ConfigurationError(
+                f"mean of shape {tuple(mean.shape)} and factor of shape {tuple(factor.shape)} came: expected "
+                "(parameter,) and (parameter, rank)"
+            )
+        self._mean, self._factor, self.batch_size = mean.double(), factor.double(), batch_size
+
+    @property
+    def mean_gradient(self) -> Tensor:  # noqa: D102
+        return self._mean
+
+    @property
+    def layers(self) -> tuple[str, ...]:  # noqa: D102
+        return ("",)
+
+    @property
+    def paths(self) -> dict[str, str]:  # noqa: D102
+        return {"": "moments"}
 
     @property
     def sample_trace(self) -> NDArray[np.float64]:  # noqa: D102
@@ -50,22 +74,53 @@ class MomentEnsemble(GradientEnsemble):
             "noise_strength": noise,
             "parallel_noise": parallel,
             "projection_variance": parallel / squared if squared > 0 else np.nan,
+            "gradient_noise_scale": self.batch_size * noise / squared if squared > 0 else np.nan,
         }
         cohorts = {name: np.array([value, np.nan, np.nan]) for name, value in values.items()}
         return {**cohorts, "gradient_alignment": np.full(3, np.nan)}
 
-    def alignment(self, generator: np.random.Generator, n_minibatches: int = 64) -> dict[str, NDArray[np.float64]]:  # noqa: D102
-        if not float(self._mean.square().sum()) > 0:
-            value, error, zero = np.nan, np.nan, np.nan
-        else:
-            draws = torch.as_tensor(generator.standard_normal((n_minibatches, self._factor.shape[1])))
-            estimate = alignment_of(self._mean + draws @ self._factor.T)
-            value, error, zero = estimate.value, estimate.standard_error, estimate.zero_share
-        return {
-            "alignment": np.array([value, np.nan, np.nan]),
-            "alignment_standard_error": np.array([error, np.nan, np.nan]),
-            "alignment_zero_share": np.array([zero, np.nan, np.nan]),
-        }
+    def closed_forms_by_layer(self) -> dict[str, NDArray[np.float64]]:  # noqa: D102
+        return {name: values[None] for name, values in self.closed_forms().items() if name != "gradient_alignment"}
 
-    def noise_eigenvalues(self) -> NDArray[np.float64]:  # noqa: D102
-        return np.asarray(torch.linalg.svdvals(self._factor).square())
+    def classes(self, labels: ArrayLike | Tensor | None = None) -> xr.Dataset:  # noqa: D102
+        raise ConfigurationError("moments know no classes: expected an ensemble of sample gradients")
+
+    def samples(self) -> xr.Dataset:  # noqa: D102
+        raise ConfigurationError("moments know no samples: expected an ensemble of sample gradients")
+
+    def alignment(self, generator: np.random.Generator, n_minibatches: int = 64) -> dict[str, NDArray[np.float64]]:  # noqa: D102
+        squared = float(self._mean.square().sum())
+        estimate = Alignment.undefined()
+        if squared > 0:
+            draws = torch.as_tensor(generator.standard_normal((n_minibatches, self._factor.shape[1])))
+            estimate = alignment_of(self._mean + draws.to(self._factor.device) @ self._factor.T)
+        others = [Alignment.undefined()] * 2
+        return Alignment.arrays(
+            [estimate, *others], np.array([squared, np.nan, np.nan]), self.closed_forms()["activity"]
+        )
+
+    @property
+    def covariance(self) -> SymmetricOperator:  # noqa: D102
+        return FactoredCovariance(self._factor)
+
+    def projected_covariance(self, directions: Tensor) -> NDArray[np.float64]:  # noqa: D102
+        along = directions.to(self._factor) @ self._factor
+        return np.asarray((along @ along.T).cpu())
+
+    def gaussian_noise(self, generator: np.random.Generator, n_vectors: int = 1) -> Tensor:  # noqa: D102
+        draws = torch.as_tensor(generator.standard_normal((n_vectors, self._factor.shape[1])))
+        return draws.to(self._factor.device) @ self._factor.T
+
+    def _spectrum(self, n_modes: int | None, method: Method, tolerance: float) -> Spectrum:
+        values = np.asarray(torch.linalg.svdvals(self._factor).square().cpu())
+        zeros = np.zeros_like(values)
+        n = len(values) if n_modes is None else n_modes
+        trace = float(self._factor.square().sum())
+        return Spectrum(values[:n], zeros[:n], zeros[:n], trace, "factor, dense", complete=n >= len(values))
+
+    def noise_modes(self, n_modes: int, *, tolerance: float = 1e-3) -> Eigenpairs:  # noqa: D102
+        vectors, values, _ = torch.linalg.svd(self._factor, full_matrices=False)
+        if not 1 <= n_modes <= len(values):
+            raise ConfigurationError(f"n_modes={n_modes}: expected 1 to {len(values)}, the rank of the factor at most")
+        chosen = np.asarray(values.square().cpu())[:n_modes]
+        return Eigenpairs(chosen, vectors.T[:n_modes].contiguous(), np.zeros(n_modes), converged=True)

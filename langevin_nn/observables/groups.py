@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from langevin_nn.ensemble import effective_dimension
 from langevin_nn.landscape import NetworkLandscape
 from langevin_nn.observables.base import Arrays, Observable, Snapshot
 from langevin_nn.schedules import Logarithmic, Schedule
@@ -43,11 +42,12 @@ class NoiseSpectrum(Observable):
         ensembles = snapshot.ensembles
         # Decompositions are long and single-threaded: one replica a core.
         with ThreadPoolExecutor(min(len(ensembles), os.cpu_count() or 1)) as pool:
-            spectra = list(pool.map(lambda ensemble: ensemble.noise_eigenvalues(), ensembles))
-        dimensions = [effective_dimension(values, self.fraction) for values in spectra]
+            spectra = list(pool.map(lambda ensemble: ensemble.leading_spectrum(self.n_modes), ensembles))
+        dimensions = np.array([spectrum.effective_dimension(self.fraction) for spectrum in spectra])
         return {
-            "noise_eigenvalue": np.stack([values[: self.n_modes] for values in spectra]),
-            "effective_dimension": np.array(dimensions),
+            "noise_eigenvalue": np.stack([spectrum.eigenvalues for spectrum in spectra]),
+            "effective_dimension": dimensions[:, 0],
+            "effective_dimension_is_lower_bound": 1 - dimensions[:, 1].astype(np.int8),
         }
 
 
