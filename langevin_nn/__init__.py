@@ -8,9 +8,11 @@ from langevin_nn.compare import compare as compare
 from langevin_nn.drift import Drift as Drift
 from langevin_nn.drift import GradientDrift as GradientDrift
 from langevin_nn.ensemble import GradientEnsemble as GradientEnsemble
+from langevin_nn.ensemble import curvature as curvature
 from langevin_nn.ensemble import effective_dimension as effective_dimension
 from langevin_nn.ensemble import gradient_ensemble as gradient_ensemble
 from langevin_nn.ensemble import gradient_ensembles as gradient_ensembles
+from langevin_nn.ensemble import noise_curvature_overlap as noise_curvature_overlap
 from langevin_nn.landscape import Hessian as Hessian
 from langevin_nn.landscape import Landscape as Landscape
 from langevin_nn.landscape import NetworkLandscape as NetworkLandscape

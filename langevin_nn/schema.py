@@ -86,6 +86,38 @@ _VARIABLES = (
     Variable(
         "effective_dimension_is_lower_bound", "whether D_s is at least this, rather than this", (), "1", "spectrum"
     ),
+    Variable("hessian_eigenvalue", "eigenvalue of the Hessian", ("hessian_mode",), "loss weight-2", "spectrum"),
+    Variable(
+        "hessian_eigenvalue_residual",
+        "distance within which an eigenvalue lies",
+        ("hessian_mode",),
+        "loss weight-2",
+        "spectrum",
+    ),
+    Variable("hessian_trace", "trace of the Hessian", (), "loss weight-2", "spectrum"),
+    Variable(
+        "hessian_trace_standard_error", "standard error of the trace of the Hessian", (), "loss weight-2", "spectrum"
+    ),
+    Variable("spectral_density", "density of eigenvalues", ("eigenvalue",), "loss-1 weight2", "spectrum"),
+    Variable(
+        "spectral_density_standard_error",
+        "standard error of the density",
+        ("eigenvalue",),
+        "loss-1 weight2",
+        "spectrum",
+    ),
+    Variable("eigenvector_overlap", "squared cosine of two eigenvectors", ("mode", "hessian_mode"), "1", "spectrum"),
+    Variable("subspace_overlap", "share of one subspace that lies in the other", (), "1", "spectrum"),
+    Variable("random_overlap", "subspace overlap of unrelated directions", (), "1", "spectrum"),
+    Variable(
+        "noise_along_hessian",
+        "noise along an eigenvector of the Hessian",
+        ("hessian_mode",),
+        _GRADIENT_SQUARED,
+        "spectrum",
+    ),
+    Variable("class_alignment", "cosine of the mean gradients of two classes", ("class", "other_class")),
+    Variable("class_size", "number of samples of a class", ("class",)),
     Variable("sample_loss", "loss of a sample", ("sample",), "nat", "samples"),
     Variable("sample_gradient_norm", "norm of a sample's gradient", ("sample",), "loss weight-1", "samples"),
     Variable("given_label", "label in training", ("sample",), "1", "samples", timeless=True),

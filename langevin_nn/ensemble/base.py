@@ -77,7 +77,7 @@ class GradientEnsemble(ABC):
         replacement : bool, optional
             Whether minibatches are drawn with replacement.
         memory_limit : int or str, optional
-            Budget for matrices and Krylov spaces, in bytes or as ``"512 MiB"``; 1 GiB unless said.
+            Budget for sample gradients, matrices and Krylov spaces, in bytes or as ``"512 MiB"``; 1 GiB unless said.
 
         Returns
         -------

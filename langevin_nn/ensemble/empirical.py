@@ -39,7 +39,7 @@ class EmpiricalEnsemble(GradientEnsemble):
     labels : Tensor of int, shape (sample,), optional
         The class of each sample, where it has one.
     memory_limit : int or str, optional
-        Budget for matrices and Krylov spaces, in bytes or as ``"512 MiB"``.
+        Budget for sample gradients, matrices and Krylov spaces, in bytes or as ``"512 MiB"``.
 
     Raises
     ------
@@ -115,13 +115,8 @@ class EmpiricalEnsemble(GradientEnsemble):
         alone = [(part,) for part in range(len(names))]
         groups = Groups(self.gradients, parts, alone, self.batch_size, self.replacement, self._cohorts.squared_norms)
         data = labelled(groups.closed_forms(), "class")
-        cosines = groups.cosines()
-        data["class_alignment"] = (
-            ("class", "other_class"),
-            cosines,
-            {"long_name": "cosine of the mean gradients of two classes", "units": "1"},
-        )
-        data["class_size"] = ("class", groups.sizes.astype(np.int64), {"long_name": "number of samples", "units": "1"})
+        data = data.merge(labelled({"class_alignment": groups.cosines()}, "class", "other_class"))
+        data = data.merge(labelled({"class_size": groups.sizes.astype(np.int64)}, "class"))
         values = names.cpu().numpy()
         return data.assign_coords({"class": values, "other_class": values})
 
@@ -206,7 +201,12 @@ class EmpiricalEnsemble(GradientEnsemble):
 
     def _route(self, n_modes: int | None, method: Method) -> Route:
         shape = f"{self.n_samples} samples and {self.gradients.n_parameters} measured parameters"
-        return cheapest(self.routes(n_modes), method, self._memory_limit, shape)
+        return cheapest(self.routes(n_modes), method, self._memory_left, shape)
+
+    @property
+    def _memory_left(self) -> int:
+        """What the sample gradients leave of the budget."""
+        return self._memory_limit - self.gradients.n_bytes
 
     def _matrix(self, route: Route) -> Tensor:
         """Return the P×P or N×N matrix whose eigenvalues, times f/(BN), are those of C."""
@@ -246,7 +246,7 @@ class EmpiricalEnsemble(GradientEnsemble):
             operator = CentredGram(self.gradients, self._factor) if fewer_samples else self.covariance
         else:
             operator = DenseOperator(self._matrix(route).mul_(self._factor / self.n_samples))
-        largest = int(self._memory_limit / (16 * operator.size))
+        largest = int(self._memory_left / (16 * operator.size))
         return leading_eigenpairs(operator, n_modes, tolerance=tolerance, max_dimension=max(n_modes, largest))
 
     def noise_modes(self, n_modes: int, *, tolerance: float = 1e-3) -> Eigenpairs:  # noqa: D102

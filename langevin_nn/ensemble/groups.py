@@ -132,10 +132,8 @@ class Groups:
     @cached_property
     def _squared_means(self) -> NDArray[np.float64]:
         """‖mean‖² within each layer, shape (layer, group)."""
-        squared = self.means.square()
-        return np.stack(
-            [np.asarray(squared[:, at.to(squared.device)].sum(1).cpu()) for at in self._gradients.columns.values()]
-        )
+        parts = self._gradients.split(self.means)
+        return np.stack([np.asarray(part.square().sum(1).cpu()) for part in parts.values()])
 
     def _traces(self, by_layer: bool) -> NDArray[np.float64]:
         """Return Tr Σ about the group's own mean, shape (layer or 1, group)."""

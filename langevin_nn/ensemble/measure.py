@@ -48,7 +48,7 @@ def gradient_ensemble(
         unless said.
     memory_limit : int or str, optional
         Budget in bytes or as ``"512 MiB"``, 1 GiB unless said: for sample gradients, which are computed anew in pieces
-        where they do not fit, and again for the matrices of a spectrum.
+        where half of it does not hold them, and for the matrices of a spectrum.
 
     Returns
     -------

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -13,8 +14,8 @@ from torch import Tensor
 __all__ = ["Block", "DenseBlock", "OuterProductBlock", "PositionBlock", "SampleGradients"]
 
 
-# What is worked through in pieces takes at most this many numbers at a time (32 MiB in float64).
-_ELEMENTS_AT_A_TIME = 2**22
+# What is worked through in pieces takes at most this many numbers at a time (8 MiB in float64).
+_ELEMENTS_AT_A_TIME = 2**20
 # Rows and columns of the pieces of a Gram matrix, small enough that a piece stays in the cache.
 _TILE = 512
 
@@ -65,6 +66,11 @@ class Block(ABC):
         """Memory that it holds."""
 
     @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where it is held."""
+
+    @property
     def n_parameters(self) -> int:
         """Number of columns."""
         return sum(self.tensors.values())
@@ -86,6 +92,11 @@ class Block(ABC):
     def pair_cost(self) -> int:
         """Multiplications for the inner product of two rows."""
         return self.n_parameters
+
+    @property
+    def tile(self) -> int:
+        """Rows and columns of the pieces in which inner products of its rows are best computed."""
+        return _TILE
 
     def pieces(self) -> Iterator[slice]:
         """Yield slices of samples whose rows fit into a small piece of memory."""
@@ -149,8 +160,19 @@ class DenseBlock(Block):
     def n_bytes(self) -> int:  # noqa: D102
         return self.matrix.nbytes
 
+    @property
+    def device(self) -> torch.device:  # noqa: D102
+        return self.matrix.device
+
     def rows(self, samples: slice | Tensor) -> Tensor:  # noqa: D102
         return self.matrix[samples].double()
+
+    def cross_gram(self, other: Block, mine: slice, theirs: slice) -> Tensor:  # noqa: D102
+        assert isinstance(other, DenseBlock)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for columns in _pieces(self.n_parameters, _ELEMENTS_AT_A_TIME // _TILE):
+            total = total + self.matrix[mine, columns].double() @ other.matrix[theirs, columns].double().T
+        return total
 
     def joined(self, pieces: Sequence[Block]) -> Block:  # noqa: D102
         return DenseBlock(torch.cat([piece.matrix for piece in pieces]), self.tensors, self.path)  # type: ignore[attr-defined]
@@ -186,6 +208,10 @@ class OuterProductBlock(Block):
     @property
     def n_bytes(self) -> int:  # noqa: D102
         return self.signals.nbytes + self.activations.nbytes
+
+    @property
+    def device(self) -> torch.device:  # noqa: D102
+        return self.signals.device
 
     @property
     def pair_cost(self) -> int:  # noqa: D102
@@ -286,8 +312,18 @@ class PositionBlock(Block):
         return self.signals.nbytes + self.activations.nbytes
 
     @property
+    def device(self) -> torch.device:  # noqa: D102
+        return self.signals.device
+
+    @property
     def row_elements(self) -> int:  # noqa: D102
         return self.elements + self.n_parameters
+
+    @property
+    def tile(self) -> int:  # noqa: D102
+        return min(
+            _TILE, max(8, 4 * _ELEMENTS_AT_A_TIME // self.row_elements)
+        )  # rows are multiplied out for each piece
 
     def rows(self, samples: slice | Tensor) -> Tensor:  # noqa: D102
         return self.multiply_out(self.activations[samples], self.signals[samples]).double()
@@ -387,12 +423,11 @@ class SampleGradients:
     @property
     def device(self) -> torch.device:
         """Where it is computed."""
-        some = next(iter(self.blocks.values()))
-        return some.rows(slice(0, 1)).device
+        return next(iter(self.blocks.values())).device
 
     @cached_property
-    def columns(self) -> dict[str, Tensor]:
-        """Positions of each layer's parameters among all, by name of the layer."""
+    def _columns(self) -> dict[str, slice | Tensor]:
+        """Positions of each layer's parameters among all: a slice where they are contiguous."""
         sizes = {(layer, name): n for layer, block in self.blocks.items() for name, n in block.tensors.items()}
         order = list(sizes)
         if self._order is not None:
@@ -400,19 +435,29 @@ class SampleGradients:
         starts, start = {}, 0
         for pair in order:
             starts[pair], start = start, start + sizes[pair]
-        return {
-            layer: torch.cat([torch.arange(n) + starts[layer, name] for name, n in block.tensors.items()])
-            for layer, block in self.blocks.items()
-        }
+        columns: dict[str, slice | Tensor] = {}
+        for layer, block in self.blocks.items():
+            pieces = [range(starts[layer, name], starts[layer, name] + n) for name, n in block.tensors.items()]
+            if all(one.stop == other.start for one, other in pairwise(pieces)):
+                columns[layer] = slice(pieces[0].start, pieces[-1].stop)
+            else:
+                columns[layer] = torch.cat([torch.arange(p.start, p.stop, device=self.device) for p in pieces])
+        return columns
 
-    @cached_property
-    def _slices(self) -> dict[str, slice | Tensor]:
-        """The same as slices where they are contiguous."""
-        ends = {layer: (int(at[0]), int(at[-1]) + 1) for layer, at in self.columns.items()}
-        return {
-            layer: slice(*ends[layer]) if ends[layer][1] - ends[layer][0] == len(at) else at.to(self.device)
-            for layer, at in self.columns.items()
-        }
+    def split(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Return the part of vectors that belongs to each layer.
+
+        Parameters
+        ----------
+        vectors : Tensor, shape (row, parameter)
+            Gradients, directions.
+
+        Returns
+        -------
+        dict of str to Tensor, shapes (row, parameter of the layer)
+            By name of the layer.
+        """
+        return {layer: vectors[:, columns] for layer, columns in self._columns.items()}
 
     def squared_norms(self) -> Tensor:
         """Return ‖∇ℓ_k‖².
@@ -462,9 +507,8 @@ class SampleGradients:
         Tensor, shape (layer, sample, direction)
             Their sum over layers is ∇ℓ_k · v.
         """
-        return torch.stack(
-            [block.project(directions[:, self._slices[name]].contiguous()) for name, block in self.blocks.items()]
-        )
+        parts = self.split(directions)
+        return torch.stack([block.project(parts[name].contiguous()) for name, block in self.blocks.items()])
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """Return weighted sums of sample gradients.
@@ -481,7 +525,7 @@ class SampleGradients:
         """
         total = coefficients.new_empty(len(coefficients), self.n_parameters)
         for name, block in self.blocks.items():
-            total[:, self._slices[name]] = block.combine(coefficients)
+            total[:, self._columns[name]] = block.combine(coefficients)
         return total
 
     def minibatch_squared_norms(self, indices: Tensor) -> Tensor:
@@ -509,7 +553,7 @@ class SampleGradients:
         out : Tensor, shape (sample, other sample)
             Where to write; of a symmetric matrix the upper half is computed and mirrored.
         """
-        tile = _TILE if out.device.type == "cpu" else 8 * _TILE
+        tile = min(block.tile for block in self.blocks.values())
         for mine in _pieces(out.shape[0], tile):
             for theirs in _pieces(out.shape[1], tile):
                 if other is self and theirs.start < mine.start:
@@ -566,7 +610,7 @@ class SampleGradients:
         first = next(iter(parts.values()))
         out = first.new_empty(len(first), self.n_parameters)
         for name, part in parts.items():
-            out[:, self._slices[name]] = part
+            out[:, self._columns[name]] = part
         return out
 
     def trace(self) -> Tensor:

@@ -208,11 +208,11 @@ class SampleGradientSource:
         calls: dict[str, list[Call]] = {name: [] for name in wanted}
 
         def remember(name: str) -> torch.utils.hooks.RemovableHandle:
-            def hook(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-                calls[name].append((given[0], output))
+            def hook(_: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> Tensor:
+                calls[name].append((given[0] if given else named["input"], output))
                 return output.clone()  # what follows may overwrite its input, as ReLU(inplace=True) does
 
-            return self.layers[name].register_forward_hook(hook)
+            return self.layers[name].register_forward_hook(hook, with_kwargs=True)
 
         handles = [remember(name) for name in wanted]
         try:

@@ -141,6 +141,8 @@ def within_memory(source: SampleGradientSource, memory_limit: int) -> SampleGrad
     quarter = memory_limit / 4
     vectorised = max(1, int(quarter / max(1.0, 3 * (slow_bytes + graph)))) if slow else source.vectorised
     source = replace(source, vectorised=min(vectorised, 256))
+    # Beside what is kept a backward pass needs the gradients of activations, and copies in other memory layouts.
+    at_a_time = max(1, int(quarter / max(1.0, 4 * graph + held)))
     if held * source.n_samples <= memory_limit / 2:
-        return source.of_all(max(1, int(quarter / max(1.0, 2 * graph + held))))
-    return StreamedSampleGradients(source, max(1, int(quarter / (2 * graph + held))), int(quarter))
+        return source.of_all(at_a_time)
+    return StreamedSampleGradients(source, at_a_time, int(quarter))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from langevin_nn.landscape import NetworkLandscape
+from langevin_nn.landscape import Hessian, NetworkLandscape
 from langevin_nn.observables.base import Arrays, Observable, Snapshot
+from langevin_nn.operators import leading_eigenpairs
 from langevin_nn.schedules import Logarithmic, Schedule
 
 __all__ = ["NoiseSpectrum", "SampleLosses", "Weights"]
@@ -29,12 +30,15 @@ class NoiseSpectrum(Observable):
         Leading eigenvalues to keep; the effective dimension counts all of them.
     fraction : float, optional
         Share of the noise strength that the effective dimension holds.
+    n_hessian_modes : int, optional
+        Largest eigenvalues of the Hessian to record beside them; none unless said.
     schedule : Schedule, optional
         When to record.
     """
 
     n_modes: int = 200
     fraction: float = 0.9
+    n_hessian_modes: int = 0
     schedule: Schedule = field(default_factory=_thinly)
     group = "spectrum"
 
@@ -44,10 +48,23 @@ class NoiseSpectrum(Observable):
         with ThreadPoolExecutor(min(len(ensembles), os.cpu_count() or 1)) as pool:
             spectra = list(pool.map(lambda ensemble: ensemble.leading_spectrum(self.n_modes), ensembles))
         dimensions = np.array([spectrum.effective_dimension(self.fraction) for spectrum in spectra])
-        return {
+        curvatures = self._hessian_eigenvalues(snapshot) if self.n_hessian_modes else {}
+        return curvatures | {
             "noise_eigenvalue": np.stack([spectrum.eigenvalues for spectrum in spectra]),
             "effective_dimension": dimensions[:, 0],
             "effective_dimension_is_lower_bound": 1 - dimensions[:, 1].astype(np.int8),
+        }
+
+    def _hessian_eigenvalues(self, snapshot: Snapshot) -> Arrays:
+        pairs = [
+            leading_eigenpairs(hessian, min(self.n_hessian_modes, hessian.size))
+            for hessian in (
+                Hessian(snapshot.landscape, w, position) for position, w in enumerate(snapshot.state.weights)
+            )
+        ]
+        return {
+            "hessian_eigenvalue": np.stack([each.values for each in pairs]),
+            "hessian_eigenvalue_residual": np.stack([each.residuals for each in pairs]),
         }
 
 
