@@ -1,0 +1,29 @@
+"""Every example of the documentation runs, page by page, as a reader would type it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
+BLOCKS = {page.name: re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) for page in sorted(DOCS.glob("*.md"))}
+
+
+@pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if blocks])
+def test_examples(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in BLOCKS[page]:
+        exec(compile(block, page, "exec"), names)
+    assert capsys.readouterr().out
+    for picture in re.findall(r"savefig\(\"([^\"]+)\"", "".join(BLOCKS[page])):
+        assert (tmp_path / picture).stat().st_size > 10_000
+        assert (DOCS / picture).exists()
+
+
+def test_links_lead_somewhere():
+    for page in BLOCKS:
+        for target in re.findall(r"\]\(([^)#]+)\)", (DOCS / page).read_text()):
+            assert target.startswith("https://") or (DOCS / target).exists(), f"{page}: {target}"
