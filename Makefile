@@ -4,6 +4,7 @@ VENV := .venv
 # GPU users leave this empty, so that pip chooses torch's CUDA build: make study CONSTRAINTS=
 CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
+BENCH := .venv-bench
 
 .PHONY: help study test lint types bench clean
 
@@ -12,7 +13,7 @@ help:
 	@echo "make test    run the whole test suite"
 	@echo "make lint    ruff: style and docstrings"
 	@echo "make types   mypy, strict"
-	@echo "make bench   time the gradient kernels and the loop against plain PyTorch"
+	@echo "make bench   time gradients and the gradient ensemble against peers, which it installs into $(BENCH)"
 	@echo "make clean   remove the environment and caches"
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
@@ -36,8 +37,15 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/python -m mypy
 
-bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks
+$(BENCH)/installed: pyproject.toml $(CONSTRAINTS) benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS)) --editable . \
+		--requirement benchmarks/requirements.txt
+	$(BENCH)/bin/python -m langevin_nn.kernels
+	@touch $@
+
+bench: $(BENCH)/installed
+	$(BENCH)/bin/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,19 +1,18 @@
-"""Weighted gradients and order parameters against plain PyTorch, ``torch.func.vmap`` and the matrix products alone."""
+"""Weighted gradients against PyTorch and the matrix products alone; the gradient ensemble against its peers."""
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable
 from itertools import pairwise
 
 import numba
-import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from benchmarks.gradient_ensemble import report
 from benchmarks.timing import medians, table
-from langevin_nn import NetworkLandscape, Seeds, gradient_ensemble
+from langevin_nn import NetworkLandscape, Seeds
 from langevin_nn.landscape.gradients import TracedGradient
 from langevin_nn.landscape.layout import ParameterLayout
 from langevin_nn.threads import single_threaded_products
@@ -107,34 +106,6 @@ def gradients(landscape: NetworkLandscape, module: nn.Module, n_replicas: int, n
     return table(f"Weighted gradient, {n_replicas} replicas × {n_rows} samples", seconds, floor)
 
 
-def order_parameters(landscape: NetworkLandscape) -> str:
-    """Time all order parameters at one point against materialised sample gradients."""
-    weights = landscape.initial_weights((0,), Seeds(0))[0]
-    module = multilayer_perceptron(WIDTHS)
-    layout = ParameterLayout.of(module)
-
-    def one(parameters, x, y):  # type: ignore[no-untyped-def]
-        return nn.functional.cross_entropy(functional_call(module, parameters, (x[None],)), y[None])
-
-    per_sample = vmap(grad(one), in_dims=(None, 0, 0))
-
-    def materialised() -> torch.Tensor:
-        parts = per_sample(layout.split(weights), landscape.inputs, landscape.labels[0])
-        matrix = torch.cat([part.flatten(1) for part in parts.values()], dim=1).double()
-        mean = matrix.mean(0)
-        rows = torch.randint(len(matrix), (100, 25))
-        minibatches = nn.functional.normalize(matrix[rows].mean(1), dim=1)
-        return matrix.square().sum() + (matrix @ mean).var() + (minibatches @ minibatches.T).mean()
-
-    def ours() -> object:
-        ensemble = gradient_ensemble(landscape, weights, batch_size=25)
-        return ensemble.closed_forms(), ensemble.alignment(np.random.default_rng(0))
-
-    floor = "this package, three cohorts"
-    seconds = medians({floor: ours, "torch.func.vmap(grad), stored, one cohort": materialised})
-    return table("Order parameters at one point, 1,200 samples", seconds, floor)
-
-
 def main() -> None:
     """Print the tables."""
     torch.set_num_threads(numba.config.NUMBA_NUM_THREADS)
@@ -147,8 +118,7 @@ def main() -> None:
     )
     for n_replicas, n_rows in ((4, 25), (32, 25), (4, 1200)):
         print(gradients(landscape, module, n_replicas, n_rows, rate), end="\n\n")
-    print(order_parameters(landscape))
-    print(f"\nPeak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB.")
+    report()
 
 
 if __name__ == "__main__":
