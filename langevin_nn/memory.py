@@ -6,7 +6,7 @@ import re
 
 from langevin_nn.errors import ConfigurationError
 
-__all__ = ["DEFAULT_MEMORY_LIMIT", "as_bytes"]
+__all__ = ["DEFAULT_MEMORY_LIMIT", "as_bytes", "as_text"]
 
 DEFAULT_MEMORY_LIMIT = "1 GiB"
 
@@ -53,3 +53,26 @@ def as_bytes(limit: int | float | str | None) -> int:
             f"memory_limit={limit!r} is {size} bytes: expected at least 1 MiB, in which a few samples can be worked through"
         )
     return size
+
+
+def as_text(n_bytes: float) -> str:
+    """Return a size of memory as people write it.
+
+    Parameters
+    ----------
+    n_bytes : float
+        Bytes.
+
+    Returns
+    -------
+    str
+        Three digits in the largest fitting unit.
+
+    Examples
+    --------
+    >>> as_text(2**30), as_text(1.37 * 2**20), as_text(-1)
+    ('1 GiB', '1.37 MiB', '0 MiB')
+    """
+    n_bytes = max(0.0, n_bytes)
+    unit, size = next((pair for pair in (("TiB", 2**40), ("GiB", 2**30)) if n_bytes >= pair[1]), ("MiB", 2**20))
+    return f"{n_bytes / size:.3g} {unit}" if n_bytes < 999.5 * size else f"{n_bytes / size:.0f} {unit}"

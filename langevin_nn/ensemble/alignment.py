@@ -89,7 +89,7 @@ class Alignment:
             "alignment": values,
             "alignment_standard_error": np.array([each.standard_error for each in estimates]),
             "alignment_zero_share": np.array([each.zero_share for each in estimates]),
-            "alignment_minibatches": np.array([each.n_minibatches for each in estimates]),
+            "alignment_minibatches": np.array([each.n_minibatches for each in estimates], dtype=np.float64),
             "alignment_approximation": approximation,
             "alignment_approximation_bound": np.minimum(bound, np.maximum(approximation, 1 - approximation)),
         }
@@ -207,9 +207,11 @@ def alignment_from_cosines(with_total: Tensor, norms: Tensor) -> Alignment:
     """
     m = len(with_total)
     zero_share = 1 - m / len(norms)
-    if m < 2:
+    if m == 0:
         return Alignment.undefined(zero_share)
     spread = float((1 - norms / norms.square().mean().sqrt()).square().mean())
+    if m < 2:
+        return Alignment(np.nan, np.nan, zero_share, m, spread)
     squared = float(with_total.sum())
     value = (squared - m) / (m * (m - 1))
     if m < 3:

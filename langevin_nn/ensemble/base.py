@@ -12,8 +12,8 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from langevin_nn.ensemble.spectrum import Method, Spectrum
-from langevin_nn.errors import ConfigurationError, UndefinedQuantityWarning
+from langevin_nn.ensemble.spectrum import METHODS, Method, Spectrum
+from langevin_nn.errors import ConfigurationError, UndefinedQuantityWarning, UnknownNameError
 from langevin_nn.operators import Eigenpairs, SymmetricOperator
 from langevin_nn.schema import COHORT_PAIRS, COHORTS, describe
 
@@ -310,6 +310,8 @@ class GradientEnsemble(ABC):
         """
         if n_modes is not None and n_modes < 1:
             raise ConfigurationError(f"n_modes={n_modes}: expected at least 1; leave it out for all eigenvalues")
+        if method not in METHODS:
+            raise UnknownNameError("method", method, METHODS)
         return self._spectrum(n_modes, method, tolerance)
 
     def order_parameters(self, generator: np.random.Generator | None = None, n_minibatches: int = 64) -> xr.Dataset:

@@ -195,7 +195,7 @@ class Groups:
                 "noise_strength": noise,
                 "parallel_noise": parallel_noise,
                 "projection_variance": np.where(squared > 0, parallel_noise / squared, np.nan),
-                "gradient_noise_scale": np.where(squared > 0, traces / squared, np.nan),
+                "gradient_noise_scale": np.where((squared > 0) & np.isfinite(self.factors), traces / squared, np.nan),
             }
         return values if by_layer else {name: value[0] for name, value in values.items()}
 

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from langevin_nn.errors import ConfigurationError, UnknownNameError
+from langevin_nn.memory import as_text
 from langevin_nn.schema import describe
 
 __all__ = ["METHODS", "Method", "Route", "Spectrum", "effective_dimension", "krylov_dimension", "routes"]
@@ -199,11 +200,13 @@ def routes(
 ) -> list[Route]:
     """Return all ways to a noise spectrum with their costs.
 
-    The stated cost model. With N samples, P parameters and a Krylov space of dimension m (of size³ for all eigenvalues):
-    ``parameters`` forms the P×P covariance, 2NP², and decomposes it; ``samples`` forms the N×N Gram matrix of the sample
-    gradients, N² · `pair_cost` (P where they are stored, inputs + outputs of a linear layer), and decomposes that;
-    ``matrix-free`` multiplies blocks of vectors by the sample gradients, 4NPm. To decompose takes 2.5 n³ as a whole,
-    2.5 (2mn² + 4nm²) by Lanczos. Where gradients are computed anew at each use, every use adds `pass_cost`.
+    The stated cost model, in operations at the rate of large matrix products. With N samples, P parameters and a Krylov
+    space of dimension m = 3 `n_modes` + 64: ``parameters`` forms the P×P covariance, 2NP², and decomposes it; ``samples``
+    forms the N×N Gram matrix of the sample gradients, N² · `pair_cost` (P where they are stored, inputs + outputs of a
+    linear layer), and decomposes that; ``matrix-free`` multiplies blocks of vectors by the sample gradients and keeps them
+    orthogonal, 2.5 (4NPm + 4nm²) with n the smaller of N and P. To decompose an n×n matrix takes 2.5 n³ as a whole and
+    2.5 (2mn² + 4nm²) by Lanczos. Where gradients are computed anew at each use, `pass_cost` comes on top: once for
+    ``parameters``, (pieces + 1)/2 times for ``samples``, twice for each block of 32 vectors for ``matrix-free``.
 
     Parameters
     ----------
@@ -273,7 +276,7 @@ def cheapest(candidates: Iterable[Route], method: Method, memory_limit: float, s
         )
     smallest = min(considered, key=lambda route: route.n_bytes)
     raise ConfigurationError(
-        f"the noise spectrum of {shape} takes {smallest.n_bytes / 2**30:.2g} GiB by its smallest way ({smallest.method}): "
-        f"expected at most the memory_limit of {memory_limit / 2**30:.2g} GiB; ask for fewer eigenvalues with n_modes=, "
-        "measure fewer tensors with a parameters= pattern, or raise memory_limit"
+        f"the noise spectrum of {shape} takes {as_text(smallest.n_bytes)} by its smallest way ({smallest.method}): "
+        f"expected at most the {as_text(memory_limit)} that sample gradients leave of memory_limit; ask for fewer "
+        "eigenvalues with n_modes=, measure fewer tensors with a parameters= pattern, or raise memory_limit"
     )

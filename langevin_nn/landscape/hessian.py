@@ -72,8 +72,9 @@ class Hessian(SymmetricOperator):
         full = vectors.to(self._landscape.dtype)
         if self._columns is not None:
             full = full.new_zeros(len(vectors), self._landscape.n_parameters).index_copy_(1, self._columns, full)
-        rows = [self._product(vector) for vector in full]
-        products = torch.stack(rows)
+        products = torch.empty(full.shape, dtype=torch.float64, device=self.device)
+        for row, vector in zip(products, full, strict=True):
+            row[:] = self._product(vector)
         return products if self._columns is None else products[:, self._columns]
 
     def _product(self, vector: Tensor) -> Tensor:

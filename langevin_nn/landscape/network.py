@@ -19,8 +19,9 @@ from langevin_nn.landscape.initialisation import draw_weights, flat_parameters, 
 from langevin_nn.landscape.layout import ParameterLayout
 from langevin_nn.landscape.perceptron import PerceptronGradient
 from langevin_nn.landscape.sample_gradients import SampleGradients
-from langevin_nn.landscape.signals import SampleGradientSource, fast_layers
+from langevin_nn.landscape.signals import SampleGradientSource
 from langevin_nn.landscape.streamed import within_memory
+from langevin_nn.landscape.verification import overwrites_its_inputs, verified_layers
 from langevin_nn.memory import as_bytes
 from langevin_nn.seeds import Seeds
 
@@ -218,6 +219,9 @@ class NetworkLandscape(EmpiricalLandscape):
         return tensor if per_replica else tensor[None]
 
     def _check(self) -> None:
+        if overwrites_its_inputs(self._module, self.inputs[: min(2, self.n_samples)]):
+            # A first layer that works in place would change the caller's data.
+            self._module.register_forward_pre_hook(lambda _, given: (given[0].clone(), *given[1:]))
         parameters = self._layout.split(perturbed(flat_parameters(self._module, self._layout)))
         refuse_sample_mixing(self._module, parameters, self.inputs)
         few = slice(0, min(2, self.n_samples))
@@ -434,10 +438,13 @@ class NetworkLandscape(EmpiricalLandscape):
             raise ConfigurationError(
                 f"weights have shape {tuple(weights.shape)}: expected ({self.n_parameters},), one point of weight space"
             )
-        if self._layers is None:
-            self._layers = self._verified_layers(weights)
+        layers = self._layers
+        if layers is None:
+            # Away from special points: a gate at zero or units that are all active would hide what differs elsewhere.
+            layers, decided = verified_layers(self._source(perturbed(weights), replica, tuple(self._layout.shapes), {}))
+            self._layers = layers if decided else None
         names = tuple(self._layout.shapes) if everywhere else self.measured_parameters
-        return within_memory(self._source(weights, replica, names, self._layers), limit)
+        return within_memory(self._source(weights, replica, names, layers), limit)
 
     def _source(
         self, weights: Tensor, replica: int, names: tuple[str, ...], layers: dict[str, nn.Module]
@@ -446,24 +453,6 @@ class NetworkLandscape(EmpiricalLandscape):
         return SampleGradientSource(
             self._module, parameters, self.inputs, self.labels_of(replica), self._loss, names, layers
         )
-
-    def _verified_layers(self, weights: Tensor) -> dict[str, nn.Module]:
-        """Return the layers whose sample gradients their products are; one whose tensor is used twice is not among them."""
-        names = tuple(self._layout.shapes)
-        # Away from special points: a gate at zero or units that are all active would hide what differs elsewhere.
-        source = self._source(perturbed(weights), 0, names, fast_layers(self._module))
-        few = slice(0, 3)
-        fast = source(few)
-        slow = source.one_by_one(source.inputs[few], source.labels[few])
-        scale = max(float(gradients.abs().max()) for gradients in slow.values())
-
-        def agrees(layer: str) -> bool:
-            if layer not in fast.blocks:
-                return False
-            expected = torch.cat([slow[name] for name in fast.blocks[layer].tensors], dim=1).double()
-            return torch.allclose(fast.blocks[layer].rows(few), expected, rtol=1e-3, atol=1e-5 * scale)
-
-        return {name: layer for name, layer in source.layers.items() if agrees(name)}
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -209,7 +209,8 @@ class SampleGradientSource:
 
         def remember(name: str) -> torch.utils.hooks.RemovableHandle:
             def hook(_: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> Tensor:
-                calls[name].append((given[0] if given else named["input"], output))
+                if output.requires_grad:  # what is evaluated without a gradient contributes none
+                    calls[name].append((given[0] if given else named["input"], output))
                 return output.clone()  # what follows may overwrite its input, as ReLU(inplace=True) does
 
             return self.layers[name].register_forward_hook(hook, with_kwargs=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.sample_gradients import SampleGradients
 from langevin_nn.landscape.signals import SampleGradientSource
+from langevin_nn.memory import as_text
 
 __all__ = ["StreamedSampleGradients", "within_memory"]
 
@@ -77,7 +78,7 @@ class StreamedSampleGradients(SampleGradients):
         norms = []
         for few in torch.split(indices, at_a_time):
             coefficients = torch.zeros(len(few), self.n_samples, dtype=torch.float64, device=indices.device)
-            coefficients.scatter_add_(1, few, torch.full(few.shape, 1 / few.shape[1]).to(coefficients))
+            coefficients.scatter_add_(1, few, torch.full_like(few, 1 / few.shape[1], dtype=torch.float64))
             norms.append(self.combine(coefficients).square().sum(1))
         return torch.cat(norms)
 
@@ -134,7 +135,7 @@ def within_memory(source: SampleGradientSource, memory_limit: int) -> SampleGrad
     slow_bytes = sum(block.n_bytes for block in slow) / n_few
     if max(held + graph, one_row) > memory_limit:
         raise ConfigurationError(
-            f"memory_limit of {memory_limit / 2**20:.0f} MiB: expected at least {max(held + graph, one_row) / 2**20:.0f} MiB "
+            f"memory_limit of {as_text(memory_limit)}: expected at least {as_text(max(held + graph, one_row))} "
             f"for the gradient of one sample ({probe.n_parameters} measured parameters); raise it, or measure fewer tensors "
             "with a parameters= pattern"
         )

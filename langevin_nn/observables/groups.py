@@ -12,6 +12,7 @@ from langevin_nn.landscape import Hessian, NetworkLandscape
 from langevin_nn.observables.base import Arrays, Observable, Snapshot
 from langevin_nn.operators import leading_eigenpairs
 from langevin_nn.schedules import Logarithmic, Schedule
+from langevin_nn.threads import single_threaded_products
 
 __all__ = ["NoiseSpectrum", "SampleLosses", "Weights"]
 
@@ -44,8 +45,8 @@ class NoiseSpectrum(Observable):
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         ensembles = snapshot.ensembles
-        # Decompositions are long and single-threaded: one replica a core.
-        with ThreadPoolExecutor(min(len(ensembles), os.cpu_count() or 1)) as pool:
+        # Decompositions gain little from threads of their own: one replica a core.
+        with single_threaded_products(), ThreadPoolExecutor(min(len(ensembles), os.cpu_count() or 1)) as pool:
             spectra = list(pool.map(lambda ensemble: ensemble.leading_spectrum(self.n_modes), ensembles))
         dimensions = np.array([spectrum.effective_dimension(self.fraction) for spectrum in spectra])
         curvatures = self._hessian_eigenvalues(snapshot) if self.n_hessian_modes else {}

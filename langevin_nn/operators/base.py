@@ -63,7 +63,8 @@ class SymmetricOperator(ABC):
         ConfigurationError
             If the vector has another length than the operator.
         """
-        return self.matmat(np.asarray(vector).reshape(-1, 1))[:, 0]
+        column = np.asarray(vector, dtype=np.float64)
+        return self.matmat(column if column.ndim == 2 else column[:, None])[:, 0]
 
     def matmat(self, matrix: ArrayLike) -> NDArray[np.float64]:
         """Return the product with a matrix, vectors in columns as SciPy has them.

@@ -10,10 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langevin_nn.errors import ConfigurationError
+from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.operators.base import SymmetricOperator
 
 __all__ = ["Eigenpairs", "leading_eigenpairs"]
+
+# The size of the second look for eigenvalues that were missed.
+_CHECKING_VECTORS, _CHECKING_STEPS = 4, 4
 
 
 @dataclass(frozen=True)
@@ -42,30 +45,110 @@ class Eigenpairs:
         """Kato–Temple estimate of each eigenvalue's error, r²/gap where that is below the residual r.
 
         See Parlett 1998, *The Symmetric Eigenvalue Problem*, section 10.1 (doi 10.1137/1.9781611971163). The gap is that
-        to the neighbouring values found, less their own residuals.
+        to the nearest other value found, less the larger residual of the two.
         """
-        n = len(self.values)
-        if n < 2:
+        if len(self.values) < 2:
             return self.residuals.copy()
-        distance = np.abs(np.diff(self.values)) - np.maximum(self.residuals[1:], self.residuals[:-1])
-        gap = np.minimum(np.append(distance, np.inf), np.append(np.inf, distance))
-        gap[-1] = np.minimum(gap[-1], distance[-1])  # the next one below is not known to be any farther
+        order = np.argsort(self.values)
+        values, residuals = self.values[order], self.residuals[order]
+        distances = np.diff(values) - np.maximum(residuals[1:], residuals[:-1])
+        gaps = np.empty_like(values)
+        gaps[order] = np.minimum(np.append(distances, np.inf), np.append(np.inf, distances))
         with np.errstate(divide="ignore", invalid="ignore"):
-            quadratic = np.where(gap > 0, self.residuals**2 / np.where(gap > 0, gap, 1), np.inf)
-        rounding = np.finfo(np.float64).eps * self.vectors.shape[1] ** 0.5 * np.abs(self.values).max()
+            quadratic = np.where(gaps > 0, self.residuals**2 / np.where(gaps > 0, gaps, 1), np.inf)
+        rounding = np.finfo(np.float64).eps * self.vectors.shape[1] ** 0.5 * np.abs(values).max()
         errors: NDArray[np.float64] = np.minimum(self.residuals, quadratic + rounding)
         return errors
 
 
-def _orthonormal(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Q with orthonormal rows and R with rows = R Q; where rows depend on one another, R is singular."""
-    q, r = torch.linalg.qr(rows.T)
-    return q.T.contiguous(), r.T
+class _KrylovSpace:
+    """An orthonormal basis that grows by blocks, and the operator restricted to it.
 
+    Parameters
+    ----------
+    operator : SymmetricOperator
+        M.
+    limit : int
+        Largest dimension.
+    seed : int
+        Of random directions.
+    """
 
-def _start(operator: SymmetricOperator, block_size: int, seed: int) -> Tensor:
-    draws = np.random.Generator(np.random.Philox(seed)).standard_normal((block_size, operator.size))
-    return _orthonormal(torch.as_tensor(draws, device=operator.device))[0]
+    def __init__(self, operator: SymmetricOperator, limit: int, seed: int) -> None:
+        self._operator, self._limit = operator, limit
+        self._random = np.random.Generator(np.random.Philox(seed))
+        # Of both only what is used takes memory.
+        self._basis = torch.empty(limit, operator.size, dtype=torch.float64, device=operator.device)
+        self._projected = torch.as_tensor(np.zeros((limit, limit)), device=operator.device)
+        self.dimension = 0
+        self.rounding = 0.0  # below this residuals say nothing
+
+    @property
+    def basis(self) -> Tensor:
+        """Orthonormal rows, shape (dimension, parameter)."""
+        return self._basis[: self.dimension]
+
+    @property
+    def projected(self) -> Tensor:
+        """The operator between basis vectors, shape (dimension, dimension)."""
+        return self._projected[: self.dimension, : self.dimension]
+
+    @property
+    def room(self) -> int:
+        """By how many directions it can still grow."""
+        return self._limit - self.dimension
+
+    def random_block(self, n_vectors: int) -> Tensor:
+        """Return random orthonormal vectors outside the space."""
+        n_vectors = min(n_vectors, self._operator.size - self.dimension)
+        draws = torch.as_tensor(self._random.standard_normal((n_vectors, self._operator.size)))
+        return self._outside(draws.to(self._operator.device), 0.0)
+
+    def _outside(self, vectors: Tensor, smallest: float) -> Tensor:
+        """Return orthonormal vectors that span what lies outside the space, but for parts below a size."""
+        for sweep in range(3):
+            if self.dimension and sweep < 2:
+                vectors = vectors - (vectors @ self.basis.T) @ self.basis
+            if sweep == 0:
+                q, r = torch.linalg.qr(vectors.T)
+                u, sizes, _ = torch.linalg.svd(r)
+                vectors = (q @ u[:, sizes > smallest]).T
+        orthonormal: Tensor = torch.linalg.qr(vectors.T)[0].T.contiguous()
+        return orthonormal
+
+    def grow(self, block: Tensor) -> Tensor:
+        """Add a block of orthonormal vectors; return what their products have outside the space that is now spanned."""
+        new = slice(self.dimension, self.dimension + len(block))
+        self._basis[new] = block
+        self.dimension = new.stop
+        product = self._operator.apply(block)
+        along = product @ self.basis.T
+        remainder = product - along @ self.basis
+        correction = remainder @ self.basis.T
+        along += correction
+        self._projected[new, : new.stop] = along
+        self._projected[: new.stop, new] = along.T
+        outside: Tensor = remainder - correction @ self.basis
+        return outside
+
+    def eigenpairs(self) -> tuple[Tensor, Tensor]:
+        """Return the eigenvalues of the operator between basis vectors, ascending, and their vectors in columns."""
+        if not bool(torch.isfinite(self.projected).all()):
+            raise EstimationRefused(
+                "products with the operator hold NaN or infinite numbers: expected finite ones, since there are no "
+                "eigenvalues otherwise; look for the weights or data that make them so",
+                dimension=self.dimension,
+            )
+        values, vectors = torch.linalg.eigh(self.projected)
+        self.rounding = float(torch.finfo(torch.float64).eps * self._operator.size**0.5 * values.abs().max())
+        return values, vectors
+
+    def following(self, remainder: Tensor) -> Tensor:
+        """Return the block to go on with; random where products lead nowhere new."""
+        largest = float(self.projected.abs().max())
+        block = self._outside(remainder, 1e-13 * largest)
+        block = block if len(block) else self.random_block(len(remainder))
+        return block[: self.room]
 
 
 def _first(values: Tensor, which: str, n_modes: int) -> Tensor:
@@ -88,7 +171,8 @@ def leading_eigenpairs(
     Block Lanczos with full reorthogonalisation, done twice (Golub & Underwood 1977, doi
     10.1016/B978-0-12-587260-7.50018-2): the Krylov space of a random block grows until the residual of every wanted pair
     is below `tolerance` times its eigenvalue, or `max_dimension` is reached. Eigenvalues then err by about the square of
-    the relative residual.
+    the relative residual. A second random block outside that space then looks for eigenvalues that the first has missed, as
+    repeated ones may be, and residuals are computed from products with the vectors that are returned.
 
     Parameters
     ----------
@@ -101,7 +185,8 @@ def leading_eigenpairs(
     tolerance : float, optional
         Largest ‖M u − θ u‖/|θ|.
     block_size : int, optional
-        Vectors that are multiplied at a time; a larger block costs more products, in larger and faster ones.
+        Vectors that are multiplied at a time, 4 to 32 unless said; a larger block costs more products, in larger and
+        faster ones.
     max_dimension : int, optional
         Largest dimension of the Krylov space; 8 `n_modes` + 200 unless said. It is held in memory.
     seed : int, optional
@@ -116,6 +201,8 @@ def leading_eigenpairs(
     ------
     ConfigurationError
         If `n_modes` is not between 1 and the size, or there is no such order.
+    EstimationRefused
+        If products with the operator are not finite.
 
     Examples
     --------
@@ -129,53 +216,46 @@ def leading_eigenpairs(
         )
     if which not in ("largest", "smallest", "magnitude"):
         raise ConfigurationError(f"which={which!r}: expected largest, smallest or magnitude")
-    size = operator.size
-    block_size = min(size, block_size or max(1, min(32, n_modes // 4)))
-    limit = min(size, max(max_dimension or 8 * n_modes + 200, n_modes))
-    basis = torch.empty(min(size, limit + block_size), size, dtype=torch.float64, device=operator.device)
-    projected = torch.as_tensor(
-        np.zeros((len(basis), len(basis))), device=operator.device
-    )  # only what is used takes memory
-    block, held = _start(operator, block_size, seed), 0
-    next_look = min(limit, n_modes + 2 * block_size)
-    while True:
-        new = slice(held, held + len(block))
-        basis[new] = block
-        held = new.stop
-        product = operator.apply(block)
-        products_with_basis = product.new_zeros(len(block), held)
-        for _ in range(2):
-            part = product @ basis[:held].T
-            product = product - part @ basis[:held]
-            products_with_basis += part
-        projected[new, :held] = products_with_basis
-        projected[:held, new] = products_with_basis.T
-        block, coupling = _orthonormal(product)
-        exhausted = held >= size
-        if held >= next_look or exhausted:
-            values, rotations = torch.linalg.eigh(projected[:held, :held])
+    block_size = min(operator.size, block_size or max(4, min(32, n_modes // 4)))
+    limit = min(operator.size, max(max_dimension or 8 * n_modes + 200, n_modes))
+    space = _KrylovSpace(operator, limit, seed)
+    block = space.random_block(min(block_size, limit))
+    values, rotations, converged = _grown_until_converged(space, block, n_modes, which, tolerance)
+    while converged and space.room:
+        # One random start finds a repeated eigenvalue no more often than its block has vectors: look outside once more.
+        found = values
+        block = space.random_block(min(_CHECKING_VECTORS, space.room))
+        for _ in range(_CHECKING_STEPS):
+            block = space.following(space.grow(block)) if len(block) else block
+        if len(block):
+            values, rotations, converged = _grown_until_converged(space, block, n_modes, which, tolerance)
+        else:
+            values, rotations = space.eigenpairs()
             chosen = _first(values, which, n_modes)
-            last = rotations[new, :][:, chosen]
-            residuals = torch.linalg.vector_norm(coupling.T @ last, dim=0) * (not exhausted)
-            # Where products round, no residual is known to better than this.
-            floor = torch.finfo(torch.float64).eps * size**0.5 * float(values.abs().max())
-            met = bool((residuals <= tolerance * values[chosen].abs() + floor).all()) and held >= n_modes
-            if met or exhausted or held >= limit:
-                vectors = rotations[:, chosen].T @ basis[:held]
-                bounds = (residuals + floor).cpu().numpy()
-                return Eigenpairs(values[chosen].cpu().numpy(), vectors, bounds, met or exhausted)
-            next_look = min(limit, held + max(block_size, held // 10))
-        lost = torch.diagonal(coupling).abs() <= 1e-13 * float(projected[:held, :held].abs().max())
-        if bool(lost.any()):
-            block = _renewed(block, lost, basis[:held], seed + held)
-        block = block[: size - held]
+            values, rotations = values[chosen], rotations[:, chosen]
+        if bool(((values - found).abs() <= tolerance * values.abs().max()).all()):
+            break
+    vectors = rotations.T @ space.basis
+    # Computed from products with what is returned, not inferred.
+    residuals = torch.linalg.vector_norm(operator.apply(vectors) - values[:, None] * vectors, dim=1) + space.rounding
+    met = bool((residuals <= tolerance * values.abs() + 10 * space.rounding).all())
+    return Eigenpairs(values.cpu().numpy(), vectors, residuals.cpu().numpy(), met)
 
 
-def _renewed(block: Tensor, lost: Tensor, basis: Tensor, seed: int) -> Tensor:
-    """Return a block orthogonal to the basis, in which directions that the products did not reach are drawn anew."""
-    block = block.clone()
-    draws = np.random.Generator(np.random.Philox(seed + 1)).standard_normal((int(lost.sum()), block.shape[1]))
-    block[lost] = torch.as_tensor(draws, device=block.device)
-    for _ in range(2):
-        block = _orthonormal(block - (block @ basis.T) @ basis)[0]
-    return block
+def _grown_until_converged(
+    space: _KrylovSpace, block: Tensor, n_modes: int, which: str, tolerance: float
+) -> tuple[Tensor, Tensor, bool]:
+    """Grow a space until residuals suffice: values, their vectors in the basis, and whether they do."""
+    next_look = n_modes + 2 * len(block)
+    while True:
+        remainder = space.grow(block)
+        full = space.room == 0
+        if space.dimension >= next_look or full:
+            values, rotations = space.eigenpairs()
+            chosen = _first(values, which, n_modes)
+            residuals = torch.linalg.vector_norm(remainder.T @ rotations[-len(block) :, chosen], dim=0)
+            met = bool((residuals <= tolerance * values[chosen].abs() + space.rounding).all())
+            if met or full:
+                return values[chosen], rotations[:, chosen], met
+            next_look = space.dimension + max(len(block), space.dimension // 10)
+        block = space.following(remainder)
