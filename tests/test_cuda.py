@@ -8,6 +8,7 @@ import torch
 from conftest import digits_landscape
 
 from langevin_nn import (
+    Hessian,
     NetworkLandscape,
     Seeds,
     gradient_descent,
@@ -77,6 +78,79 @@ def test_order_parameters_and_spectrum_agree(landscapes):
         np.testing.assert_allclose(measured[name], variable, rtol=1e-4, err_msg=str(name))
     one, other = host.noise_eigenvalues(), device.noise_eigenvalues()
     np.testing.assert_allclose(other, one, atol=1e-5 * one[0])
+
+
+def convolutional(**options) -> NetworkLandscape:
+    """Layers of every kind of path, on random images."""
+    generator = np.random.default_rng(5)
+    inputs = torch.as_tensor(generator.standard_normal((24, 2, 6, 6)), dtype=torch.float32)
+    labels = torch.as_tensor(generator.integers(3, size=24))
+
+    def make() -> torch.nn.Module:
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(2, 4, 3, padding=1),
+            torch.nn.GroupNorm(2, 4),
+            torch.nn.Tanh(),
+            torch.nn.AvgPool2d(2),
+            torch.nn.Conv2d(4, 4, 2, groups=2),
+            torch.nn.Flatten(),
+            torch.nn.Linear(16, 3),
+        )
+
+    return NetworkLandscape(make, inputs, labels, true_labels=labels.roll(1), **options)
+
+
+@pytest.fixture(scope="module")
+def convolutions() -> tuple[NetworkLandscape, NetworkLandscape]:
+    """The same convolutional network on the CPU and on the device."""
+    with torch.random.fork_rng():
+        return convolutional(), convolutional(device=DEVICE)
+
+
+@pytest.mark.parametrize("memory_limit", ["1 GiB", "1 MiB"])
+def test_order_parameters_of_convolutions_agree(convolutions, memory_limit):
+    """The alignment too: its minibatches are drawn on the CPU."""
+    host, device = (gradient_ensemble(each, start(each)[0], 6, memory_limit=memory_limit) for each in convolutions)
+    one, other = (each.order_parameters(np.random.default_rng(0), 40) for each in (host, device))
+    for name, variable in one.data_vars.items():
+        np.testing.assert_allclose(other[name], variable, rtol=5e-3, atol=1e-4, err_msg=str(name))
+    assert other.equals(device.order_parameters(np.random.default_rng(0), 40))
+    one, other = host.by_layer(), device.by_layer()
+    assert other.path.values.tolist() == one.path.values.tolist()
+    for name in ("activity", "directed_activity", "noise_strength"):
+        scale = float(one[name].sel(cohort="all").max())
+        np.testing.assert_allclose(other[name], one[name], atol=1e-3 * scale, err_msg=name)
+    np.testing.assert_allclose(device.samples().sample_loss, host.samples().sample_loss, rtol=1e-4, atol=1e-5)
+    one, other = host.classes(), device.classes()
+    np.testing.assert_allclose(other.class_alignment, one.class_alignment, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["auto", "parameters", "samples", "matrix-free"])
+def test_leading_spectra_agree(convolutions, method):
+    host, device = (gradient_ensemble(each, start(each)[0], 6) for each in convolutions)
+    one, other = (each.spectrum(4, method=method, tolerance=1e-5) for each in (host, device))
+    np.testing.assert_allclose(other.noise_eigenvalue, one.noise_eigenvalue, atol=1e-3 * float(one.noise_eigenvalue[0]))
+    np.testing.assert_allclose(other.noise_strength, one.noise_strength, rtol=1e-3)
+
+
+def test_noise_modes_and_gaussian_noise_live_on_the_device(convolutions):
+    host, device = (gradient_ensemble(each, start(each)[0], 6) for each in convolutions)
+    modes = device.noise_modes(2)
+    assert modes.vectors.device.type == DEVICE
+    covariance = host.projected_covariance(modes.vectors.cpu())
+    np.testing.assert_allclose(np.diag(covariance), modes.values, rtol=1e-2)
+    noise = [each.gaussian_noise(np.random.default_rng(0), 3) for each in (host, device)]
+    assert_close(*noise, rounding=1e-3)
+
+
+def test_hessian_products_agree(convolutions):
+    generator = np.random.default_rng(1)
+    vectors = torch.as_tensor(generator.standard_normal((3, convolutions[0].n_parameters)), dtype=torch.float32)
+    host, device = (each.hessian_product(start(each), vectors.to(each.device)) for each in convolutions)
+    assert_close(host, device, rounding=1e-3)
+    rows = vectors.double().numpy()
+    products = [Hessian(each, start(each)[0]).matmat(rows.T) for each in convolutions]
+    np.testing.assert_allclose(products[1], products[0], atol=1e-3 * np.abs(products[0]).max())
 
 
 PROCESSES = {

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parent.parent / "docs"
-BLOCKS = {page.name: re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) for page in sorted(DOCS.glob("*.md"))}
+BLOCKS = {
+    page.name: re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) for page in sorted(DOCS.glob("*.md"))
+}
 
 
 @pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if blocks])

@@ -19,13 +19,15 @@ from langevin_nn import (
     Seeds,
     effective_dimension,
     gradient_ensemble,
+    gradient_ensembles,
 )
 from langevin_nn.ensemble import covariance_factor
 from langevin_nn.ensemble.alignment import Alignment, alignment_of, alignment_of_minibatches, draw_minibatches
-from langevin_nn.errors import ConfigurationError
+from langevin_nn.errors import ConfigurationError, UndefinedQuantityWarning
 from langevin_nn.landscape import sample_gradients
 from langevin_nn.landscape.sample_gradients import DenseBlock, OuterProductBlock
 from langevin_nn.schema import COHORT_PAIRS, COHORTS, describe
+from langevin_nn.threads import single_threaded_products
 
 # Closed forms and enumerations differ by the rounding of some hundred float64 operations, relative to the largest
 # squared gradient; cancellation between them is why the scale is not that of the result.
@@ -38,6 +40,16 @@ SCALED_AS_SQUARES = (
     "perpendicular_activity",
     "noise_strength",
     "parallel_noise",
+)
+
+
+ALIGNMENT = (
+    "alignment",
+    "alignment_standard_error",
+    "alignment_zero_share",
+    "alignment_minibatches",
+    "alignment_approximation",
+    "alignment_approximation_bound",
 )
 
 
@@ -343,6 +355,10 @@ def test_scaling_the_loss_scales_activities_by_its_square_and_leaves_ratios(data
 
 # --- limits
 
+VANISHING = (
+    r"^the mean gradient is zero: projection_variance, gradient_noise_scale, alignment .* undefined here, and NaN$"
+)
+
 
 @given(matrix=matrices())
 def test_minibatches_of_one_sample_have_the_covariance_of_the_samples(matrix):
@@ -390,15 +406,29 @@ def test_identical_samples_have_no_noise(batch_size):
     "matrix", [[[1.0, 2.0], [-1.0, -2.0], [3.0, 0.5], [-3.0, -0.5]], np.zeros((4, 2))], ids=["balanced", "all zero"]
 )
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
-def test_a_vanishing_mean_gradient_gives_nan_and_neither_infinity_nor_warning(matrix, batch_size):
-    order = ensemble_of(matrix, batch_size).order_parameters(np.random.default_rng(0)).sel(cohort="all")
+def test_a_vanishing_mean_gradient_gives_nan_with_a_warning_and_never_an_infinity(matrix, batch_size):
+    ensemble = ensemble_of(matrix, batch_size)
+    with pytest.warns(UndefinedQuantityWarning, match=VANISHING) as caught:
+        order = ensemble.order_parameters(np.random.default_rng(0)).sel(cohort="all")
+    assert len(caught) == 1
+    assert caught[0].filename == __file__  # it points to the line that asked
     assert float(order.directed_activity) == 0
     assert float(order.activity) == float(order.noise_strength)
     undefined = ["projection_variance", "alignment", "alignment_standard_error"]
     undefined += ["parallel_activity", "perpendicular_activity", "parallel_noise"]
+    undefined += ["gradient_noise_scale", "alignment_approximation", "alignment_approximation_bound"]
     assert all(np.isnan(float(order[name])) for name in undefined)
     for values in order.data_vars.values():
         assert not np.isinf(values).any()
+
+
+def test_the_arrays_of_a_vanishing_mean_gradient_are_nan_without_a_warning():
+    """Recording takes those: a run of a thousand records warns elsewhere or not at all."""
+    ensemble = ensemble_of(np.zeros((4, 2)), 2)
+    values = ensemble.closed_forms() | ensemble.alignment(np.random.default_rng(0))
+    assert np.isnan(values["projection_variance"][0])
+    assert np.isnan(values["alignment"][0])
+    assert not any(np.isinf(value).any() for value in values.values())
 
 
 def test_an_empty_cohort_is_nan_and_leaves_the_rest():
@@ -743,9 +773,11 @@ def test_moments_have_the_spectrum_of_the_covariance_and_no_cohorts():
 
 
 def test_moments_without_mean_or_without_noise():
-    order = moment_ensemble(mean=np.zeros(4)).order_parameters(np.random.default_rng(0)).sel(cohort="all")
+    with pytest.warns(UndefinedQuantityWarning, match=VANISHING):
+        order = moment_ensemble(mean=np.zeros(4)).order_parameters(np.random.default_rng(0)).sel(cohort="all")
     assert float(order.activity) == float(order.noise_strength) > 0
-    for name in ("projection_variance", "parallel_noise", "parallel_activity", "perpendicular_activity", "alignment"):
+    undefined = ("projection_variance", "parallel_noise", "parallel_activity", "perpendicular_activity", "alignment")
+    for name in (*undefined, "gradient_noise_scale", "alignment_approximation", "alignment_approximation_bound"):
         assert np.isnan(order[name]), name
     still = moment_ensemble(factor=np.zeros((4, 2))).order_parameters(np.random.default_rng(0)).sel(cohort="all")
     assert float(still.noise_strength) == float(still.projection_variance) == 0
@@ -764,6 +796,178 @@ def test_both_kinds_of_ensemble_measure_the_same_where_their_moments_agree():
     np.testing.assert_allclose(
         empirical.noise_eigenvalues()[:4], moments_only.noise_eigenvalues()[:4], rtol=0, atol=1e-12
     )
+
+
+# --- moments and samples
+
+N_DRAWS = 20_000
+
+
+def worst_deviations(ensemble, covariance, n_draws=N_DRAWS):
+    """Mean and covariance of Gaussian noise, in standard errors of each entry under the law N(0, C)."""
+    draws = ensemble.gaussian_noise(np.random.default_rng(7), n_draws).numpy()
+    assert draws.shape == (n_draws, len(covariance))
+    variances = np.diag(covariance)
+    means = np.abs(draws.mean(0)) / np.sqrt(variances / n_draws)
+    errors = np.sqrt((covariance**2 + np.outer(variances, variances)) / n_draws)
+    return means.max(), (np.abs(draws.T @ draws / n_draws - covariance) / errors).max()
+
+
+def empirical_covariance(matrix, batch_size, replacement):
+    minibatches = all_minibatches(matrix, batch_size, replacement)
+    deviations = minibatches - minibatches.mean(0)
+    return deviations.T @ deviations / len(deviations)
+
+
+# Of some twenty entries the worst lies below this many standard errors in all but one of ten thousand samples.
+WORST = 4.5
+NOISY = {
+    "without replacement": (lambda: ensemble_of(gaussian_matrix(6, 4), 2), lambda: (6, 4, 2, False)),
+    "with replacement": (lambda: ensemble_of(gaussian_matrix(5, 3), 3, replacement=True), lambda: (5, 3, 3, True)),
+    "fewer samples than parameters": (lambda: ensemble_of(gaussian_matrix(4, 6), 2), lambda: (4, 6, 2, False)),
+    "moments": (lambda: moment_ensemble(), None),
+}
+
+
+@pytest.mark.parametrize(("make", "of"), NOISY.values(), ids=NOISY.keys())
+def test_gaussian_noise_has_the_covariance_of_minibatches_and_no_mean(make, of):
+    covariance = FACTOR @ FACTOR.T
+    if of is not None:
+        n_samples, n_parameters, batch_size, replacement = of()
+        covariance = empirical_covariance(gaussian_matrix(n_samples, n_parameters), batch_size, replacement)
+    ensemble = make()
+    np.testing.assert_allclose(ensemble.covariance.dense(), covariance, rtol=0, atol=1e-12)
+    of_mean, of_covariance = worst_deviations(ensemble, covariance)
+    assert of_mean < WORST
+    assert of_covariance < WORST
+    # Mutated twin: noise that is 5 % too loud.
+    assert worst_deviations(ensemble, covariance / 1.05**2)[1] > WORST
+
+
+def test_gaussian_noise_of_independent_draws_is_independent():
+    draws = moment_ensemble().gaussian_noise(np.random.default_rng(1), N_DRAWS).numpy()
+    one, other = draws[:-1], draws[1:]
+    variances = np.diag(FACTOR @ FACTOR.T)
+    errors = np.sqrt(np.outer(variances, variances) / N_DRAWS)
+    assert (np.abs(one.T @ other / N_DRAWS) / errors).max() < WORST
+
+
+@given(matrix=matrices(), batch_size=st.integers(1, 6), replacement=st.booleans())
+def test_the_gradient_noise_scale_is_the_batch_size_at_which_noise_equals_drift(matrix, batch_size, replacement):
+    """With replacement D = A₀ there; it depends neither on B nor on how minibatches are drawn."""
+    batch_size = min(batch_size, len(matrix))
+    order = closed_forms(matrix, batch_size, replacement=replacement)
+    mean = matrix.mean(0)
+    expected = sum((row - mean) @ (row - mean) for row in matrix) / len(matrix) / (mean @ mean)
+    tolerance = ROUNDING * (np.square(matrix).sum(1).max() / (mean @ mean)) ** 2
+    assert abs(order["gradient_noise_scale"] - expected) <= tolerance * max(1, expected)
+    if replacement:
+        drift = order["directed_activity"] * order["gradient_noise_scale"] / batch_size
+        assert order["noise_strength"] == pytest.approx(drift, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_gradient_noise_scale_of_moments_counts_their_minibatches(batch_size):
+    ensemble = GradientEnsemble.from_moments(torch.as_tensor(MEAN), torch.as_tensor(FACTOR), batch_size)
+    scale = float(ensemble.order_parameters().gradient_noise_scale.sel(cohort="all"))
+    assert scale == pytest.approx(batch_size * np.square(FACTOR).sum() / (MEAN @ MEAN), rel=1e-13)
+    surrogate = QuadraticLandscape(np.eye(2), np.diag([3.0, 1.0]))
+    weights = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    order = gradient_ensemble(surrogate, weights, batch_size).order_parameters()
+    assert float(order.gradient_noise_scale.sel(cohort="all")) == pytest.approx(batch_size * 4 / 2)
+
+
+def enumerated_bound(matrix, batch_size, replacement=False):
+    """R, A₀/A and s² by running through every minibatch."""
+    minibatches = all_minibatches(matrix, batch_size, replacement)
+    exact, _ = exact_alignment(minibatches)
+    activity = np.mean([gradient @ gradient for gradient in minibatches])
+    mean = sum(minibatches) / len(minibatches)
+    lengths = np.array([np.sqrt(gradient @ gradient) for gradient in minibatches])
+    return exact, mean @ mean / activity, np.mean((1 - lengths / np.sqrt(activity)) ** 2)
+
+
+@given(matrix=matrices(3, 6), batch_size=st.integers(1, 4), replacement=st.booleans())
+def test_the_bound_on_the_approximation_of_alignment_holds(matrix, batch_size, replacement):
+    """With R and s² over every minibatch; the library is given each of them once as its draw."""
+    batch_size = min(batch_size, len(matrix) - 1)
+    exact, approximation, spread = enumerated_bound(matrix, batch_size, replacement)
+    bound = np.sqrt(spread) * (2 * np.sqrt(approximation) + np.sqrt(spread))
+    assert abs(exact - approximation) <= bound + 1e-12
+    ensemble = ensemble_of(matrix, batch_size, replacement=replacement)
+    draws = (
+        product(range(len(matrix)), repeat=batch_size) if replacement else combinations(range(len(matrix)), batch_size)
+    )
+    every = torch.tensor(list(draws))
+    estimate = alignment_of_minibatches(ensemble.gradients, every)
+    # Norms from Gram matrices are roots: their rounding is that of the squares to the power of one half.
+    assert estimate.norm_spread == pytest.approx(spread, abs=1e-6)
+    squared, activity = (ensemble.closed_forms()[name][:1] for name in ("directed_activity", "activity"))
+    values = Alignment.arrays([estimate], squared, activity)
+    assert values["alignment_approximation"][0] == pytest.approx(approximation, rel=1e-9, abs=1e-12)
+    assert abs(exact - approximation) <= values["alignment_approximation_bound"][0] + 1e-6
+    assert values["alignment_approximation_bound"][0] <= bound + 1e-5
+    if batch_size == 1:  # no draws: the bound is exact
+        values = ensemble.alignment(np.random.default_rng(0))
+        assert abs(values["alignment"][0] - approximation) <= values["alignment_approximation_bound"][0] + 1e-9
+        assert values["alignment_minibatches"][0] == 0
+
+
+def test_the_bound_needs_its_term_of_first_order():
+    """Mutated twin: s² alone is no bound for this ensemble of unequal norms."""
+    exact, approximation, spread = enumerated_bound(np.array([[0.6, 0.3], [-0.5, -0.5], [0.5, 0.4]]), 1)
+    assert spread < abs(exact - approximation) <= np.sqrt(spread) * (2 * np.sqrt(approximation) + np.sqrt(spread))
+
+
+def test_the_number_of_minibatches_says_from_how_many_alignment_is_estimated():
+    values = ensemble_of(gaussian_matrix(6, 3), 3, mislabeled=np.arange(6) >= 4).alignment(np.random.default_rng(0), 17)
+    # The mislabeled cohort's share is a single sample, where R is exact.
+    assert values["alignment_minibatches"].tolist() == [17, 17, 0]
+    sparse = ensemble_of(SPARSE, 2).alignment(np.random.default_rng(1), 200)
+    counted = 200 * (1 - sparse["alignment_zero_share"][0])
+    assert sparse["alignment_minibatches"][0] == pytest.approx(counted)
+    assert 0 < counted < 200
+
+
+def test_the_alignment_of_the_correct_is_that_of_all_where_nobody_is_mislabeled():
+    ensemble = ensemble_of(gaussian_matrix(9, 3), 3)
+    values = ensemble.alignment(np.random.default_rng(0), 20)
+    assert values["alignment"][0] == values["alignment"][1]
+    assert np.isnan(values["alignment"][2])
+    other = ensemble_of(gaussian_matrix(9, 3), 3, mislabeled=np.arange(9) == 4).alignment(np.random.default_rng(0), 20)
+    assert other["alignment"][0] == values["alignment"][0]
+    assert other["alignment"][1] != values["alignment"][1]
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
+@pytest.mark.parametrize("replacement", [False, True])
+def test_moments_answer_as_the_samples_do_whose_moments_they_are(shape, replacement):
+    matrix = gaussian_matrix(*shape)
+    n = len(matrix)
+    factor = np.sqrt((1 if replacement else (n - 3) / (n - 1)) / 3 / n) * (matrix - matrix.mean(0)).T
+    samples = ensemble_of(matrix, 3, replacement=replacement)
+    moments_only = GradientEnsemble.from_moments(torch.as_tensor(matrix.mean(0)), torch.as_tensor(factor), 3)
+    directions = torch.as_tensor(np.random.default_rng(1).standard_normal((3, shape[1])))
+    for measure in (
+        lambda each: each.projected_covariance(directions),
+        lambda each: each.covariance.dense(),
+        lambda each: each.covariance.to_scipy() @ directions.numpy().T,
+        lambda each: each.spectrum(2).noise_eigenvalue.values,
+        lambda each: each.spectrum().noise_eigenvalue.values[:3],
+        lambda each: each.noise_modes(2, tolerance=1e-9).values,
+        lambda each: float(each.spectrum().noise_strength),
+        lambda each: float(each.spectrum().effective_dimension),
+        lambda each: each.spectrum(2).effective_dimension_is_lower_bound.values,
+        lambda each: np.abs(each.noise_modes(1, tolerance=1e-9).vectors.numpy()),
+        lambda each: each.mean_gradient.numpy(),
+    ):
+        np.testing.assert_allclose(measure(moments_only), measure(samples), rtol=0, atol=1e-8)
+    one, other = (each.order_parameters().sel(cohort="all") for each in (samples, moments_only))
+    finite = 1 if replacement else (n - 3) / (n - 1)
+    assert float(other.gradient_noise_scale) == pytest.approx(finite * float(one.gradient_noise_scale), rel=1e-10)
+    for question in ("samples", "classes"):
+        with pytest.raises(ConfigurationError, match=rf"moments know no {question}: expected an ensemble of sample"):
+            getattr(moments_only, question)()
 
 
 # --- effective dimension
@@ -809,7 +1013,13 @@ def test_a_fraction_that_is_no_share_is_refused(fraction):
     ):
         effective_dimension([1.0], fraction)
     with pytest.raises(ConfigurationError, match="expected a share"):
-        ensemble_of(gaussian_matrix(4, 2), 2).spectrum(fraction)
+        ensemble_of(gaussian_matrix(4, 2), 2).spectrum(fraction=fraction)
+
+
+@pytest.mark.parametrize("n_modes", [0, -1])
+def test_a_spectrum_of_no_modes_is_refused(n_modes):
+    with pytest.raises(ConfigurationError, match=rf"n_modes={n_modes}: expected at least 1; leave it out for all"):
+        ensemble_of(gaussian_matrix(4, 2), 2).spectrum(n_modes)
 
 
 # --- labelled output
@@ -820,35 +1030,40 @@ def test_order_parameters_carry_their_dimensions_units_and_long_names():
     order = ensemble_of(gaussian_matrix(6, 3), 3, mislabeled=mislabeled).order_parameters(np.random.default_rng(0))
     assert tuple(order.cohort.values) == COHORTS
     assert tuple(order.cohort_pair.values) == COHORT_PAIRS
-    random = {"alignment", "alignment_standard_error", "alignment_zero_share"}
-    assert set(order.data_vars) == {*SCALED_AS_SQUARES, "projection_variance", "gradient_alignment", *random}
+    others = {"projection_variance", "gradient_noise_scale", "gradient_alignment", *ALIGNMENT}
+    assert set(order.data_vars) == {*SCALED_AS_SQUARES, *others}
     for name, values in order.data_vars.items():
         assert values.dims == describe(str(name)).dimensions
         assert values.attrs == describe(str(name)).attributes
         assert values.attrs["long_name"]
-        assert values.attrs["units"] == ("loss2 weight-2" if name in SCALED_AS_SQUARES else "1")
+        units = dict.fromkeys(SCALED_AS_SQUARES, "loss2 weight-2") | {"gradient_noise_scale": "sample"}
+        assert values.attrs["units"] == units.get(str(name), "1")
         assert values.dtype == np.float64
 
 
 def test_without_a_generator_nothing_is_random():
     order = ensemble_of(gaussian_matrix(6, 3), 3).order_parameters()
-    assert "alignment" not in order
+    assert not set(ALIGNMENT) & set(order.data_vars)
     drawn = [ensemble_of(gaussian_matrix(6, 3), 3).order_parameters(np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert drawn[0].identical(drawn[1])
-    assert (
-        drawn[0]
-        .drop_vars(["alignment", "alignment_standard_error"])
-        .equals(drawn[2].drop_vars(["alignment", "alignment_standard_error"]))
-    )
-    assert float(drawn[0].alignment[0]) != float(drawn[2].alignment[0])
+    random = ["alignment", "alignment_standard_error", "alignment_approximation_bound"]
+    assert drawn[0].drop_vars(random).equals(drawn[2].drop_vars(random))
+    assert order.equals(drawn[0].drop_vars(ALIGNMENT))
+    for name in random:
+        assert float(drawn[0][name][0]) != float(drawn[2][name][0]), name
 
 
 def test_the_spectrum_carries_its_dimensions_units_and_long_names():
     spectrum = ensemble_of(gaussian_matrix(6, 3), 3).spectrum()
     assert spectrum.noise_eigenvalue.dims == ("mode",)
     assert spectrum.effective_dimension.dims == ()
-    for name in ("noise_eigenvalue", "effective_dimension"):
-        assert spectrum[name].attrs == describe(name).attributes
+    assert set(spectrum.data_vars) == {
+        *("noise_eigenvalue", "noise_eigenvalue_residual", "noise_strength"),
+        *("effective_dimension", "effective_dimension_is_lower_bound"),
+    }
+    for name, values in spectrum.data_vars.items():
+        assert values.attrs == describe(str(name)).attributes
+        assert values.dims == (("mode",) if str(name).startswith("noise_eigenvalue") else ())
 
 
 # --- from a landscape
@@ -919,6 +1134,90 @@ def test_measured_tensors_restrict_the_ensemble():
     assert float(order.directed_activity.sel(cohort="all")) == pytest.approx(
         float(columns.mean(0).square().sum()), rel=1e-12
     )
+
+
+def replicas_of(digits, n_replicas=3):
+    """The same network with labels of their own for each replica."""
+    landscape, _ = digits
+    labels = torch.stack([landscape.true_labels[0].roll(k) for k in range(n_replicas)])
+    true = landscape.true_labels.expand(n_replicas, -1)
+    own = type(landscape)(landscape._module, landscape.inputs, labels, true_labels=true)
+    return own, own.initial_weights(tuple(range(n_replicas)), Seeds(2))
+
+
+@pytest.fixture
+def one_thread():
+    """Products this small take longer on two."""
+    with single_threaded_products():
+        yield
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_ensembles_of_several_replicas_are_those_of_each(digits):
+    landscape, weights = replicas_of(digits)
+    together = gradient_ensembles(landscape, weights, 10, replacement=True)
+    alone = [gradient_ensemble(landscape, weights[r], 10, replica=r, replacement=True) for r in range(3)]
+    assert len(together) == 3
+    generators = [Seeds(1).generator("alignment", r) for r in range(3)]
+    order = together.order_parameters(generators, 20)
+    layers, spectra = together.by_layer(), together.spectrum(5)
+    assert order.activity.dims == ("replica", "cohort")
+    assert order.gradient_alignment.dims == ("replica", "cohort_pair")
+    assert layers.activity.dims == ("replica", "layer", "cohort")
+    assert spectra.noise_eigenvalue.dims == ("replica", "mode")
+    for r, each in enumerate(alone):
+        expected = each.order_parameters(Seeds(1).generator("alignment", r), 20)
+        assert order.isel(replica=r).equals(expected)
+        assert layers.isel(replica=r).equals(each.by_layer())
+        assert spectra.isel(replica=r).equals(each.spectrum(5))
+    # Labels are those of the replica: nobody is mislabeled in the first one only.
+    assert np.isnan(order.activity.sel(cohort="mislabeled")).values.tolist() == [True, False, False]
+    assert together.order_parameters().equals(order.drop_vars(ALIGNMENT))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_slice_of_ensembles_keeps_the_labels_and_the_order_of_its_replicas(digits):
+    landscape, weights = replicas_of(digits)
+    together = gradient_ensembles(landscape, weights, 10)
+    activity = together.order_parameters().activity
+    for chosen in (slice(1, None), slice(None, None, -1), slice(0, 3, 2)):
+        part = together[chosen]
+        np.testing.assert_array_equal(part.order_parameters().activity, activity[chosen])
+        assert len(part) == len(activity[chosen])
+    assert together[-1].order_parameters().activity.equals(activity[2])
+    assert [each.closed_forms()["activity"][0] for each in together] == activity.sel(cohort="all").values.tolist()
+    with pytest.raises(IndexError):
+        together[3]
+
+
+def test_ensembles_need_one_generator_a_replica_and_several_points(digits):
+    landscape, weights = replicas_of(digits)
+    together = gradient_ensembles(landscape, weights, 10)
+    with pytest.raises(ConfigurationError, match=r"2 generators came for 3 replicas: expected one each, so that"):
+        together.order_parameters([np.random.default_rng(k) for k in range(2)])
+    with pytest.raises(
+        ConfigurationError, match=r"expected \(replica, parameter\), .*use gradient_ensemble for one point"
+    ):
+        gradient_ensembles(landscape, weights[0], 10)
+    with pytest.raises(ConfigurationError, match=r"expected \(parameter,\), .*use gradient_ensembles for several"):
+        gradient_ensemble(landscape, weights, 10)
+
+
+def test_classes_are_the_given_labels_and_need_one_a_sample(digits):
+    landscape, weights = digits
+    ensemble = gradient_ensemble(landscape, weights, 10)
+    given = landscape.labels[0].numpy()
+    by_default, said = ensemble.classes(), ensemble.classes(given)
+    assert by_default.equals(said)
+    assert by_default["class"].values.tolist() == sorted(set(given.tolist()))
+    assert int(by_default.class_size.sum()) == landscape.n_samples
+    for name, values in by_default.data_vars.items():
+        assert values.attrs == describe(str(name)).attributes
+    for labels, shape in (([0, 1], r"\(2,\)"), (np.zeros((60, 1)), r"\(60, 1\)")):
+        with pytest.raises(ConfigurationError, match=rf"one class a sample, shape \(60,\), got {shape}: pass labels="):
+            ensemble.classes(labels)
+    with pytest.raises(ConfigurationError, match=r"got none: pass labels="):
+        ensemble_of(gaussian_matrix(4, 2), 2).classes()
 
 
 def test_known_moments_need_no_batch_size_and_samples_need_one(digits):

@@ -391,15 +391,19 @@ class NeverUsed(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("make", "stored"),
-    [(TiedThroughFunction, "other.weight"), (TiedParameter, "inner.weight"), (UsedTwice, "other.weight")],
+    ("make", "shared", "path"),
+    [
+        (TiedThroughFunction, "other.weight", "torch.func"),
+        (TiedParameter, "inner.weight", "torch.func"),
+        (UsedTwice, "other.weight", "signals at positions"),
+    ],
 )
-def test_a_shared_weight_falls_back_to_stored_gradients_and_is_right(make, stored):
+def test_a_shared_weight_takes_a_path_that_sees_all_its_uses_and_is_right(make, shared, path):
     module, inputs = made(make), normal(N, 5)
     landscape = NetworkLandscape(module, inputs, classes(N))
     weights = landscape.initial_weights((0,), Seeds(5))
     gradients = landscape.sample_gradients(weights[0])
-    assert gradients.paths[stored] == "sample gradients"
+    assert gradients.paths[shared] == path
     assert gradients.paths["first.weight"] == gradients.paths["last.weight"] == "outer products"
     slow = slow_gradients(module, weights[0], inputs, classes(N))
     assert_close(gradients.dense(), slow)

@@ -121,10 +121,13 @@ def test_network_file_has_all_groups_and_root_variables_of_the_design(network_fi
     assert set(tree.data_vars) == {
         *("train_loss", "train_error", "test_loss", "test_error", "driving_noise_strength", "gradient_alignment"),
         *("activity", "directed_activity", "parallel_activity", "perpendicular_activity", "noise_strength"),
-        *("parallel_noise", "projection_variance", "alignment", "alignment_standard_error", "alignment_zero_share"),
+        *("parallel_noise", "projection_variance", "gradient_noise_scale"),
+        *("alignment", "alignment_standard_error", "alignment_zero_share", "alignment_minibatches"),
+        *("alignment_approximation", "alignment_approximation_bound"),
     }
     assert set(tree["samples"].data_vars) == {"sample_loss", "given_label", "true_label", "mislabeled", "relabeled"}
-    assert set(tree["spectrum"].data_vars) == {"noise_eigenvalue", "effective_dimension"}
+    spectrum = {"noise_eigenvalue", "effective_dimension", "effective_dimension_is_lower_bound"}
+    assert set(tree["spectrum"].data_vars) == spectrum
     assert tree["replica"].values.tolist() == [3, 1]
     assert tuple(tree["cohort"].values) == COHORTS == ("all", "correct", "mislabeled")
     assert tuple(tree["cohort_pair"].values) == COHORT_PAIRS
@@ -673,9 +676,10 @@ def test_number_of_minibatches_for_r_changes_nothing_but_r(digits):
     one, other = (
         simulate(sgd(digits, ALPHA, B), steps=2, replicas=1, observables=(OrderParameters(n),)) for n in (10, 40)
     )
+    of_draws = ("alignment", "alignment_standard_error", "alignment_minibatches", "alignment_approximation_bound")
     for name in one.data_vars:
         equal = np.array_equal(one[name], other[name], equal_nan=True)
-        assert equal != (name in ("alignment", "alignment_standard_error")), name
+        assert equal != (name in of_draws), name
 
 
 class BreaksLate(DrivingNoise):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import digits_landscape
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from langevin_nn import (
     AnisotropicNoise,
@@ -24,6 +25,7 @@ from langevin_nn.ensemble import GradientEnsemble, gradient_ensemble
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.landscape import SampleGradients
 from langevin_nn.landscape.sample_gradients import OuterProductBlock
+from langevin_nn.memory import as_bytes
 from langevin_nn.noise import IndependentMinibatches, IsotropicNoise, ShuffledMinibatches, Silent
 from langevin_nn.observables import Losses, OrderParameters, SampleLosses, Snapshot
 from langevin_nn.provenance import plain
@@ -341,28 +343,109 @@ def test_the_noise_factor_of_constant_noise_needs_no_weights():
     assert torch.equal(QuadraticLandscape(np.eye(2), 4 * np.eye(2)).noise_factor(), 2 * torch.eye(2).double())
 
 
-@pytest.mark.parametrize(("n", "n_out", "n_in"), [(24_000, 155, 155), (100_000, 75, 75)])
-def test_spectra_too_large_for_memory_are_refused(n, n_out, n_in):
+@pytest.mark.parametrize(
+    ("n", "n_out", "n_in", "limit", "figure"),
+    [
+        (24_000, 155, 155, None, "12.9 GiB by its smallest way (samples)"),
+        (100_000, 75, 75, "512 MiB", "724 MiB by its smallest way (parameters)"),
+    ],
+)
+def test_spectra_too_large_for_memory_are_refused_unless_few_modes_are_wanted(n, n_out, n_in, limit, figure):
     block = OuterProductBlock(torch.zeros(n, n_out).double(), torch.zeros(n, n_in).double())
-    ensemble = GradientEnsemble.from_sample_gradients(SampleGradients({"w": block}), 10)
+    ensemble = GradientEnsemble.from_sample_gradients(SampleGradients({"w": block}), 10, memory_limit=limit)
+    shape = f"{n} samples and {n_out * n_in} measured parameters"
     with refused(
-        f"{n} samples", "GiB: expected at most 4 GiB", "fewer samples", "parameters=", "leave NoiseSpectrum out"
+        shape,
+        figure,
+        "expected at most",
+        "memory_limit",
+        "fewer eigenvalues with n_modes=",
+        "parameters= pattern",
+        "raise memory_limit",
     ):
         ensemble.noise_eigenvalues()
+    assert ensemble.spectrum(5).attrs["method"] == "matrix-free, Lanczos"
+
+
+class LargestTensor(TorchDispatchMode):
+    """Sees every tensor that is made."""
+
+    def __enter__(self):
+        self.elements = 0
+        return super().__enter__()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        self.elements = max(self.elements, made.numel())
+        return made
 
 
 def test_little_gram_matrices_are_made_in_pieces(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     block = OuterProductBlock(*(torch.randn(8, k, generator=generator).double() for k in (2, 3)))
     indices = torch.randint(8, (7, 4), generator=generator)
-    whole = block.minibatch_squared_norms(indices)
-    lengths = []
-    split = torch.split
+    with LargestTensor() as unlimited:
+        whole = block.minibatch_squared_norms(indices)
+    # Two minibatches at a time: signals, activations and both Gram matrices of 4 samples each.
     monkeypatch.setattr("langevin_nn.landscape.sample_gradients._ELEMENTS_AT_A_TIME", 2 * 4 * (2 + 3 + 8))
-    monkeypatch.setattr(torch, "split", lambda rows, size: lengths.append(size) or split(rows, size))
-    torch.testing.assert_close(block.minibatch_squared_norms(indices), whole)
-    assert lengths == [2]
-    torch.testing.assert_close(whole, block.dense()[indices].mean(1).square().sum(1))
+    with LargestTensor() as limited:
+        pieces = block.minibatch_squared_norms(indices)
+    torch.testing.assert_close(pieces, whole)
+    assert (unlimited.elements, limited.elements) == (7 * 4 * 4, 2 * 4 * 4)
+    torch.testing.assert_close(whole, block.rows(slice(None))[indices].mean(1).square().sum(1))
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (None, 2**30),
+        (2**20, 2**20),
+        (3e6, 3_000_000),
+        (np.int64(2**21), 2**21),
+        ("1048576", 2**20),
+        ("1048576 B", 2**20),
+        ("2000 kB", 2_000_000),
+        ("2048KiB", 2**21),
+        ("1.5 MB", 1_500_000),
+        (" 512 MiB ", 2**29),
+        ("2 GB", 2 * 10**9),
+        ("0.5 GiB", 2**29),
+        ("1 TiB", 2**40),
+        ("1e3 MiB", 1000 * 2**20),
+    ],
+)
+def test_budgets_of_memory_are_read_as_bytes(limit, expected):
+    assert as_bytes(limit) == expected
+
+
+@pytest.mark.parametrize(
+    "limit",
+    ["", "a lot", "12 GBit", "1 gib", "MiB", "1.2.3 MiB", "-1 GiB", float("nan"), float("inf"), "1e999 GiB", True],
+)
+def test_what_is_no_budget_of_memory_is_refused_with_the_units(limit):
+    with refused(f"memory_limit={limit!r}: expected bytes", "B, kB, MB, GB, KiB, MiB, GiB, TiB", '"512 MiB"'):
+        as_bytes(limit)
+
+
+@pytest.mark.parametrize(("limit", "size"), [(0, 0), ("1 kB", 1000), (2**20 - 1, 2**20 - 1), ("0.99 MiB", 1038090)])
+def test_a_budget_in_which_nothing_fits_is_refused(limit, size):
+    with refused(f"memory_limit={limit!r} is {size} bytes: expected at least 1 MiB"):
+        as_bytes(limit)
+
+
+def test_every_front_door_reads_a_budget_before_it_begins():
+    landscape = network()
+    weights = landscape.own_weights
+    for ask in (
+        lambda: landscape.sample_gradients(weights, memory_limit="little"),
+        lambda: gradient_ensemble(landscape, weights, 2, memory_limit="little"),
+        lambda: landscape.hessian_product(weights[None], weights[None], memory_limit="little"),
+        lambda: GradientEnsemble.from_sample_gradients(
+            SampleGradients.from_matrix(torch.eye(3)), 2, memory_limit="little"
+        ),
+    ):
+        with refused("memory_limit='little': expected bytes"):
+            ask()
 
 
 def test_every_ensemble_has_a_sample_trace():
