@@ -582,3 +582,34 @@ def test_vectors_over_different_parameters_are_refused():
             ConfigurationError, match="eigenvectors of lengths 5 and 6 came: expected vectors over the same"
         ):
             overlap(torch.eye(5), torch.eye(6))
+
+
+# --- large matrices, which are searched in single precision first
+
+
+def large_matrix(values, seed=0):
+    q, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((len(values), len(values))))
+    return (q * values) @ q.T
+
+
+def test_a_search_in_single_precision_gives_values_in_double_precision():
+    values = 1 / np.arange(1.0, 601) ** 1.5
+    operator = DenseOperator(large_matrix(values))
+    assert operator.rough().precision == torch.float32
+    pairs = leading_eigenpairs(operator, 20, tolerance=1e-4)
+    assert pairs.converged
+    # Rounding to single precision alone would leave 6e-8 of the largest value, 6e-6 of the twentieth.
+    np.testing.assert_allclose(pairs.values, values[:20], rtol=1e-7)
+    assert (np.abs(pairs.values - values[:20]) <= pairs.residuals).all()
+    residuals = np.linalg.norm(
+        operator.matmat(pairs.vectors.T.numpy()) - pairs.vectors.T.numpy() * pairs.values, axis=0
+    )
+    assert (residuals <= pairs.residuals).all()
+    assert (pairs.residuals <= 1e-4 * pairs.values * 1.01).all()
+
+
+def test_what_single_precision_cannot_see_is_searched_in_double_precision():
+    values = np.concatenate([[1.0], 1e-9 / np.arange(1, 600) ** 1.5])
+    pairs = leading_eigenpairs(DenseOperator(large_matrix(values)), 4)
+    assert pairs.converged
+    np.testing.assert_allclose(pairs.values, values[:4], rtol=1e-5)

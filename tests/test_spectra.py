@@ -19,6 +19,7 @@ from langevin_nn.ensemble import gradient_ensemble
 from langevin_nn.ensemble.spectrum import Spectrum, routes
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.landscape import Hessian, cross_entropy
+from langevin_nn.landscape.sample_gradients import OuterProductBlock
 from langevin_nn.landscape.signals import SampleGradientSource, fast_layers
 from langevin_nn.landscape.streamed import StreamedSampleGradients
 from langevin_nn.operators import (
@@ -736,3 +737,18 @@ def of_sample(module, parameters, landscape, k):
     tracked = {key: tensor.clone().requires_grad_() for key, tensor in parameters.items()}
     outputs = functional_call(module, tracked, (landscape.inputs[k : k + 1],))
     return torch.autograd.grad(cross_entropy(outputs, landscape.labels[0, k : k + 1]).sum(), list(tracked.values()))
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize(("n_out", "n_in"), [(1, 1), (1, 4), (3, 1), (4, 5)])
+def test_second_moments_of_a_linear_layer_are_the_sum_over_samples(n_out, n_in, has_bias):
+    """A quarter of the products gives them all; here they are summed one sample at a time."""
+    generator = torch.Generator().manual_seed(0)
+    signals, activations = (torch.randn(9, k, generator=generator, dtype=torch.float64) for k in (n_out, n_in))
+    tensors = {"weight": n_out * n_in} | ({"bias": n_out} if has_bias else {})
+    expected = np.zeros((sum(tensors.values()),) * 2)
+    for delta, a in zip(signals.numpy(), activations.numpy(), strict=True):
+        row = np.concatenate([np.outer(delta, a).ravel(), delta if has_bias else []])
+        expected += np.outer(row, row)
+    gradients = SampleGradients({"layer": OuterProductBlock(signals, activations, tensors)})
+    np.testing.assert_allclose(gradients.second_moments().numpy(), expected, atol=1e-13 * 9 * np.abs(expected).max())

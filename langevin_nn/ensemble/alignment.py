@@ -118,14 +118,8 @@ def draw_minibatches(
     ndarray of int, shape (minibatch, row)
         Two minibatches may overlap.
     """
-    drawn = generator.integers(n_samples, size=(n_minibatches, batch_size))
     if replacement:
-        return drawn
-    if batch_size**2 <= n_samples:
-        # Few minibatches have a sample twice: those are drawn again, as a whole, so that all sets are equally likely.
-        while (again := np.flatnonzero((np.diff(np.sort(drawn, axis=1), axis=1) == 0).any(1))).size:
-            drawn[again] = generator.integers(n_samples, size=(again.size, batch_size))
-        return drawn
+        return generator.integers(n_samples, size=(n_minibatches, batch_size))
     keys = generator.random((n_minibatches, n_samples), dtype=np.float32)
     if batch_size == n_samples:
         return np.argsort(keys, axis=1)

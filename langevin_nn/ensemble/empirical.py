@@ -196,7 +196,8 @@ class EmpiricalEnsemble(GradientEnsemble):
         """
         gradients = self.gradients
         anew = 6.0 * self.n_samples * gradients.n_parameters if gradients.n_pieces > 1 else 0.0
-        found = routes(self.n_samples, gradients.n_parameters, n_modes, gradients.pair_cost, anew, gradients.n_pieces)
+        costs = gradients.pair_cost, anew, gradients.n_pieces, gradients.moment_cost
+        found = routes(self.n_samples, gradients.n_parameters, n_modes, *costs)
         return sorted(found, key=lambda route: route.operations)
 
     def _route(self, n_modes: int | None, method: Method) -> Route:

@@ -196,17 +196,23 @@ def _explicit(method: Method, forming: float, size: int, n_modes: int) -> list[R
 
 
 def routes(
-    n_samples: int, n_parameters: int, n_modes: int | None, pair_cost: float, pass_cost: float, n_pieces: int
+    n_samples: int,
+    n_parameters: int,
+    n_modes: int | None,
+    pair_cost: float,
+    pass_cost: float,
+    n_pieces: int,
+    moment_cost: float = 2.0,
 ) -> list[Route]:
     """Return all ways to a noise spectrum with their costs.
 
     The stated cost model, in operations at the rate of large matrix products. With N samples, P parameters and a Krylov
-    space of dimension m = 3 `n_modes` + 64: ``parameters`` forms the P×P covariance, 2NP², and decomposes it; ``samples``
-    forms the N×N Gram matrix of the sample gradients, N² · `pair_cost` (P where they are stored, inputs + outputs of a
-    linear layer), and decomposes that; ``matrix-free`` multiplies blocks of vectors by the sample gradients and keeps them
-    orthogonal, 2.5 (4NPm + 4nm²) with n the smaller of N and P. To decompose an n×n matrix takes 2.5 n³ as a whole and
-    2.5 (2mn² + 4nm²) by Lanczos. Where gradients are computed anew at each use, `pass_cost` comes on top: once for
-    ``parameters``, (pieces + 1)/2 times for ``samples``, twice for each block of 32 vectors for ``matrix-free``.
+    space of dimension m = 3 `n_modes` + 64: ``parameters`` forms the P×P covariance, NP² · `moment_cost`, and decomposes it;
+    ``samples`` forms the N×N Gram matrix of the sample gradients, N² · `pair_cost` (P where they are stored, inputs +
+    outputs of a linear layer), and decomposes that; ``matrix-free`` multiplies blocks of vectors by the sample gradients and
+    keeps them orthogonal, 2.5 (4NPm + 4nm²) with n the smaller of N and P. To decompose an n×n matrix takes 2.5 n³ as a
+    whole and 2.5 (2mn² + 4nm²) by Lanczos. Where gradients are computed anew at each use, `pass_cost` comes on top: once
+    for ``parameters``, (pieces + 1)/2 times for ``samples``, twice for each block of 32 vectors for ``matrix-free``.
 
     Parameters
     ----------
@@ -220,6 +226,8 @@ def routes(
         Operations to compute all sample gradients once more; 0 where they are held.
     n_pieces : int
         Pieces in which they are computed.
+    moment_cost : float, optional
+        Operations a sample and entry of the P×P covariance: 2, or ½ where a single linear layer is measured.
 
     Returns
     -------
@@ -228,13 +236,16 @@ def routes(
     """
     n, p, least = n_samples, n_parameters, min(n_samples, n_parameters)
     wanted = least if n_modes is None else min(n_modes, least)
-    found = _explicit("parameters", 2.0 * n * p**2 + pass_cost, p, wanted)
+    found = _explicit("parameters", moment_cost * n * p**2 + pass_cost, p, wanted)
     found += _explicit("samples", pair_cost * n**2 + pass_cost * (n_pieces + 1) / 2, n, wanted)
     if n_modes is None:
         return [route for route in found if route.solver == "dense"]
     m = krylov_dimension(wanted, least)
     iterated = _SLOWNESS * (4.0 * n * p * m + 4.0 * least * m**2) + pass_cost * 2 * max(1.0, m / 32)
-    return [*found, Route("matrix-free", "Lanczos", iterated, 8 * 2.0 * m * least)]
+    return [
+        *found,
+        Route("matrix-free", "Lanczos", iterated, 8 * (2.0 * m * least + 4 * max(4, min(32, wanted // 4)) * p)),
+    ]
 
 
 def cheapest(candidates: Iterable[Route], method: Method, memory_limit: float, shape: str) -> Route:

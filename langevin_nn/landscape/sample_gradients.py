@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,22 +26,6 @@ def _pieces(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def join(pieces: Sequence[Block]) -> Block:
-    """Return one block of the samples of several.
-
-    Parameters
-    ----------
-    pieces : sequence of Block
-        Of one layer and one kind, in the order of their samples.
-
-    Returns
-    -------
-    Block
-        Their samples, one after the other.
-    """
-    return pieces[0] if len(pieces) == 1 else pieces[0].joined(pieces)
-
-
 class Block(ABC):
     """The columns of one layer's tensors; G below is its N × p matrix. All results are float64.
 
@@ -56,19 +41,19 @@ class Block(ABC):
     tensors: Mapping[str, int]
 
     @property
-    @abstractmethod
     def n_samples(self) -> int:
         """Number of rows."""
+        return len(self.held[0])
 
     @property
-    @abstractmethod
     def n_bytes(self) -> int:
         """Memory that it holds."""
+        return sum(tensor.nbytes for tensor in self.held)
 
     @property
-    @abstractmethod
     def device(self) -> torch.device:
         """Where it is held."""
+        return self.held[0].device
 
     @property
     def n_parameters(self) -> int:
@@ -79,9 +64,14 @@ class Block(ABC):
     def rows(self, samples: slice | Tensor) -> Tensor:
         """Return some rows of G, shape (row, parameter)."""
 
+    @property
     @abstractmethod
-    def joined(self, pieces: Sequence[Block]) -> Block:
-        """Return one block of the samples of several of this kind."""
+    def held(self) -> tuple[Tensor, ...]:
+        """What it holds, each of shape (sample, ...)."""
+
+    @abstractmethod
+    def holding(self, *held: Tensor) -> Block:
+        """Return a block of this kind that holds something else, of any number of samples."""
 
     @property
     def row_elements(self) -> int:
@@ -98,17 +88,34 @@ class Block(ABC):
         """Rows and columns of the pieces in which inner products of its rows are best computed."""
         return _TILE
 
+    moment_cost: ClassVar[float] = 2.0  # operations a sample and entry of the second moments
+
+    def second_moments(self) -> Tensor:
+        """Return Gᵀ G, shape (parameter, parameter)."""
+        total = torch.zeros(self.n_parameters, self.n_parameters, dtype=torch.float64, device=self.device)
+        for piece in _pieces(self.n_samples, 8 * _ELEMENTS_AT_A_TIME // self.row_elements):
+            rows = self.rows(piece)
+            total.addmm_(rows.T, rows)
+        return total
+
     def pieces(self) -> Iterator[slice]:
         """Yield slices of samples whose rows fit into a small piece of memory."""
         return _pieces(self.n_samples, _ELEMENTS_AT_A_TIME // self.row_elements)
 
     def squared_norms(self) -> Tensor:
         """Return the squared norm of each row, shape (sample,)."""
-        return torch.cat([self.rows(piece).square().sum(1) for piece in self.pieces()])
+        # Results are written in place: what is kept between large pieces would keep their memory from being used again.
+        norms = torch.empty(self.n_samples, dtype=torch.float64, device=self.device)
+        for piece in self.pieces():
+            norms[piece] = self.rows(piece).square().sum(1)
+        return norms
 
     def project(self, directions: Tensor) -> Tensor:
         """Return G Vᵀ for directions V of shape (direction, parameter): shape (sample, direction)."""
-        return torch.cat([self.rows(piece) @ directions.T for piece in self.pieces()])
+        products = directions.new_empty(self.n_samples, len(directions))
+        for piece in self.pieces():
+            products[piece] = self.rows(piece) @ directions.T
+        return products
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """Return S G for coefficients S of shape (row, sample): shape (row, parameter)."""
@@ -119,15 +126,19 @@ class Block(ABC):
 
     def minibatch_squared_norms(self, indices: Tensor) -> Tensor:
         """Return the squared norm of the mean over the samples in each row of `indices`, shape (minibatch,)."""
-        means = []
+        norms = torch.empty(len(indices), dtype=torch.float64, device=self.device)
         for piece in _pieces(len(indices), _ELEMENTS_AT_A_TIME // (indices.shape[1] * self.row_elements)):
             rows = self.rows(indices[piece].reshape(-1))
-            means.append(rows.view(-1, indices.shape[1], rows.shape[1]).mean(1).square().sum(1))
-        return torch.cat(means)
+            norms[piece] = rows.view(-1, indices.shape[1], rows.shape[1]).mean(1).square().sum(1)
+        return norms
 
-    def cross_gram(self, other: Block, mine: slice, theirs: slice) -> Tensor:
-        """Return the inner products of some rows with some of another block of the same layer."""
-        return self.rows(mine) @ other.rows(theirs).T
+    def part(self, samples: slice) -> Block:
+        """Return the block of some samples, in the form in which inner products are computed."""
+        return self.holding(*(tensor[samples] for tensor in self.held))
+
+    @abstractmethod
+    def products(self, other: Block) -> Tensor:
+        """Return the inner products of all rows with those of another part of the same layer."""
 
 
 @dataclass(frozen=True)
@@ -152,30 +163,22 @@ class DenseBlock(Block):
         if not self.tensors:
             object.__setattr__(self, "tensors", {"": self.matrix.shape[1]})
 
-    @property
-    def n_samples(self) -> int:  # noqa: D102
-        return self.matrix.shape[0]
-
-    @property
-    def n_bytes(self) -> int:  # noqa: D102
-        return self.matrix.nbytes
-
-    @property
-    def device(self) -> torch.device:  # noqa: D102
-        return self.matrix.device
-
     def rows(self, samples: slice | Tensor) -> Tensor:  # noqa: D102
         return self.matrix[samples].double()
 
-    def cross_gram(self, other: Block, mine: slice, theirs: slice) -> Tensor:  # noqa: D102
+    def products(self, other: Block) -> Tensor:  # noqa: D102
         assert isinstance(other, DenseBlock)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total = torch.zeros(self.n_samples, other.n_samples, dtype=torch.float64, device=self.device)
         for columns in _pieces(self.n_parameters, _ELEMENTS_AT_A_TIME // _TILE):
-            total = total + self.matrix[mine, columns].double() @ other.matrix[theirs, columns].double().T
+            total.addmm_(self.matrix[:, columns].double(), other.matrix[:, columns].double().T)
         return total
 
-    def joined(self, pieces: Sequence[Block]) -> Block:  # noqa: D102
-        return DenseBlock(torch.cat([piece.matrix for piece in pieces]), self.tensors, self.path)  # type: ignore[attr-defined]
+    @property
+    def held(self) -> tuple[Tensor, ...]:  # noqa: D102
+        return (self.matrix,)
+
+    def holding(self, *held: Tensor) -> Block:  # noqa: D102
+        return DenseBlock(held[0], self.tensors, self.path)
 
 
 @dataclass(frozen=True)
@@ -202,20 +205,28 @@ class OuterProductBlock(Block):
             object.__setattr__(self, "tensors", {"weight": self.signals.shape[1] * self.activations.shape[1]})
 
     @property
-    def n_samples(self) -> int:  # noqa: D102
-        return self.signals.shape[0]
-
-    @property
-    def n_bytes(self) -> int:  # noqa: D102
-        return self.signals.nbytes + self.activations.nbytes
-
-    @property
-    def device(self) -> torch.device:  # noqa: D102
-        return self.signals.device
-
-    @property
     def pair_cost(self) -> int:  # noqa: D102
         return self.signals.shape[1] + self.activations.shape[1]
+
+    moment_cost: ClassVar[float] = 0.5
+
+    def second_moments(self) -> Tensor:  # noqa: D102
+        # Σ_k (δ_o δ_p)(a_i a_j) is symmetric in (o, p) and in (i, j): a quarter of the products suffices.
+        ones = self.signals.new_ones(self.n_samples, int(self._has_bias))
+        factors = self.signals, torch.cat([self.activations, ones], dim=1)
+        n_out, n_in = (each.shape[1] for each in factors)
+        pairs = [torch.triu_indices(n, n, device=self.device) for n in (n_out, n_in)]
+        total = torch.zeros(pairs[0].shape[1], pairs[1].shape[1], dtype=torch.float64, device=self.device)
+        for piece in _pieces(self.n_samples, _ELEMENTS_AT_A_TIME // sum(total.shape)):
+            left, right = (each[piece][:, i] * each[piece][:, j] for each, (i, j) in zip(factors, pairs, strict=True))
+            total.addmm_(left.T, right)
+        of_out, of_in = (_places(n, each) for n, each in zip((n_out, n_in), pairs, strict=True))
+        moments = total[of_out[:, None, :, None], of_in[None, :, None, :]].reshape(n_out * n_in, n_out * n_in)
+        if not self._has_bias:
+            return moments
+        columns = torch.arange(n_out * n_in, device=self.device).view(n_out, n_in)
+        order = torch.cat([columns[:, :-1].reshape(-1), columns[:, -1]])
+        return moments[order[:, None], order]
 
     @property
     def _has_bias(self) -> bool:
@@ -226,9 +237,12 @@ class OuterProductBlock(Block):
         products = (signals[:, :, None] * self.activations[samples][:, None, :]).flatten(1)
         return torch.cat([products, signals], dim=1) if self._has_bias else products
 
-    def joined(self, pieces: Sequence[Block]) -> Block:  # noqa: D102
-        signals, activations = ([getattr(p, name) for p in pieces] for name in ("signals", "activations"))
-        return OuterProductBlock(torch.cat(signals), torch.cat(activations), self.tensors)
+    @property
+    def held(self) -> tuple[Tensor, ...]:  # noqa: D102
+        return self.signals, self.activations
+
+    def holding(self, *held: Tensor) -> Block:  # noqa: D102
+        return OuterProductBlock(held[0], held[1], self.tensors)
 
     def squared_norms(self) -> Tensor:  # noqa: D102
         return self.signals.square().sum(1) * (self.activations.square().sum(1) + self._has_bias)
@@ -261,19 +275,26 @@ class OuterProductBlock(Block):
         # ‖Σ δ_k a_kᵀ‖² is the sum of a minibatch's own little Gram matrix.
         size = indices.shape[1]
         gathered = size * (self.signals.shape[1] + self.activations.shape[1] + 2 * size)
-        sums = []
+        sums = self.signals.new_empty(len(indices))
         for piece in _pieces(len(indices), _ELEMENTS_AT_A_TIME // gathered):
             signals, activations = self.signals[indices[piece]], self.activations[indices[piece]]
             products = activations @ activations.mT
-            sums.append(((signals @ signals.mT) * (products + self._has_bias)).sum((1, 2)))
-        return torch.cat(sums).clamp_min(0) / size**2
+            sums[piece] = ((signals @ signals.mT) * (products + self._has_bias)).sum((1, 2))
+        return sums.clamp_min(0) / size**2
 
-    def cross_gram(self, other: Block, mine: slice, theirs: slice) -> Tensor:  # noqa: D102
+    def products(self, other: Block) -> Tensor:  # noqa: D102
         assert isinstance(other, OuterProductBlock)
-        products = self.activations[mine] @ other.activations[theirs].T
+        products = self.activations @ other.activations.T
         if self._has_bias:
             products += 1
-        return products.mul_(self.signals[mine] @ other.signals[theirs].T)
+        return products.mul_(self.signals @ other.signals.T)
+
+
+def _places(n: int, pairs: Tensor) -> Tensor:
+    """Return where each pair of n things stands in a list of pairs, in either order, shape (n, n)."""
+    places = torch.empty(n, n, dtype=torch.int64, device=pairs.device)
+    places[pairs[0], pairs[1]] = places[pairs[1], pairs[0]] = torch.arange(pairs.shape[1], device=pairs.device)
+    return places
 
 
 @dataclass(frozen=True)
@@ -304,18 +325,6 @@ class PositionBlock(Block):
     path = "signals at positions"
 
     @property
-    def n_samples(self) -> int:  # noqa: D102
-        return self.signals.shape[0]
-
-    @property
-    def n_bytes(self) -> int:  # noqa: D102
-        return self.signals.nbytes + self.activations.nbytes
-
-    @property
-    def device(self) -> torch.device:  # noqa: D102
-        return self.signals.device
-
-    @property
     def row_elements(self) -> int:  # noqa: D102
         return self.elements + self.n_parameters
 
@@ -328,9 +337,20 @@ class PositionBlock(Block):
     def rows(self, samples: slice | Tensor) -> Tensor:  # noqa: D102
         return self.multiply_out(self.activations[samples], self.signals[samples]).double()
 
-    def joined(self, pieces: Sequence[Block]) -> Block:  # noqa: D102
-        signals, activations = ([getattr(p, name) for p in pieces] for name in ("signals", "activations"))
-        return PositionBlock(torch.cat(signals), torch.cat(activations), self.multiply_out, self.elements, self.tensors)
+    def part(self, samples: slice) -> Block:  # noqa: D102
+        rows = self.multiply_out(self.activations[samples], self.signals[samples])
+        return DenseBlock(rows, self.tensors, self.path)
+
+    def products(self, other: Block) -> Tensor:  # noqa: D102
+        everything = slice(0, None)
+        return self.part(everything).products(other.part(everything))
+
+    @property
+    def held(self) -> tuple[Tensor, ...]:  # noqa: D102
+        return self.signals, self.activations
+
+    def holding(self, *held: Tensor) -> Block:  # noqa: D102
+        return replace(self, signals=held[0], activations=held[1])
 
 
 class SampleGradients:
@@ -555,16 +575,14 @@ class SampleGradients:
         """
         tile = min(block.tile for block in self.blocks.values())
         for mine in _pieces(out.shape[0], tile):
+            parts = {name: block.part(mine) for name, block in self.blocks.items()}
             for theirs in _pieces(out.shape[1], tile):
                 if other is self and theirs.start < mine.start:
                     continue
-                pairs = [(block, other.blocks[name]) for name, block in self.blocks.items()]
-                total = pairs[0][0].cross_gram(pairs[0][1], mine, theirs)
-                for block, their_block in pairs[1:]:
-                    total += block.cross_gram(their_block, mine, theirs)
-                out[mine, theirs] = total
+                products = (part.products(other.blocks[name].part(theirs)) for name, part in parts.items())
+                out[mine, theirs] = reduce(Tensor.add_, products)
                 if other is self and theirs.start > mine.start:
-                    out[theirs, mine] = total.T
+                    out[theirs, mine] = out[mine, theirs].T
 
     def gram(self) -> Tensor:
         """Return the inner products of all pairs of sample gradients.
@@ -578,6 +596,11 @@ class SampleGradients:
         self.cross_gram(self, out)
         return out
 
+    @property
+    def moment_cost(self) -> float:
+        """Operations a sample and entry of `second_moments`."""
+        return next(iter(self.blocks.values())).moment_cost if len(self.blocks) == 1 else Block.moment_cost
+
     def second_moments(self) -> Tensor:
         """Return Σ_k ∇ℓ_k ∇ℓ_kᵀ.
 
@@ -586,9 +609,11 @@ class SampleGradients:
         Tensor, shape (parameter, parameter)
             Takes 8·P² bytes.
         """
+        if len(self.blocks) == 1:
+            return next(iter(self.blocks.values())).second_moments()
         p = self.n_parameters
         total = torch.zeros(p, p, dtype=torch.float64, device=self.device)
-        for piece in _pieces(self.n_samples, 2 * _ELEMENTS_AT_A_TIME // p):
+        for piece in _pieces(self.n_samples, 8 * _ELEMENTS_AT_A_TIME // p):
             rows = self.rows(piece)
             total.addmm_(rows.T, rows)
         return total

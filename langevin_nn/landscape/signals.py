@@ -20,7 +20,6 @@ from langevin_nn.landscape.sample_gradients import (
     OuterProductBlock,
     PositionBlock,
     SampleGradients,
-    join,
 )
 
 __all__ = ["SampleGradientSource", "fast_layers", "owner"]
@@ -92,7 +91,7 @@ def _convolution_products(
     return torch.cat([*parts, signals.sum(2)] if bias else parts, dim=1)
 
 
-def _block(layer: nn.Module, calls: Sequence[Call], tensors: dict[str, int]) -> Block:
+def _block(layer: nn.Module, calls: Sequence[Call], tensors: dict[str, int], stored: bool) -> Block:
     """Return a layer's block from what went in and what came back at each of its calls."""
     weight, bias = (any(name.rpartition(".")[2] == part for name in tensors) for part in ("weight", "bias"))
     activations, signals = calls[0]
@@ -108,13 +107,15 @@ def _block(layer: nn.Module, calls: Sequence[Call], tensors: dict[str, int]) -> 
         products = partial(_convolution_products, layer, weight, bias)
         row_elements = 2 * prod(layer.kernel_size) * layer.in_channels * signals[0, 0].numel()
     positions = PositionBlock(signals, activations, products, row_elements, tensors)
-    if len(calls) == 1 and sum(tensors.values()) > signals[0].numel() + activations[0].numel():
+    larger = sum(tensors.values()) > signals[0].numel() + activations[0].numel()
+    if len(calls) == 1 and larger and not stored:
         return positions
     dense: Tensor | None = None
     for activations, signals in calls:
         call = replace(positions, signals=signals, activations=activations)
-        rows = torch.cat([products(activations[piece], signals[piece]) for piece in call.pieces()])
-        dense = rows if dense is None else dense + rows
+        dense = signals.new_zeros(len(signals), call.n_parameters) if dense is None else dense
+        for piece in call.pieces():
+            dense[piece] += products(activations[piece], signals[piece])
     assert dense is not None
     return DenseBlock(dense, tensors, PositionBlock.path)
 
@@ -141,6 +142,9 @@ class SampleGradientSource:
         Layers for which activations and signals may be used; all other tensors are computed through ``torch.func``.
     vectorised : int, optional
         Samples at a time there.
+    stored : bool, optional
+        Whether to store the sample gradients of layers that act at several positions even where they are larger than what
+        they are made of: that takes memory and saves multiplying them out at every use.
     """
 
     module: nn.Module
@@ -151,6 +155,7 @@ class SampleGradientSource:
     names: tuple[str, ...]
     layers: dict[str, nn.Module]
     vectorised: int = 256
+    stored: bool = False
 
     @property
     def n_samples(self) -> int:
@@ -175,7 +180,9 @@ class SampleGradientSource:
         """
         inputs, labels = self.inputs[samples], self.labels[samples]
         losses, calls = self._signals(inputs, labels)
-        blocks = {layer: _block(self.layers[layer], made, self._tensors(layer)) for layer, made in calls.items()}
+        blocks = {
+            layer: _block(self.layers[layer], made, self._tensors(layer), self.stored) for layer, made in calls.items()
+        }
         missing = [name for name in self.names if owner(name) not in blocks]
         if missing:
             blocks |= self._stored(inputs, labels, missing)
@@ -331,9 +338,16 @@ class SampleGradientSource:
         """
         if size >= self.n_samples:
             return self(slice(0, self.n_samples))
-        pieces = [self(slice(start, start + size)) for start in range(0, self.n_samples, size)]
-        blocks: dict[str, Block] = {}
-        for layer in pieces[0].layers:
-            blocks[layer] = join([piece.blocks.pop(layer) for piece in pieces])
-        losses = torch.cat([piece.losses for piece in pieces if piece.losses is not None])
-        return SampleGradients(blocks, self.names, losses)
+        whole: dict[str, tuple[Tensor, ...]] = {}
+        losses = []
+        for start in range(0, self.n_samples, size):
+            samples = slice(start, min(start + size, self.n_samples))
+            piece = self(samples)
+            losses.append(piece.losses)
+            for layer, block in piece.blocks.items():
+                if layer not in whole:
+                    whole[layer] = tuple(each.new_empty(self.n_samples, *each.shape[1:]) for each in block.held)
+                for target, part in zip(whole[layer], block.held, strict=True):
+                    target[samples] = part
+        blocks = {layer: block.holding(*whole[layer]) for layer, block in piece.blocks.items()}
+        return SampleGradients(blocks, self.names, torch.cat([each for each in losses if each is not None]))

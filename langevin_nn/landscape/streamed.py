@@ -126,7 +126,11 @@ def within_memory(source: SampleGradientSource, memory_limit: int) -> SampleGrad
     """
     n_few = min(2, source.n_samples)
     few = slice(0, n_few)
-    probe = replace(source, vectorised=n_few)(few)
+    probe = replace(source, vectorised=n_few, stored=True)(few)
+    if probe.n_bytes / n_few * source.n_samples <= memory_limit / 2:
+        source = replace(source, stored=True)
+    else:
+        probe = replace(source, vectorised=n_few)(few)
     held = probe.n_bytes / n_few
     graph = source.graph_bytes(few) / n_few
     one_row = 8 * probe.n_parameters

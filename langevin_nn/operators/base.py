@@ -15,6 +15,9 @@ from langevin_nn.errors import ConfigurationError
 
 __all__ = ["DenseOperator", "SymmetricOperator"]
 
+# Matrices from this size on are searched in single precision first.
+_LARGE = 500
+
 
 class SymmetricOperator(ABC):
     """A symmetric matrix, known through its products with vectors; works in float64.
@@ -25,10 +28,13 @@ class SymmetricOperator(ABC):
         Number of its rows.
     device : torch.device
         Where its products are computed.
+    precision : torch.dtype
+        In which they are computed.
     """
 
     size: int
     device: torch.device
+    precision: torch.dtype = torch.float64
 
     @abstractmethod
     def apply(self, vectors: Tensor) -> Tensor:
@@ -44,6 +50,10 @@ class SymmetricOperator(ABC):
         Tensor, shape (vector, parameter)
             One product a row.
         """
+
+    def rough(self) -> SymmetricOperator:
+        """Return an operator with cheaper products in single precision, for searches; itself where there is none."""
+        return self
 
     def matvec(self, vector: ArrayLike) -> NDArray[np.float64]:
         """Return the product with one vector.
@@ -139,3 +149,19 @@ class DenseOperator(SymmetricOperator):
 
     def apply(self, vectors: Tensor) -> Tensor:  # noqa: D102
         return vectors @ self._matrix
+
+    def rough(self) -> SymmetricOperator:  # noqa: D102
+        return _SinglePrecision(self._matrix) if self.size >= _LARGE else self
+
+
+class _SinglePrecision(SymmetricOperator):
+    """A matrix rounded to float32."""
+
+    precision = torch.float32
+
+    def __init__(self, matrix: Tensor) -> None:
+        self._matrix = matrix.float()
+        self.size, self.device = len(matrix), matrix.device
+
+    def apply(self, vectors: Tensor) -> Tensor:
+        return (vectors.float() @ self._matrix).double()

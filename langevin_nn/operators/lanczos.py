@@ -17,6 +17,8 @@ __all__ = ["Eigenpairs", "leading_eigenpairs"]
 
 # The size of the second look for eigenvalues that were missed.
 _CHECKING_VECTORS, _CHECKING_STEPS = 4, 4
+# Vectors that are multiplied together at most.
+_AT_A_TIME = 32
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class _KrylovSpace:
         self._basis = torch.empty(limit, operator.size, dtype=torch.float64, device=operator.device)
         self._projected = torch.as_tensor(np.zeros((limit, limit)), device=operator.device)
         self.dimension = 0
-        self.rounding = 0.0  # below this residuals say nothing
+        self.largest = 0.0  # absolute value among the eigenvalues between basis vectors
 
     @property
     def basis(self) -> Tensor:
@@ -102,19 +104,13 @@ class _KrylovSpace:
         """Return random orthonormal vectors outside the space."""
         n_vectors = min(n_vectors, self._operator.size - self.dimension)
         draws = torch.as_tensor(self._random.standard_normal((n_vectors, self._operator.size)))
-        return self._outside(draws.to(self._operator.device), 0.0)
+        return self._cleaned(draws.to(self._operator.device))
 
-    def _outside(self, vectors: Tensor, smallest: float) -> Tensor:
-        """Return orthonormal vectors that span what lies outside the space, but for parts below a size."""
-        for sweep in range(3):
-            if self.dimension and sweep < 2:
-                vectors = vectors - (vectors @ self.basis.T) @ self.basis
-            if sweep == 0:
-                q, r = torch.linalg.qr(vectors.T)
-                u, sizes, _ = torch.linalg.svd(r)
-                vectors = (q @ u[:, sizes > smallest]).T
-        orthonormal: Tensor = torch.linalg.qr(vectors.T)[0].T.contiguous()
-        return orthonormal
+    def _cleaned(self, vectors: Tensor) -> Tensor:
+        """Return orthonormal vectors that span what independent ones have outside the space."""
+        for _ in range(2):
+            vectors = torch.linalg.qr((vectors - (vectors @ self.basis.T) @ self.basis).T)[0].T
+        return vectors.contiguous()
 
     def grow(self, block: Tensor) -> Tensor:
         """Add a block of orthonormal vectors; return what their products have outside the space that is now spanned."""
@@ -131,8 +127,8 @@ class _KrylovSpace:
         outside: Tensor = remainder - correction @ self.basis
         return outside
 
-    def eigenpairs(self) -> tuple[Tensor, Tensor]:
-        """Return the eigenvalues of the operator between basis vectors, ascending, and their vectors in columns."""
+    def leading(self, n_modes: int, which: str) -> tuple[Tensor, Tensor]:
+        """Return leading eigenvalues of the operator between basis vectors, and their vectors in columns."""
         if not bool(torch.isfinite(self.projected).all()):
             raise EstimationRefused(
                 "products with the operator hold NaN or infinite numbers: expected finite ones, since there are no "
@@ -140,14 +136,25 @@ class _KrylovSpace:
                 dimension=self.dimension,
             )
         values, vectors = torch.linalg.eigh(self.projected)
-        self.rounding = float(torch.finfo(torch.float64).eps * self._operator.size**0.5 * values.abs().max())
-        return values, vectors
+        self.largest = float(values.abs().max())
+        chosen = _first(values, which, n_modes)
+        return values[chosen], vectors[:, chosen]
+
+    @property
+    def rounding(self) -> float:
+        """Below this residuals say nothing."""
+        return float(torch.finfo(self._operator.precision).eps * self._operator.size**0.5 * self.largest)
 
     def following(self, remainder: Tensor) -> Tensor:
         """Return the block to go on with; random where products lead nowhere new."""
-        largest = float(self.projected.abs().max())
-        block = self._outside(remainder, 1e-13 * largest)
-        block = block if len(block) else self.random_block(len(remainder))
+        q, r = torch.linalg.qr(remainder.T)
+        directions, sizes, _ = torch.linalg.svd(r)
+        kept = sizes > 1e-13 * float(self.projected.abs().max())
+        if not bool(kept.any()):
+            return self.random_block(len(remainder))[: self.room]
+        block = (q @ directions[:, kept]).T.contiguous()
+        # What is small has lost its orthogonality to the basis in proportion.
+        block = block if float(sizes[kept].min()) > 1e-2 * float(sizes[0]) else self._cleaned(block)
         return block[: self.room]
 
 
@@ -216,8 +223,21 @@ def leading_eigenpairs(
         )
     if which not in ("largest", "smallest", "magnitude"):
         raise ConfigurationError(f"which={which!r}: expected largest, smallest or magnitude")
-    block_size = min(operator.size, block_size or max(4, min(32, n_modes // 4)))
+    block_size = min(operator.size, block_size or max(4, min(_AT_A_TIME, n_modes // 4)))
     limit = min(operator.size, max(max_dimension or 8 * n_modes + 200, n_modes))
+    start = block_size, limit, seed
+    # Single precision finds the directions in half the time; what is returned comes from products in double precision.
+    if (rough := operator.rough()) is not operator:
+        pairs = _refined(operator, *_ritz_vectors(rough, n_modes, which, tolerance, *start), which, tolerance)
+        if pairs.converged:
+            return pairs
+    return _refined(operator, *_ritz_vectors(operator, n_modes, which, tolerance, *start), which, tolerance)
+
+
+def _ritz_vectors(
+    operator: SymmetricOperator, n_modes: int, which: str, tolerance: float, block_size: int, limit: int, seed: int
+) -> tuple[Tensor, float]:
+    """Return approximate eigenvectors, orthonormal rows, and the largest absolute value among all eigenvalues seen."""
     space = _KrylovSpace(operator, limit, seed)
     block = space.random_block(min(block_size, limit))
     values, rotations, converged = _grown_until_converged(space, block, n_modes, which, tolerance)
@@ -230,15 +250,23 @@ def leading_eigenpairs(
         if len(block):
             values, rotations, converged = _grown_until_converged(space, block, n_modes, which, tolerance)
         else:
-            values, rotations = space.eigenpairs()
-            chosen = _first(values, which, n_modes)
-            values, rotations = values[chosen], rotations[:, chosen]
+            values, rotations = space.leading(n_modes, which)
         if bool(((values - found).abs() <= tolerance * values.abs().max()).all()):
             break
-    vectors = rotations.T @ space.basis
-    # Computed from products with what is returned, not inferred.
-    residuals = torch.linalg.vector_norm(operator.apply(vectors) - values[:, None] * vectors, dim=1) + space.rounding
-    met = bool((residuals <= tolerance * values.abs() + 10 * space.rounding).all())
+    return rotations.T @ space.basis, space.largest
+
+
+def _refined(operator: SymmetricOperator, vectors: Tensor, largest: float, which: str, tolerance: float) -> Eigenpairs:
+    """Return the best pairs within the span of vectors, with residuals computed from their products, not inferred."""
+    products = torch.cat([operator.apply(few) for few in torch.split(vectors, 2 * _AT_A_TIME)])
+    projected = products @ vectors.T
+    values, rotations = torch.linalg.eigh((projected + projected.T) / 2)
+    order = _first(values, which, len(values))
+    values, rotations = values[order], rotations[:, order]
+    vectors, products = rotations.T @ vectors, rotations.T @ products
+    rounding = torch.finfo(torch.float64).eps * operator.size**0.5 * largest
+    residuals = torch.linalg.vector_norm(products - values[:, None] * vectors, dim=1) + rounding
+    met = bool((residuals <= tolerance * values.abs() + 10 * rounding).all())
     return Eigenpairs(values.cpu().numpy(), vectors, residuals.cpu().numpy(), met)
 
 
@@ -246,16 +274,15 @@ def _grown_until_converged(
     space: _KrylovSpace, block: Tensor, n_modes: int, which: str, tolerance: float
 ) -> tuple[Tensor, Tensor, bool]:
     """Grow a space until residuals suffice: values, their vectors in the basis, and whether they do."""
-    next_look = n_modes + 2 * len(block)
+    next_look = 2 * (n_modes + len(block))
     while True:
         remainder = space.grow(block)
         full = space.room == 0
         if space.dimension >= next_look or full:
-            values, rotations = space.eigenpairs()
-            chosen = _first(values, which, n_modes)
-            residuals = torch.linalg.vector_norm(remainder.T @ rotations[-len(block) :, chosen], dim=0)
-            met = bool((residuals <= tolerance * values[chosen].abs() + space.rounding).all())
+            values, rotations = space.leading(n_modes, which)
+            residuals = torch.linalg.vector_norm(remainder.T @ rotations[-len(block) :], dim=0)
+            met = bool((residuals <= tolerance * values.abs() + space.rounding).all())
             if met or full:
-                return values[chosen], rotations[:, chosen], met
+                return values, rotations, met
             next_look = space.dimension + max(len(block), space.dimension // 10)
         block = space.following(remainder)
