@@ -174,8 +174,10 @@ def order_parameters(blocks: Blocks) -> dict[str, float]:
     }
 
 
-def noise_matrix(blocks: Blocks) -> NDArray[np.floating]:
+def noise_matrix(blocks: Blocks, general: bool = False) -> NDArray[np.floating]:
     """Return the smaller one of the covariance and the Gram matrix, times N; the blocks are centred in place."""
+    if general:
+        return torch.stack([block @ block.T for block in (each.sub_(each.mean(0)) for each in blocks)]).sum(0).numpy()
     centred = [block.sub_(block.mean(0)).numpy() for block in blocks]
     if sum(block.shape[1] for block in centred) < len(centred[0]):
         together = np.concatenate(centred, axis=1) if len(centred) > 1 else centred[0]
@@ -193,12 +195,14 @@ def top_eigenvalues(matrix: NDArray[np.floating], n_samples: int, precision: tor
     return values.double().numpy() * covariance_factor(n_samples, BATCH_SIZE) / n_samples
 
 
-def materialised(sample_gradients: Callable[[], Blocks], precision: torch.dtype = torch.float32) -> Stages:
+def materialised(
+    sample_gradients: Callable[[], Blocks], precision: torch.dtype = torch.float32, general: bool = False
+) -> Stages:
     """Run the job from stored sample gradients; `precision` is that of the eigenvalues."""
     with torch.no_grad():
         with torch.enable_grad():
             blocks = sample_gradients()
         yield ORDER_PARAMETERS, np.array(order_parameters(blocks)["noise_strength"])
-        matrix = noise_matrix(blocks)
+        matrix = noise_matrix(blocks, general)
         yield MATRIX, np.empty(0)
         yield EIGENVALUES, top_eigenvalues(matrix, len(blocks[0]), precision)
