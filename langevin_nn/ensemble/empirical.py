@@ -16,7 +16,7 @@ from langevin_nn.ensemble.spectrum import Method, Route, Spectrum, cheapest, rou
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import SampleGradients
 from langevin_nn.memory import as_bytes
-from langevin_nn.operators import DenseOperator, Eigenpairs, SymmetricOperator, leading_eigenpairs
+from langevin_nn.operators import Eigenpairs, SplitOperator, SymmetricOperator, leading_eigenpairs
 
 __all__ = ["EmpiricalEnsemble"]
 
@@ -246,7 +246,7 @@ class EmpiricalEnsemble(GradientEnsemble):
             fewer_samples = self.n_samples < self.gradients.n_parameters
             operator = CentredGram(self.gradients, self._factor) if fewer_samples else self.covariance
         else:
-            operator = DenseOperator(self._matrix(route).mul_(self._factor / self.n_samples))
+            operator = SplitOperator(self._matrix(route).mul_(self._factor / self.n_samples))
         largest = int(self._memory_left / (16 * operator.size))
         return leading_eigenpairs(operator, n_modes, tolerance=tolerance, max_dimension=max(n_modes, largest))
 

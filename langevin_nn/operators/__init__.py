@@ -1,6 +1,6 @@
 """Symmetric operators that are never written out: leading eigenpairs, trace, spectral density, overlap."""
 
-from langevin_nn.operators.base import DenseOperator, SymmetricOperator
+from langevin_nn.operators.base import DenseOperator, SplitOperator, SymmetricOperator
 from langevin_nn.operators.density import SpectralDensity, estimate_trace, spectral_density
 from langevin_nn.operators.lanczos import Eigenpairs, leading_eigenpairs
 from langevin_nn.operators.overlap import eigenvector_overlap, subspace_overlap
@@ -9,6 +9,7 @@ __all__ = [
     "DenseOperator",
     "Eigenpairs",
     "SpectralDensity",
+    "SplitOperator",
     "SymmetricOperator",
     "eigenvector_overlap",
     "estimate_trace",

@@ -17,6 +17,8 @@ __all__ = ["Eigenpairs", "leading_eigenpairs"]
 
 # The size of the second look for eigenvalues that were missed.
 _CHECKING_VECTORS, _CHECKING_STEPS = 4, 4
+# Times that residuals join the span of what a search has found.
+_CORRECTIONS = 2
 # Vectors that are multiplied together at most.
 _AT_A_TIME = 32
 
@@ -257,17 +259,31 @@ def _ritz_vectors(
 
 
 def _refined(operator: SymmetricOperator, vectors: Tensor, largest: float, which: str, tolerance: float) -> Eigenpairs:
-    """Return the best pairs within the span of vectors, with residuals computed from their products, not inferred."""
-    products = torch.cat([operator.apply(few) for few in torch.split(vectors, 2 * _AT_A_TIME)])
-    projected = products @ vectors.T
-    values, rotations = torch.linalg.eigh((projected + projected.T) / 2)
-    order = _first(values, which, len(values))
-    values, rotations = values[order], rotations[:, order]
-    vectors, products = rotations.T @ vectors, rotations.T @ products
-    rounding = torch.finfo(torch.float64).eps * operator.size**0.5 * largest
-    residuals = torch.linalg.vector_norm(products - values[:, None] * vectors, dim=1) + rounding
-    met = bool((residuals <= tolerance * values.abs() + 10 * rounding).all())
-    return Eigenpairs(values.cpu().numpy(), vectors, residuals.cpu().numpy(), met)
+    """Return the best pairs near the span of vectors, with residuals computed from their products, not inferred."""
+    # Where a search has rounded, what is missing from its vectors is about their residuals: these join the span.
+    n_modes, rounding = len(vectors), torch.finfo(torch.float64).eps * operator.size**0.5 * largest
+    products = _products(operator, vectors)
+    for remaining in reversed(range(_CORRECTIONS + 1)):
+        projected = products @ vectors.T
+        values, rotations = torch.linalg.eigh((projected + projected.T) / 2)
+        order = _first(values, which, n_modes)
+        values, rotations = values[order], rotations[:, order]
+        vectors, products = rotations.T @ vectors, rotations.T @ products
+        differences = products - values[:, None] * vectors
+        residuals = torch.linalg.vector_norm(differences, dim=1) + rounding
+        late = residuals > tolerance * values.abs() + 10 * rounding
+        if not remaining or not bool(late.any()) or n_modes + int(late.sum()) > operator.size:
+            break
+        missing = differences[late]
+        for _ in range(2):
+            missing = torch.linalg.qr((missing - (missing @ vectors.T) @ vectors).T)[0].T
+        vectors = torch.cat([vectors, missing])
+        products = torch.cat([products, _products(operator, missing.contiguous())])
+    return Eigenpairs(values.cpu().numpy(), vectors, residuals.cpu().numpy(), not bool(late.any()))
+
+
+def _products(operator: SymmetricOperator, vectors: Tensor) -> Tensor:
+    return torch.cat([operator.apply(few) for few in torch.split(vectors, operator.at_a_time)])
 
 
 def _grown_until_converged(
