@@ -8,10 +8,11 @@ import pytest
 from conftest import digits_landscape
 from matplotlib.colors import to_rgb
 
-from langevin_nn import compare
+from langevin_nn import Hessian, Seeds, compare, curvature, gradient_ensemble, noise_curvature_overlap
 from langevin_nn.figures import (
     _STYLES,
     distance_figure,
+    noise_and_curvature_figure,
     order_parameter_figure,
     save_figures,
     spectrum_figure,
@@ -86,3 +87,24 @@ def test_figures_are_saved_and_leave_the_settings_of_matplotlib_alone(comparison
     assert sorted(path.name for path in written) == sorted(path.name for path in tmp_path.iterdir())
     assert all(path.stat().st_size > 5000 for path in written)
     assert mpl.rcParams["font.size"] == before
+
+
+def test_noise_and_curvature_are_drawn_whole_with_labels_and_a_caption():
+    landscape = digits_landscape(60, label_noise=0.4)
+    weights = landscape.initial_weights((0,), Seeds(0))
+    ensemble = gradient_ensemble(landscape, weights, batch_size=10)
+    hessian = Hessian(landscape, weights[0])
+    bent = curvature(hessian, 5, n_probes=4)
+    spectrum = ensemble.spectrum(20)
+    figure = noise_and_curvature_figure(spectrum, bent, noise_curvature_overlap(ensemble, hessian, 5))
+    figure.canvas.draw()
+    drawn, paper = figure.get_tightbbox(), figure.bbox_inches
+    assert drawn.x0 >= -0.01
+    assert drawn.y0 >= -0.01
+    assert drawn.x1 <= paper.x1 + 0.01
+    assert drawn.y1 <= paper.y1 + 0.01
+    left, middle, right = figure.axes[:3]
+    np.testing.assert_allclose(left.lines[0].get_ydata(), spectrum.noise_eigenvalue)
+    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in (left, middle, right))
+    (caption,) = [text.get_text() for text in figure.texts]
+    assert "D_s" in caption

@@ -213,13 +213,13 @@ class OuterProductBlock(Block):
     def second_moments(self) -> Tensor:  # noqa: D102
         # Σ_k (δ_o δ_p)(a_i a_j) is symmetric in (o, p) and in (i, j): a quarter of the products suffices.
         ones = self.signals.new_ones(self.n_samples, int(self._has_bias))
-        factors = self.signals, torch.cat([self.activations, ones], dim=1)
-        n_out, n_in = (each.shape[1] for each in factors)
+        factors = [each.T.contiguous() for each in (self.signals, torch.cat([self.activations, ones], dim=1))]
+        n_out, n_in = (len(each) for each in factors)
         pairs = [torch.triu_indices(n, n, device=self.device) for n in (n_out, n_in)]
         total = torch.zeros(pairs[0].shape[1], pairs[1].shape[1], dtype=torch.float64, device=self.device)
         for piece in _pieces(self.n_samples, _ELEMENTS_AT_A_TIME // sum(total.shape)):
-            left, right = (each[piece][:, i] * each[piece][:, j] for each, (i, j) in zip(factors, pairs, strict=True))
-            total.addmm_(left.T, right)
+            left, right = (each[i, piece] * each[j, piece] for each, (i, j) in zip(factors, pairs, strict=True))
+            total.addmm_(left, right.T)
         of_out, of_in = (_places(n, each) for n, each in zip((n_out, n_in), pairs, strict=True))
         moments = total[of_out[:, None, :, None], of_in[None, :, None, :]].reshape(n_out * n_in, n_out * n_in)
         if not self._has_bias:
