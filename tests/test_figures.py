@@ -92,7 +92,7 @@ def test_figures_are_saved_and_leave_the_settings_of_matplotlib_alone(comparison
 def test_noise_and_curvature_are_drawn_whole_with_labels_and_a_caption():
     landscape = digits_landscape(60, label_noise=0.4)
     weights = landscape.initial_weights((0,), Seeds(0))
-    ensemble = gradient_ensemble(landscape, weights, batch_size=10)
+    ensemble = gradient_ensemble(landscape, weights[0], batch_size=10)
     hessian = Hessian(landscape, weights[0])
     bent = curvature(hessian, 5, n_probes=4)
     spectrum = ensemble.spectrum(20)
