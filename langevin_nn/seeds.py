@@ -74,6 +74,21 @@ class Seeds:
         counter = np.array([0, 0, 0, step], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
+    def key(self, purpose: str) -> int:
+        """Return the 64-bit key under which kernels draw the numbers of all replicas and steps.
+
+        Parameters
+        ----------
+        purpose : str
+            What the numbers are for.
+
+        Returns
+        -------
+        int
+            Non-negative, below 2⁶⁴; replica and step are the counter.
+        """
+        return _philox_key(self.seed, purpose, -1) >> 64
+
     def integer(self, purpose: str, replica: int) -> int:
         """Return a 63-bit integer for libraries that take nothing but a seed.
 

@@ -16,6 +16,7 @@ from langevin_nn import (
     GradientDrift,
     IndependentMinibatches,
     IsotropicNoise,
+    LinearDrift,
     MatchedGaussian,
     NetworkLandscape,
     Process,
@@ -30,7 +31,8 @@ from langevin_nn import (
     sgd,
 )
 from langevin_nn.errors import ConfigurationError, UnstableTrajectory
-from langevin_nn.noise.anisotropic import STEPS_PER_BLOCK, normal_block
+from langevin_nn.kernels.normals import draw_normals
+from langevin_nn.noise.factored import PURPOSE
 from langevin_nn.process import PROCESSES
 from langevin_nn.update import EulerMaruyama, Momentum, Plain
 from models.datasets import load_dataset
@@ -487,10 +489,15 @@ def test_start_weights_of_another_shape_are_refused(digits, shape):
 class StratonovichNoise(Silent):
     calculus = "stratonovich"
 
+    def dependence(self, landscape):
+        return "full"
+
 
 @pytest.mark.parametrize("update", [Plain(), Momentum(0.5)])
 def test_noise_of_another_calculus_than_the_update_rule_is_refused(digits, update):
-    expected = "StratonovichNoise is to be read in the stratonovich sense, but .* converges to the ito equation"
+    expected = (
+        "StratonovichNoise .* to be read in the sense of Stratonovich, but .* converges to .* in the sense of Itô"
+    )
     with pytest.raises(ConfigurationError, match=expected):
         Process(digits, StratonovichNoise(), ALPHA, update=update)
 
@@ -502,13 +509,10 @@ def test_momentum_outside_zero_to_one_is_refused(momentum):
 
 
 def test_compiled_integrator_refuses_networks_and_noise_that_it_does_not_know(digits):
-    expected = "EulerMaruyama runs a compiled gradient with AnisotropicNoise, got GradientDrift and {}: use Plain"
-    with pytest.raises(ConfigurationError, match=expected.format("MatchedGaussian")):
-        Process(digits, MatchedGaussian(B), ALPHA, update=EulerMaruyama())
-    with pytest.raises(ConfigurationError, match=expected.format("AnisotropicNoise")):
+    with pytest.raises(ConfigurationError, match=r"MatchedGaussian has no compiled form: .* use update=Plain"):
+        Process(digits, MatchedGaussian(B), ALPHA, drift=LinearDrift(np.eye(610)), update=EulerMaruyama())
+    with pytest.raises(ConfigurationError, match=r"NetworkLandscape has no compiled gradient: .* use update=Plain"):
         Process(digits, AnisotropicNoise(torch.zeros(610, 1)), ALPHA, update=EulerMaruyama())
-    with pytest.raises(ConfigurationError, match=expected.format("Silent")):
-        Process(bowl(), Silent(), ALPHA, update=EulerMaruyama())
 
 
 def test_named_processes_carry_their_names_and_default_to_a_time_step_of_alpha(digits):
@@ -538,31 +542,16 @@ def test_compiled_integrator_equals_plain_steps_with_the_same_normals(lengths, t
 @pytest.mark.parametrize("update", [Plain(), EulerMaruyama()])
 def test_surrogate_step_is_the_euler_maruyama_formula(update):
     """w − Δt H (w − w*) − √(α Δt) F ξ, typed in numpy, over more than one block."""
-    alpha, time_step, steps = 0.2, 0.05, STEPS_PER_BLOCK + 5
+    alpha, time_step, steps = 0.2, 0.05, 69
+    normals = draw_normals((0, 1), Seeds(0).key(PURPOSE), 0, steps, 3)
     landscape = bowl()
     process = surrogate(update, learning_rate=alpha, time_step=time_step)
     factor = np.linalg.cholesky(landscape.noise_covariance)
     w = np.tile([3.0, 0.0, 1.0], (2, 1))
     for step in range(steps):
-        block, position = divmod(step, STEPS_PER_BLOCK)
-        xi = normal_block(Seeds(0), (0, 1), block, 3)[:, position]
+        xi = normals[:, step]
         w = w - time_step * (w - [1.0, -2.0, 0.5]) @ landscape.hessian - np.sqrt(alpha * time_step) * xi @ factor.T
     np.testing.assert_allclose(process.advance(process.start(2, 0), steps).weights.numpy(), w, rtol=0, atol=1e-12)
-
-
-def test_normal_blocks_are_standard_and_independent_across_steps_replicas_and_blocks():
-    one, two = (normal_block(Seeds(3), tuple(range(2000)), block, 2).reshape(-1, 2) for block in (0, 1))
-    n = len(one)
-    for products, expected, variance in (
-        (one, 0, 1),
-        (one**2, 1, 2),
-        (one**4, 3, 96),
-        (one[:, :1] * one[:, 1:], 0, 1),
-        (one[:-1] * one[1:], 0, 1),
-        (one[:-STEPS_PER_BLOCK] * one[STEPS_PER_BLOCK:], 0, 1),
-        (one * two, 0, 1),
-    ):
-        assert np.all(np.abs(products.mean(0) - expected) <= SIGMAS * np.sqrt(variance / n))
 
 
 def fixed_point(hessian: np.ndarray, covariance: np.ndarray, alpha: float, time_step: float) -> np.ndarray:

@@ -110,7 +110,11 @@ def test_the_configuration_says_how_a_run_was_recorded_and_started():
     assert said["schedule"]["type"] == "EverySteps"
     assert 2 in said["schedule"].values()
     assert (said["on_divergence"], said["weights_given"]) == ("mask", True)
-    assert said["process"]["noise"]["factor"] == {"type": "Tensor", "shape": [2, 2], "values": [[1.0, 0.0], [0.0, 1.0]]}
+    assert said["process"]["noise"]["factor"] == {
+        "type": "ndarray",
+        "shape": [2, 2],
+        "values": [[1.0, 0.0], [0.0, 1.0]],
+    }
     unsaid = config()
     assert (unsaid["schedule"]["type"], unsaid["on_divergence"], unsaid["weights_given"]) == (
         "EverySteps",
@@ -193,9 +197,9 @@ def test_one_observable_and_numpy_numbers_are_taken():
         (lambda: Process(network(), ShuffledMinibatches("2"), 0.1), ("batch_size='2'", "whole number")),
         (
             lambda: quadratic(drift=GradientDrift(QuadraticLandscape(np.eye(3), np.eye(3)))),
-            ("drift's landscape has 3 parameters", "noise 2", "as many"),
+            ("drift has 3 parameters", "landscape 2", "as many"),
         ),
-        (lambda: AnisotropicNoise("F"), ("noise factor is of type str", "expected an array")),
+        (lambda: AnisotropicNoise("F"), ("factor is of type str", "expected an array")),
         (lambda: Plain(-0.1), ("weight_decay=-0.1", "finite number λ ≥ 0")),
         (lambda: Plain(float("nan")), ("weight_decay=nan", "finite number λ ≥ 0")),
         (lambda: Momentum(0.5, float("inf")), ("weight_decay=inf", "finite number λ ≥ 0")),

@@ -1,19 +1,24 @@
-"""The gradient of a landscape as drift."""
+"""The gradient of a landscape as drift, and sums of drifts."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import Landscape
 
-__all__ = ["Drift", "GradientDrift"]
+if TYPE_CHECKING:
+    from langevin_nn.kernels.sources import CompiledField
+
+__all__ = ["Drift", "GradientDrift", "SumDrift"]
 
 
 class Drift(ABC):
-    """A deterministic field on weight space, pointing uphill as a gradient does."""
+    """A deterministic field on weight space, pointing uphill as a gradient does; drifts add with ``+``."""
 
     @abstractmethod
     def __call__(self, weights: Tensor) -> Tensor:
@@ -30,6 +35,36 @@ class Drift(ABC):
             What an update subtracts, times the time step.
         """
 
+    @property
+    def n_parameters(self) -> int | None:
+        """P; None where any will do."""
+        return None
+
+    def compiled(self) -> tuple[CompiledField, ...]:
+        """Return the field for the compiled integrators.
+
+        Returns
+        -------
+        tuple of CompiledField
+            Its terms.
+
+        Raises
+        ------
+        ConfigurationError
+            If it has no compiled form.
+        """  # noqa: DOC202
+        raise ConfigurationError(
+            f"{type(self).__name__} has no compiled form: expected a drift of built-in terms or of a landscape with a "
+            "compiled gradient; use update=Plain(), the Euler–Maruyama scheme for any drift and noise"
+        )
+
+    def __add__(self, other: Drift) -> SumDrift:
+        return SumDrift((*_terms(self), *_terms(other)))
+
+
+def _terms(drift: Drift) -> tuple[Drift, ...]:
+    return drift.terms if isinstance(drift, SumDrift) else (drift,)
+
 
 @dataclass(frozen=True)
 class GradientDrift(Drift):
@@ -45,3 +80,56 @@ class GradientDrift(Drift):
 
     def __call__(self, weights: Tensor) -> Tensor:  # noqa: D102
         return self.landscape.gradient(weights)
+
+    @property
+    def n_parameters(self) -> int:
+        """That of the landscape."""
+        return self.landscape.n_parameters
+
+    def compiled(self) -> tuple[CompiledField, ...]:  # noqa: D102
+        return (self.landscape.compiled_gradient(),)
+
+
+@dataclass(frozen=True)
+class SumDrift(Drift):
+    """The sum of several fields; the compiled integrators take at most three.
+
+    Parameters
+    ----------
+    terms : tuple of Drift
+        What is added.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none.
+    """
+
+    terms: tuple[Drift, ...]
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise ConfigurationError("a sum of no drifts came: expected at least one term")
+
+    def __call__(self, weights: Tensor) -> Tensor:  # noqa: D102
+        total = self.terms[0](weights)
+        for each in self.terms[1:]:
+            total = total + each(weights)
+        return total
+
+    @property
+    def n_parameters(self) -> int | None:
+        """That of its terms."""
+        known = [each.n_parameters for each in self.terms if each.n_parameters is not None]
+        return known[0] if known else None
+
+    def compiled(self) -> tuple[CompiledField, ...]:  # noqa: D102
+        from langevin_nn.kernels.langevin import MAXIMUM_TERMS
+
+        fields = tuple(field for each in self.terms for field in each.compiled())
+        if len(fields) > MAXIMUM_TERMS:
+            raise ConfigurationError(
+                f"a sum of {len(fields)} drifts came: expected at most {MAXIMUM_TERMS} for the compiled integrators; put "
+                "some of them into one function, or use update=Plain()"
+            )
+        return fields

@@ -13,10 +13,10 @@ __all__ = ["compile_all"]
 
 def compile_all() -> None:
     """Compile every kernel into the cache on disk; takes seconds the first time and no time after."""
-    from langevin_nn.kernels import gradients, langevin, perceptron
+    from langevin_nn.kernels import langevin, perceptron
 
-    assert gradients.quadratic_gradient.signatures  # declared, hence compiled on import
-    assert langevin.euler_maruyama.signatures
+    for precision in (np.float64, np.float32):
+        langevin.kernel(np.dtype(precision))
     single, one = np.zeros((1, 4), np.float32), np.ones((1, 1), np.float32)
     rows, widths = np.zeros((1, 1), np.int64), np.array([1, 2])
     work = np.empty((1, perceptron.workspace_size((1, 2), 1, True)), np.float32)

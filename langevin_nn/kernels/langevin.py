@@ -1,60 +1,288 @@
-"""Euler–Maruyama steps of many replicas in a landscape with a compiled gradient and constant noise."""
+"""Many replicas of a stochastic differential equation: tiles of replicas over threads, blocks of steps in each."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
 import numpy as np
-from numba import float64, int64, njit, types, void
+from numba import boolean, float32, float64, int64, njit, prange, types, uint64
+from numpy.typing import NDArray
 
-__all__ = ["GRADIENT", "euler_maruyama"]
-
-# (position, data, out); a declared function type is compiled once, whichever landscape is passed.
-GRADIENT = types.FunctionType(void(float64[::1], float64[::1], float64[::1]))
-
-
-@njit(
-    int64[::1](GRADIENT, float64[::1], float64[:, ::1], float64[:, :, ::1], float64[:, ::1], float64, float64),
-    cache=True,
+from langevin_nn.kernels.compilation import announced, quiet
+from langevin_nn.kernels.fields import MATRIX, NOTHING, POINT, POTENTIAL, TILE, function_types
+from langevin_nn.kernels.normals import LANES, fill_normals, steps_per_fill
+from langevin_nn.kernels.schemes import (
+    BAOAB,
+    FULL,
+    LEIMKUHLER_MATTHEWS,
+    STRONG_ADDITIVE,
+    Dynamics,
+    Work,
+    step,
+    write_gradient,
+    write_kick,
 )
-def euler_maruyama(gradient, data, positions, normals, factor, time_step, noise_scale):
-    """Advance positions in place: x ← x − Δt ∇L(x) − noise_scale · F ξ.
+from langevin_nn.kernels.sources import COLOURED, STABLE, CompiledField, CompiledNoise
+
+__all__ = ["MAXIMUM_TERMS", "advance", "kernel"]
+
+# Drift terms that a kernel can sum.
+MAXIMUM_TERMS = 3
+
+# Numbers before those of step 0, for schemes that remember the step before: no run gets there.
+_BEFORE_THE_START = np.uint64(2**62)
+
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
+
+
+@njit(**_OPTIONS)
+def _write_stable(z, index, out):
+    """Write symmetric stable numbers of characteristic function exp(−|k|^index) (Chambers, Mallows & Stuck 1976).
+
+    The direction of a pair of normal numbers is a uniform angle, half its squared length an exponential number.
+    """
+    rank = out.shape[0]
+    for j in range(rank):
+        for lane in range(z.shape[1]):
+            x, y = z[j, lane], z[rank + j, lane]
+            angle = math.atan(y / x)
+            waiting = (x * x + y * y) / 2
+            if index == 1:
+                out[j, lane] = math.tan(angle)
+            else:
+                front = math.sin(index * angle) / math.cos(angle) ** (1 / index)
+                out[j, lane] = front * (math.cos((1 - index) * angle) / waiting) ** ((1 - index) / index)
+
+
+@njit(**_OPTIONS)
+def _all_finite(x, lane):
+    total = x.dtype.type(0)
+    for i in range(x.shape[0]):
+        total += x[i, lane]
+    return np.isfinite(total)
+
+
+def _advance(
+    scheme, kinds, tiles, points, potentials, constants, noise, amplitude_kind, amplitude_tile, amplitude_point,
+    amplitude_matrix, amplitude_constants, factor, rank, law, law_parameters, positions, memory, noise_memory, replicas, key,
+    first_step, n_steps, given, time_step, root, strength, parameters, diverged, watch,
+):  # fmt: skip
+    n_replicas, n_parameters = positions.shape
+    per_step = rank * (2 if scheme == STRONG_ADDITIVE or law == STABLE else 1)
+    together = steps_per_fill(per_step)
+    wide = n_parameters * rank if noise == FULL else n_parameters
+    failed = np.full(n_replicas, -1)
+    n_tiles = (n_replicas + LANES - 1) // LANES
+    for index in prange(n_tiles):
+        start = np.int64(index) * LANES
+        count = min(LANES, n_replicas - start)
+        chosen = np.empty(LANES, np.uint64)
+        x = np.empty((n_parameters, LANES), positions.dtype)
+        remembered = np.zeros((memory.shape[1], LANES), positions.dtype)
+        coloured = np.zeros((noise_memory.shape[1], LANES), positions.dtype)
+        # Lanes without a replica repeat the last one.
+        for lane in range(LANES):
+            source = start + min(lane, count - 1)
+            chosen[lane] = replicas[source]
+            for i in range(n_parameters):
+                x[i, lane] = positions[source, i]
+            for i in range(memory.shape[1]):
+                remembered[i, lane] = memory[source, i]
+            for i in range(noise_memory.shape[1]):
+                coloured[i, lane] = noise_memory[source, i]
+        work = Work(
+            np.empty_like(x),
+            np.empty_like(x),
+            np.empty_like(x),
+            np.empty_like(x),
+            np.empty((wide, LANES), x.dtype),
+            np.empty((wide, LANES), x.dtype),
+        )
+        dynamics = Dynamics(
+            kinds, tiles, points, potentials, constants, noise, amplitude_kind, amplitude_tile, amplitude_point,
+            amplitude_matrix, amplitude_constants, factor, time_step, root, strength, parameters, count,
+        )  # fmt: skip
+        work.slope[:] = 0
+        normals = np.empty((together * per_step, LANES), x.dtype)
+        shaped = np.empty((rank, LANES), x.dtype)
+        if scheme == BAOAB:
+            write_gradient(dynamics, x, work.slope, work.other)
+        if scheme == LEIMKUHLER_MATTHEWS and first_step == 0 and given.shape[0] == 0 and rank > 0:
+            before = np.empty((4 * rank, LANES), x.dtype)
+            fill_normals(before, chosen, key, _BEFORE_THE_START)
+            write_kick(dynamics, x, before[:rank], remembered, work.amplitude)
+        for now in range(n_steps):
+            place = np.int64((first_step + np.uint64(now)) % np.uint64(together)) * per_step
+            if given.shape[0] > 0:
+                place = 0
+                for number in range(per_step):
+                    for lane in range(LANES):
+                        normals[number, lane] = given[start + min(lane, count - 1), now, number]
+            elif per_step > 0 and (now == 0 or place == 0):
+                first = (first_step + np.uint64(now)) * np.uint64(per_step) - np.uint64(place)
+                fill_normals(normals, chosen, key, first)
+            z = normals[place : place + per_step]
+            if law == STABLE:
+                _write_stable(z, law_parameters[0], shaped)
+                z = shaped
+            elif law == COLOURED:
+                fresh = first_step + np.uint64(now) == np.uint64(0)
+                decay = law_parameters[0] * (0 if fresh else 1)
+                gain = law_parameters[2] if fresh else law_parameters[1]
+                for i in range(rank):
+                    for lane in range(LANES):
+                        coloured[i, lane] = decay * coloured[i, lane] + gain * z[i, lane]
+                z = coloured
+            step(scheme, x, z, remembered, dynamics, work)
+            if (now + 1) % watch == 0 or now == n_steps - 1:
+                stop = False
+                for lane in range(count):
+                    if not diverged[start + lane] and not _all_finite(x, lane):
+                        failed[start + lane] = now
+                        stop = True
+                if stop:
+                    break
+        for lane in range(count):
+            for i in range(n_parameters):
+                positions[start + lane, i] = x[i, lane]
+            for i in range(memory.shape[1]):
+                memory[start + lane, i] = remembered[i, lane]
+            for i in range(noise_memory.shape[1]):
+                noise_memory[start + lane, i] = coloured[i, lane]
+    return failed
+
+
+@cache
+def kernel(dtype: Any) -> Any:
+    """Return the compiled integrator for one precision.
 
     Parameters
     ----------
-    gradient : compiled function
-        (position, data, out): writes ∇L at `position` into `out`.
-    data : ndarray of float64
-        What the gradient needs.
-    positions : ndarray of float64, shape (replica, parameter)
-        Changed in place.
-    normals : ndarray of float64, shape (replica, step, rank)
-        The ξ of each step.
-    factor : ndarray of float64, shape (parameter, rank)
-        F.
+    dtype : numpy.dtype
+        float64 or float32.
+
+    Returns
+    -------
+    compiled function
+        With the arguments of `_advance`.
+    """
+    real: Any = {np.dtype(np.float64): float64, np.dtype(np.float32): float32}[dtype]
+    function = function_types(real)
+    row, matrix = real[::1], real[:, ::1]
+    terms = [types.UniTuple(function[kind], MAXIMUM_TERMS) for kind in (TILE, POINT, POTENTIAL)]
+    signature = int64[::1](
+        int64, types.UniTuple(int64, MAXIMUM_TERMS), *terms, types.UniTuple(row, MAXIMUM_TERMS), int64, int64,
+        function[TILE], function[POINT], function[MATRIX], row, matrix, int64, int64, row, matrix, matrix, matrix,
+        uint64[::1], uint64, uint64, int64, real[:, :, ::1], real, real, real, row, boolean[::1], int64,
+    )  # fmt: skip
+    with announced("the integrators"), quiet():
+        return njit(signature, cache=True, parallel=True, **_OPTIONS)(_advance)
+
+
+def advance(
+    scheme: int,
+    drift: Sequence[CompiledField],
+    noise: CompiledNoise,
+    positions: NDArray[Any],
+    memory: NDArray[Any],
+    noise_memory: NDArray[Any],
+    *,
+    replicas: Sequence[int],
+    key: int,
+    first_step: int,
+    n_steps: int,
+    time_step: float,
+    strength: float,
+    parameters: Sequence[float] = (),
+    diverged: NDArray[np.bool_] | None = None,
+    given: NDArray[Any] | None = None,
+    watch: int = 64,
+) -> NDArray[np.int64]:
+    """Advance replicas in place.
+
+    Parameters
+    ----------
+    scheme : int
+        Of `langevin_nn.kernels.schemes`.
+    drift : sequence of CompiledField
+        Terms, at most `MAXIMUM_TERMS`.
+    noise : CompiledNoise
+        What is added.
+    positions : ndarray of float64 or float32, shape (replica, parameter)
+        Changed in place; its precision is that of everything.
+    memory : ndarray, shape (replica, number)
+        Of the scheme, changed in place.
+    noise_memory : ndarray, shape (replica, number)
+        Of the noise, changed in place.
+    replicas : sequence of int
+        Indices of the replicas.
+    key : int
+        Of seed and purpose.
+    first_step, n_steps : int
+        Which steps.
     time_step : float
         Δt.
-    noise_scale : float
-        √(α Δt).
+    strength : float
+        What multiplies the noise besides its power of the time step.
+    parameters : sequence of float, optional
+        Of the scheme.
+    diverged : ndarray of bool, shape (replica,), optional
+        Replicas that have diverged and are not watched.
+    given : ndarray, shape (replica, step, number), optional
+        Standard normal numbers to use in the place of drawn ones.
+    watch : int, optional
+        Look for divergence after so many steps.
 
     Returns
     -------
     ndarray of int64, shape (replica,)
-        Step of the block after which the replica was not finite, −1 for never.
+        Step, counted from `first_step`, after which a replica was found not to be finite; −1 for never. Replicas of its
+        tile stop there.
     """
-    n_replicas, n_parameters = positions.shape
-    slope = np.empty(n_parameters)
-    failed = np.full(n_replicas, -1)
-    for replica in range(n_replicas):
-        position = positions[replica]
-        for step in range(normals.shape[1]):
-            gradient(position, data, slope)
-            total = 0.0
-            for i in range(n_parameters):
-                kick = 0.0
-                for j in range(factor.shape[1]):
-                    kick += factor[i, j] * normals[replica, step, j]
-                position[i] -= time_step * slope[i] + noise_scale * kick
-                total += position[i]
-            if not np.isfinite(total):
-                failed[replica] = step
-                break
+    dtype = positions.dtype
+
+    def row(values: Any) -> NDArray[Any]:
+        return np.array(values, dtype).reshape(-1)
+
+    terms = [*drift, *[CompiledField(NOTHING)] * (MAXIMUM_TERMS - len(drift))]
+    tiles, points, potentials, _ = zip(*(each.slots(dtype) for each in terms), strict=True)
+    amplitude = noise.field.slots(dtype)
+    given = np.empty((0, 0, 0), dtype) if given is None else np.ascontiguousarray(given, dtype)
+    diverged = np.zeros(len(positions), np.bool_) if diverged is None else np.ascontiguousarray(diverged, np.bool_)
+    with quiet():
+        failed: NDArray[np.int64] = kernel(dtype)(
+            scheme,
+            tuple(each.kind for each in terms),
+            tiles,
+            points,
+            potentials,
+            tuple(row(each.constants) for each in terms),
+            noise.structure,
+            noise.field.kind,
+            amplitude[0],
+            amplitude[1],
+            amplitude[3],
+            row(noise.field.constants),
+            np.array(noise.factor, dtype, order="C"),
+            noise.rank,
+            noise.law,
+            row(noise.parameters),
+            positions,
+            memory,
+            noise_memory,
+            np.asarray(replicas, np.uint64),
+            np.uint64(key),
+            np.uint64(first_step),
+            n_steps,
+            given,
+            dtype.type(time_step),
+            dtype.type(time_step**noise.time_step_exponent),
+            dtype.type(strength),
+            row(parameters),
+            diverged,
+            watch,
+        )
     return failed

@@ -3,15 +3,19 @@
 from langevin_nn.landscape.base import EmpiricalLandscape, Landscape, MomentLandscape
 from langevin_nn.landscape.hessian import Hessian
 from langevin_nn.landscape.network import NetworkLandscape, cross_entropy
+from langevin_nn.landscape.potential import PotentialLandscape
 from langevin_nn.landscape.quadratic import QuadraticLandscape
+from langevin_nn.landscape.regression import LinearRegressionLandscape
 from langevin_nn.landscape.sample_gradients import SampleGradients
 
 __all__ = [
     "EmpiricalLandscape",
     "Hessian",
     "Landscape",
+    "LinearRegressionLandscape",
     "MomentLandscape",
     "NetworkLandscape",
+    "PotentialLandscape",
     "QuadraticLandscape",
     "SampleGradients",
     "cross_entropy",

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.sample_gradients import SampleGradients
 from langevin_nn.seeds import Seeds
+
+if TYPE_CHECKING:
+    from langevin_nn.kernels.sources import CompiledField, CompiledNoise
 
 __all__ = ["EmpiricalLandscape", "Landscape", "MomentLandscape"]
 
@@ -83,6 +88,49 @@ class Landscape(ABC):
         Tensor, shape (replica, parameter)
             The products.
         """
+
+    def compiled_gradient(self) -> CompiledField:
+        """Return ∇L for the compiled integrators.
+
+        Returns
+        -------
+        CompiledField
+            In the words of `langevin_nn.kernels`.
+
+        Raises
+        ------
+        ConfigurationError
+            If it has no compiled form.
+        """  # noqa: DOC202
+        raise ConfigurationError(
+            f"{type(self).__name__} has no compiled gradient: expected a landscape with a formula for the compiled "
+            "integrators; use update=Plain(), the Euler–Maruyama scheme for any landscape"
+        )
+
+    def compiled_noise(self, batch_size: int | None = None, replacement: bool = False) -> CompiledNoise:
+        """Return the landscape's own noise, of covariance C, for the compiled integrators.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            B, for a landscape that is made of samples.
+        replacement : bool, optional
+            Whether minibatches are drawn with replacement.
+
+        Returns
+        -------
+        CompiledNoise
+            In the words of `langevin_nn.kernels`.
+
+        Raises
+        ------
+        ConfigurationError
+            If it knows no factor of C.
+        """  # noqa: DOC202
+        raise ConfigurationError(
+            f"{type(self).__name__} knows no noise of its own: expected a landscape with a formula for the factor of C; use "
+            "MatchedGaussian(batch_size) for networks, StateDependentNoise(amplitude) or another source"
+        )
 
 
 class EmpiricalLandscape(Landscape):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.base import MomentLandscape
 from langevin_nn.seeds import Seeds
+
+if TYPE_CHECKING:
+    from langevin_nn.kernels.sources import CompiledField, CompiledNoise
 
 __all__ = ["QuadraticLandscape"]
 
@@ -89,19 +92,15 @@ class QuadraticLandscape(MomentLandscape):
     def noise_factor(self, weights: Tensor | None = None) -> Tensor:  # noqa: D102
         return self._factor
 
-    def compiled_gradient(self) -> tuple[Any, np.ndarray[Any, np.dtype[np.float64]]]:
-        """Return ∇L for the Numba integrators.
+    def compiled_gradient(self) -> CompiledField:  # noqa: D102
+        from langevin_nn.kernels.sources import linear_field  # loads the compiler, which few runs need
 
-        Returns
-        -------
-        gradient : compiled function
-            (position, data, out): writes the gradient at `position` into `out`.
-        data : ndarray of float64
-            What it needs: H and w*, flat.
-        """
-        from langevin_nn.kernels.gradients import quadratic_gradient  # loads the compiler, which few runs need
+        return linear_field(self.hessian, self.minimum)
 
-        return quadratic_gradient, np.concatenate([self.hessian.ravel(), self.minimum])
+    def compiled_noise(self, batch_size: int | None = None, replacement: bool = False) -> CompiledNoise:  # noqa: D102
+        from langevin_nn.kernels.sources import CompiledNoise
+
+        return CompiledNoise.constant(self._factor.numpy())
 
     def stationary_covariance(self, learning_rate: float) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the covariance S to which w ← w − α (∇L + F ξ) settles.

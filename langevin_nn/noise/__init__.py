@@ -1,7 +1,9 @@
 """Noise sources: interchangeable laws of the gradient noise."""
 
-from langevin_nn.noise.anisotropic import AnisotropicNoise
 from langevin_nn.noise.base import AdditiveNoise, Noise, SampleWeightNoise, SampleWeights
+from langevin_nn.noise.constant import AnisotropicNoise, ColouredNoise, DiagonalNoise, StableNoise, ThermalNoise
+from langevin_nn.noise.dependent import LandscapeNoise, StateDependentNoise
+from langevin_nn.noise.factored import FactoredNoise
 from langevin_nn.noise.gaussian import MatchedGaussian
 from langevin_nn.noise.isotropic import IsotropicNoise
 from langevin_nn.noise.minibatch import IndependentMinibatches, ShuffledMinibatches
@@ -10,12 +12,19 @@ from langevin_nn.noise.silent import Silent
 __all__ = [
     "AdditiveNoise",
     "AnisotropicNoise",
+    "ColouredNoise",
+    "DiagonalNoise",
+    "FactoredNoise",
     "IndependentMinibatches",
     "IsotropicNoise",
+    "LandscapeNoise",
     "MatchedGaussian",
     "Noise",
     "SampleWeightNoise",
     "SampleWeights",
     "ShuffledMinibatches",
     "Silent",
+    "StableNoise",
+    "StateDependentNoise",
+    "ThermalNoise",
 ]

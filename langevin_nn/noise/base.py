@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from langevin_nn.ensemble import covariance_factor
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
 from langevin_nn.seeds import Key
+
+if TYPE_CHECKING:
+    from langevin_nn.kernels.sources import CompiledNoise
 
 __all__ = ["AdditiveNoise", "Noise", "SampleWeightNoise", "SampleWeights", "is_number", "kind_of"]
 
@@ -88,25 +91,73 @@ class SampleWeights:
 
 
 class Noise(ABC):
-    """A law of gradient noise η with ⟨η⟩ = 0, at the learning rate's own time step.
+    """A law of gradient noise η with ⟨η⟩ = 0.
 
-    At another time step Δt a process multiplies η by (α/Δt)^`1 − time_step_exponent`, so that the increment Δt η scales
-    as Δt^`time_step_exponent`.
+    An update moves the weights by α^`learning_rate_exponent` Δt^`time_step_exponent` η. Noise of the gradient moves them
+    by α η at Δt = α, whatever its power of the time step; thermal noise knows no learning rate.
 
     Attributes
     ----------
     family : {"sample_weights", "additive"}
         Whether the noise is a law of the c_k in Σ c_k ∇ℓ_k, or a vector added to the gradient.
-    time_step_exponent : float
-        Power of Δt in the noise increment: ½ for anything that converges to Brownian motion.
+    law : {"brownian", "coloured", "stable"}
+        What its increments are: independent and Gaussian in the limit, correlated in time, or of heavy tails.
     calculus : {"ito", "stratonovich"}
         How a noise that depends on the weights is to be read.
     """
 
     family: ClassVar[Literal["sample_weights", "additive"]]
-    time_step_exponent: ClassVar[float] = 0.5
-    calculus: ClassVar[Literal["ito", "stratonovich"]] = "ito"
+    law: ClassVar[Literal["brownian", "coloured", "stable"]] = "brownian"
+    calculus: Literal["ito", "stratonovich"] = "ito"
     batch_size: int | None = None
+
+    def dependence(self, landscape: Landscape) -> Literal["constant", "diagonal", "full"]:
+        """Return how η depends on the weights.
+
+        Parameters
+        ----------
+        landscape : Landscape
+            Whose noise.
+
+        Returns
+        -------
+        {"constant", "diagonal", "full"}
+            "diagonal" where each component has a random number of its own, times a function of the weights.
+        """
+        return "full"
+
+    @property
+    def time_step_exponent(self) -> float:
+        """Power of Δt in the noise increment: ½ for anything that converges to Brownian motion."""
+        return 0.5
+
+    @property
+    def learning_rate_exponent(self) -> float:
+        """Power of α in the noise increment."""
+        return 1 - self.time_step_exponent
+
+    def compiled(self, landscape: Landscape) -> CompiledNoise:
+        """Return the noise for the compiled integrators.
+
+        Parameters
+        ----------
+        landscape : Landscape
+            Whose noise.
+
+        Returns
+        -------
+        CompiledNoise
+            In the words of `langevin_nn.kernels`.
+
+        Raises
+        ------
+        ConfigurationError
+            If it has no compiled form.
+        """  # noqa: DOC202
+        raise ConfigurationError(
+            f"{type(self).__name__} has no compiled form: expected noise F(x) ζ with a factor F for the compiled "
+            "integrators; use update=Plain(), the Euler–Maruyama scheme for any drift and noise"
+        )
 
     def check(self, landscape: Landscape) -> None:
         """Raise where this source cannot run on a landscape.
@@ -162,7 +213,7 @@ class Noise(ABC):
         return None
 
     @abstractmethod
-    def strength(self, memory: Any, landscape: Landscape, sample_trace: Tensor | None) -> Tensor:
+    def strength(self, memory: Any, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None) -> Tensor:
         """Return the trace of the covariance of η.
 
         Parameters
@@ -171,13 +222,15 @@ class Noise(ABC):
             The source's memory.
         landscape : Landscape
             Whose noise.
+        weights : Tensor, shape (replica, parameter)
+            Where.
         sample_trace : Tensor or None, shape (replica,)
             Tr Σ of the sample gradients at the current weights, where there are samples.
 
         Returns
         -------
         Tensor, shape (replica,) or (1,)
-            ``driving_noise_strength``.
+            ``driving_noise_strength``, for noise of the gradient.
         """
 
 
@@ -208,7 +261,7 @@ class SampleWeightNoise(Noise):
             For the next update.
         """
 
-    def strength(self, memory: Any, landscape: Landscape, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
+    def strength(self, memory: Any, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
         if self.batch_size is None or sample_trace is None or not isinstance(landscape, EmpiricalLandscape):
             return torch.zeros(1, dtype=torch.float64)
         return covariance_factor(landscape.n_samples, self.batch_size, self.replacement) * sample_trace

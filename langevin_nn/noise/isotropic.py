@@ -81,5 +81,5 @@ class IsotropicNoise(AdditiveNoise):
         amplitude = (memory.trace / weights.shape[1]).sqrt().to(weights.dtype)
         return normals * amplitude[:, None], memory
 
-    def strength(self, memory: HeldTrace, landscape: Landscape, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
+    def strength(self, memory: HeldTrace, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
         return memory.trace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 from langevin_nn.landscape import Landscape
 from langevin_nn.noise.base import AdditiveNoise
 from langevin_nn.seeds import Key
+
+if TYPE_CHECKING:
+    from langevin_nn.kernels.sources import CompiledNoise
 
 __all__ = ["Silent"]
 
@@ -28,8 +32,16 @@ class Silent(AdditiveNoise):
 
     batch_size: int | None = None
 
+    def dependence(self, landscape: Landscape) -> Literal["constant", "diagonal", "full"]:  # noqa: D102
+        return "constant"
+
+    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
+        from langevin_nn.kernels.sources import CompiledNoise
+
+        return CompiledNoise.silent()
+
     def increment(self, landscape: Landscape, weights: Tensor, memory: None, key: Key) -> tuple[Tensor, None]:  # noqa: D102
         return weights.new_zeros(()).expand_as(weights), memory
 
-    def strength(self, memory: None, landscape: Landscape, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
+    def strength(self, memory: None, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
         return torch.zeros(1, dtype=torch.float64)

@@ -83,5 +83,8 @@ class DrivingNoise(Observable):
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         process, state = snapshot.process, snapshot.state
-        strength = process.noise.strength(state.noise_memory, process.landscape, snapshot.sample_trace)
+        strength = process.noise.strength(state.noise_memory, process.landscape, state.weights, snapshot.sample_trace)
+        # In units of the gradient, whatever power of the learning rate the source has: Δw = √(αΔt) η.
+        exponent = process.noise.learning_rate_exponent - 1 + process.noise.time_step_exponent
+        strength = strength * process.learning_rate ** (2 * exponent)
         return {"driving_noise_strength": np.broadcast_to(_array(strength), (len(state.weights),)).copy()}

@@ -144,20 +144,28 @@ class Process:
             value = getattr(self, name)
             if not (value > 0 and np.isfinite(value)):
                 raise ConfigurationError(f"{name}={value}: expected a positive, finite number, the time of one update")
-        if self.noise.calculus != self.update.calculus:
+        of_drift = self.drift.n_parameters
+        if of_drift is not None and of_drift != self.landscape.n_parameters:
             raise ConfigurationError(
-                f"{type(self.noise).__name__} is to be read in the {self.noise.calculus} sense, but "
-                f"{type(self.update).__name__} converges to the {self.update.calculus} equation: choose an update rule of "
-                "the same calculus"
-            )
-        of_drift = getattr(getattr(self.drift, "landscape", None), "n_parameters", self.landscape.n_parameters)
-        if of_drift != self.landscape.n_parameters:
-            raise ConfigurationError(
-                f"the drift's landscape has {of_drift} parameters, that of the noise {self.landscape.n_parameters}: expected "
-                "as many, since both move the same weights; give both the same architecture"
+                f"the drift has {of_drift} parameters, the landscape {self.landscape.n_parameters}: expected as many, since "
+                "drift and noise move the same weights; give both the same architecture"
             )
         self.noise.check(self.landscape)
+        self._check_calculus()
         self.update.check(self)
+
+    def _check_calculus(self) -> None:
+        """Raise where noise and update rule read the same equation in different ways; constant noise is read in one only."""
+        noise, update = self.noise, self.update
+        if noise.dependence(self.landscape) == "constant" or noise.calculus == update.calculus:
+            return
+        names = {"ito": "Itô", "stratonovich": "Stratonovich"}
+        raise ConfigurationError(
+            f"{type(noise).__name__} depends on the weights and is to be read in the sense of {names[noise.calculus]}, but "
+            f"{type(update).__name__} converges to the equation in the sense of {names[update.calculus]}, which differs by "
+            f"a drift of ½ Σ_j (∂F_j) F_j: choose an update rule whose calculus is {noise.calculus!r}, or say which reading "
+            "of the noise is meant"
+        )
 
     @property
     def batch_size(self) -> int | None:
@@ -239,7 +247,14 @@ class Process:
         memory : object
             For the next update.
         """
-        ratio = (self.learning_rate / self.time_step) ** (1 - self.noise.time_step_exponent)
+        ratio = self.learning_rate**self.noise.learning_rate_exponent * self.time_step ** (
+            self.noise.time_step_exponent - 1
+        )
+        if (
+            self.time_step == self.learning_rate
+            and self.noise.learning_rate_exponent + self.noise.time_step_exponent == 1
+        ):
+            ratio = 1.0  # to the last bit
         if isinstance(self.noise, AdditiveNoise):
             increment, memory = self.noise.increment(self.landscape, weights, memory, key)
             return torch.add(self.drift(weights), increment, alpha=ratio), memory

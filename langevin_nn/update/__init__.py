@@ -1,8 +1,33 @@
-"""Update rules: from a stochastic gradient to the next weights."""
+"""Update rules: from a stochastic gradient to the next weights, and integrators of stochastic differential equations."""
 
-from langevin_nn.update.base import Dynamics, Update
-from langevin_nn.update.euler_maruyama import EulerMaruyama
+from langevin_nn.update.base import Dynamics, Orders, SteppedUpdate, Update
 from langevin_nn.update.plain import Momentum, Plain
+from langevin_nn.update.schemes import (
+    BAOAB,
+    CompiledUpdate,
+    EulerMaruyama,
+    Heun,
+    LeimkuhlerMatthews,
+    Milstein,
+    StrongAdditive,
+    WeakSecondOrder,
+)
 from langevin_nn.update.state import State
 
-__all__ = ["Dynamics", "EulerMaruyama", "Momentum", "Plain", "State", "Update"]
+__all__ = [
+    "BAOAB",
+    "CompiledUpdate",
+    "Dynamics",
+    "EulerMaruyama",
+    "Heun",
+    "LeimkuhlerMatthews",
+    "Milstein",
+    "Momentum",
+    "Orders",
+    "Plain",
+    "State",
+    "SteppedUpdate",
+    "StrongAdditive",
+    "Update",
+    "WeakSecondOrder",
+]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -10,15 +12,21 @@ import torch
 from torch import Tensor
 
 from langevin_nn.drift import Drift
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.landscape import Landscape
 from langevin_nn.noise import Noise
 from langevin_nn.seeds import Key
 from langevin_nn.update.state import State
 
-__all__ = ["Dynamics", "Update"]
+__all__ = ["Dynamics", "Orders", "SteppedUpdate", "Update"]
 
 
 class Dynamics(Protocol):
     """What an update rule needs to know of the process that it advances."""
+
+    @property
+    def landscape(self) -> Landscape:
+        """Where the noise comes from."""
 
     @property
     def drift(self) -> Drift:
@@ -40,32 +48,68 @@ class Dynamics(Protocol):
         """Return drift and noise together, and the noise source's memory."""
 
 
+@dataclass(frozen=True)
+class Orders:
+    """Orders at which a rule converges to the stochastic differential equation.
+
+    Parameters
+    ----------
+    strong : float
+        E|x − x(T)| ~ Δt^strong along the same Brownian path.
+    weak : float
+        |E f(x) − E f(x(T))| ~ Δt^weak.
+    """
+
+    strong: float
+    weak: float
+
+
 class Update(ABC):
     """One rule for a whole block of updates.
 
     Attributes
     ----------
-    strong_order, weak_order : float
-        Orders at which it converges to the stochastic differential equation, for noise that depends on the weights.
+    orders : mapping of str to Orders
+        By how the noise depends on the weights: "constant", "diagonal" or "full"; noise that is missing here is refused.
     calculus : {"ito", "stratonovich"}
-        The reading of that equation to which it converges.
+        The reading of the equation to which it converges.
+    laws : frozenset of str
+        The laws of noise that it can run.
     momentum : float
         μ; 0 for rules without.
     """
 
-    strong_order: ClassVar[float]
-    weak_order: ClassVar[float]
+    orders: ClassVar[Mapping[str, Orders]]
     calculus: ClassVar[Literal["ito", "stratonovich"]] = "ito"
+    laws: ClassVar[frozenset[str]] = frozenset({"brownian"})
     momentum: float = 0.0
 
-    def check(self, process: Dynamics) -> None:  # noqa: B027
+    def check(self, process: Dynamics) -> None:
         """Raise where this rule cannot run a process.
 
         Parameters
         ----------
         process : Dynamics
             With its drift and noise.
+
+        Raises
+        ------
+        ConfigurationError
+            If it knows no order for such noise.
         """
+        noise, name = process.noise, type(self).__name__
+        if noise.law not in self.laws:
+            raise ConfigurationError(
+                f"{name} cannot run the {noise.law} noise of {type(noise).__name__}: expected noise that is "
+                f"{' or '.join(sorted(self.laws))}, for which it converges; use EulerMaruyama"
+            )
+        dependence = noise.dependence(process.landscape)
+        if dependence not in self.orders:
+            raise ConfigurationError(
+                f"{name} cannot run {type(noise).__name__}, whose factor is {dependence}: expected one that is "
+                f"{' or '.join(self.orders)}, for which the scheme is made; with others it would converge to nothing, or "
+                "more slowly than it says; use EulerMaruyama, or Heun in the sense of Stratonovich"
+            )
 
     def start(self, weights: Tensor) -> Any:
         """Return the memory with which a run starts.
@@ -81,6 +125,31 @@ class Update(ABC):
             Frozen; None where the rule remembers nothing.
         """
         return None
+
+    @abstractmethod
+    def advance(self, process: Dynamics, state: State, steps: int) -> State:
+        """Make a block of updates.
+
+        Parameters
+        ----------
+        process : Dynamics
+            With its drift and noise.
+        state : State
+            Before.
+        steps : int
+            How many.
+
+        Returns
+        -------
+        State
+            After; stops early at the first update that leaves a replica non-finite that was not before.
+        """
+
+
+class SteppedUpdate(Update):
+    """A rule that is applied step by step to drift and noise together, of any landscape."""
+
+    laws = frozenset({"brownian", "stable"})
 
     @abstractmethod
     def apply(
@@ -109,23 +178,7 @@ class Update(ABC):
             For the next update.
         """
 
-    def advance(self, process: Dynamics, state: State, steps: int) -> State:
-        """Make a block of updates.
-
-        Parameters
-        ----------
-        process : Dynamics
-            Gives the stochastic gradient.
-        state : State
-            Before.
-        steps : int
-            How many.
-
-        Returns
-        -------
-        State
-            After; stops early at the first update that leaves a replica non-finite that was not before.
-        """
+    def advance(self, process: Dynamics, state: State, steps: int) -> State:  # noqa: D102
         weights, memory, noise_memory = state.weights, state.update_memory, state.noise_memory
         diverged = state.diverged
         for step in range(state.step, state.step + steps):

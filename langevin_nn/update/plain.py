@@ -11,9 +11,11 @@ from torch import Tensor
 
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.noise.base import is_number
-from langevin_nn.update.base import Update
+from langevin_nn.update.base import Orders, SteppedUpdate
 
 __all__ = ["Momentum", "Plain"]
+
+_ORDERS = {"constant": Orders(1.0, 1.0), "diagonal": Orders(0.5, 1.0), "full": Orders(0.5, 1.0)}
 
 
 def _check_weight_decay(weight_decay: Any) -> None:
@@ -25,7 +27,7 @@ def _check_weight_decay(weight_decay: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Plain(Update):
+class Plain(SteppedUpdate):
     """w ← w − Δt (g + λw).
 
     The Euler–Maruyama scheme of dw = −(∇L + λw) dt + √(α C) dW.
@@ -42,8 +44,7 @@ class Plain(Update):
     """
 
     weight_decay: float = 0.0
-    strong_order = 0.5
-    weak_order = 1.0
+    orders = _ORDERS
 
     def __post_init__(self) -> None:
         _check_weight_decay(self.weight_decay)
@@ -57,7 +58,7 @@ class Plain(Update):
 
 
 @dataclass(frozen=True)
-class Momentum(Update):
+class Momentum(SteppedUpdate):
     """v ← μv + g + λw, w ← w − Δt v, with v = 0 at the start (``torch.optim.SGD``).
 
     At fixed μ it converges, as Δt → 0, not to the process's own equation but to dynamics sped up by 1/(1 − μ), with the
@@ -78,8 +79,7 @@ class Momentum(Update):
 
     momentum: float
     weight_decay: float = 0.0
-    strong_order = 0.5
-    weak_order = 1.0
+    orders = _ORDERS
 
     def __post_init__(self) -> None:
         if not is_number(self.momentum, Real) or not 0 <= self.momentum < 1:

@@ -1,0 +1,108 @@
+"""Compiling: said aloud where it takes long, cached on disk where there is a file to cache it for."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import float32, float64, njit
+from numba.core.errors import NumbaError, NumbaExperimentalFeatureWarning
+
+from langevin_nn.errors import ConfigurationError
+
+__all__ = ["announced", "compiled", "quiet"]
+
+_PATIENCE = 1.0  # seconds
+
+
+@contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Say what is being compiled, unless it comes from the cache.
+
+    Parameters
+    ----------
+    what : str
+        As the reader calls it.
+
+    Yields
+    ------
+    None
+        While it is compiled.
+    """
+
+    def say() -> None:
+        print(f"langevin_nn: compiling {what}; this takes some seconds, once", file=sys.stderr, flush=True)
+
+    timer = threading.Timer(_PATIENCE, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Numba from warning that functions as arguments are experimental.
+
+    Yields
+    ------
+    None
+        While it is kept.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumbaExperimentalFeatureWarning)
+        yield
+
+
+@lru_cache(maxsize=256)
+def compiled(function: Callable[..., Any], kind: int, dtype: np.dtype[Any]) -> Any:
+    """Return a user's function, compiled and cached beside its file.
+
+    Parameters
+    ----------
+    function : callable
+        Plain Python that Numba understands.
+    kind : int
+        `POINT`, `POTENTIAL` or `MATRIX` of `langevin_nn.kernels.fields`.
+    dtype : numpy.dtype
+        float64 or float32.
+
+    Returns
+    -------
+    compiled function
+        With the signature of its kind.
+
+    Raises
+    ------
+    ConfigurationError
+        If Numba cannot compile it.
+    """
+    from langevin_nn.kernels.fields import POTENTIAL, signatures
+
+    plain = getattr(function, "py_func", function)
+    signature = signatures(float64 if dtype == np.float64 else float32)[kind]
+    name = getattr(plain, "__name__", repr(plain))
+    with announced(f"{name}()"):
+        try:
+            try:
+                return njit(signature, cache=True, error_model="numpy")(plain)
+            except RuntimeError:  # nowhere to cache: a function typed into an interpreter
+                return njit(signature, error_model="numpy")(plain)
+        except (NumbaError, TypeError, NotImplementedError) as error:
+            wanted = (
+                "potential(x) that returns a number at one point x, shape (parameter,)"
+                if kind == POTENTIAL
+                else f"{name}(x, out) that writes its result at one point x, shape (parameter,), into out"
+            )
+            raise ConfigurationError(
+                f"{name} cannot be compiled ({str(error).strip().splitlines()[-1][:200]}): expected {wanted}; use plain "
+                "numbers, loops and numpy functions"
+            ) from error

@@ -1,0 +1,213 @@
+"""A user's own potential: a plain function, compiled and cached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.landscape.base import MomentLandscape
+from langevin_nn.seeds import Seeds
+
+if TYPE_CHECKING:
+    from langevin_nn.kernels.sources import CompiledField, CompiledNoise
+
+__all__ = ["PotentialLandscape"]
+
+# Central differences of step 1e-5 agree with a derivative to about 1e-10 of the scale of the potential.
+_STEP, _AGREEMENT = 1e-5, 1e-5
+
+
+class PotentialLandscape(MomentLandscape):
+    """L(x) from a plain function of one point.
+
+    Parameters
+    ----------
+    potential : callable
+        ``potential(x)`` returns L at one point x, shape (parameter,). Plain Python that Numba understands.
+    n_parameters : int
+        Dimensions of the space.
+    gradient : callable, optional
+        ``gradient(x, out)`` writes ∇L at x into out. Where it is missing, central differences of the potential are taken:
+        ten digits, at 2P potentials a step.
+    amplitude : callable, optional
+        ``amplitude(x, out)`` writes a factor F of the landscape's own noise covariance, or its diagonal; see
+        `langevin_nn.LandscapeNoise`. No noise unless said.
+    rank : int, optional
+        Columns of that factor; a diagonal unless said.
+    start : array, shape (parameter,), optional
+        Where replicas start; at the origin unless said.
+    dtype : torch.dtype, optional
+        Precision of the weights: ``torch.float64`` or ``torch.float32``.
+
+    Raises
+    ------
+    ConfigurationError
+        If a function cannot be compiled, or the gradient is not that of the potential.
+
+    Examples
+    --------
+    >>> landscape = PotentialLandscape(lambda x: x[0] ** 4 / 4 - x[0] ** 2 / 2, 1)
+    >>> landscape.gradient(torch.tensor([[2.0]], dtype=torch.float64))
+    tensor([[6.0000]], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        potential: Callable[[Any], Any],
+        n_parameters: Any,
+        *,
+        gradient: Callable[[Any, Any], None] | None = None,
+        amplitude: Callable[[Any, Any], None] | None = None,
+        rank: int | None = None,
+        start: Any = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        if not (isinstance(n_parameters, Integral) and int(n_parameters) >= 1):
+            raise ConfigurationError(f"n_parameters={n_parameters!r}: expected a whole number from 1")
+        if dtype not in (torch.float64, torch.float32):
+            raise ConfigurationError(
+                f"dtype={dtype}: expected torch.float64 or torch.float32, for which the integrators are compiled"
+            )
+        for name, function in (("potential", potential), ("gradient", gradient), ("amplitude", amplitude)):
+            if function is not None and not callable(function):
+                raise ConfigurationError(f"{name} is of type {type(function).__name__}: expected a function of a point")
+        self.potential, self._gradient, self._amplitude, self._rank = potential, gradient, amplitude, rank
+        self.n_parameters, self.dtype, self.device = int(n_parameters), dtype, torch.device("cpu")
+        self.start = np.zeros(self.n_parameters) if start is None else np.array(start, dtype=np.float64)
+        if self.start.shape != (self.n_parameters,):
+            raise ConfigurationError(
+                f"start has shape {self.start.shape}: expected ({self.n_parameters},), a point of weight space"
+            )
+        if gradient is not None:
+            self._check_gradient()
+
+    def _check_gradient(self) -> None:
+        """Raise unless the gradient is what differences of the potential say, at the start and around it."""
+        generator = np.random.default_rng(0)
+        points = self.start + np.vstack(
+            [np.zeros(self.n_parameters), generator.standard_normal((3, self.n_parameters))]
+        )
+        for point, slope in zip(points, self._evaluated(points), strict=True):
+            moves = _STEP * np.eye(self.n_parameters)
+            expected = np.array(
+                [(self._value(point + move) - self._value(point - move)) / (2 * _STEP) for move in moves]
+            )
+            off = np.abs(slope - expected).max()
+            if not off <= _AGREEMENT * max(1.0, float(np.abs(expected).max()), abs(self._value(point))):
+                raise ConfigurationError(
+                    f"the gradient is {slope} at {point}, where differences of the potential are {expected}: expected them "
+                    "to agree, since the dynamics follow the gradient; correct it, or leave it out"
+                )
+
+    def _value(self, point: NDArray[np.float64]) -> float:
+        return float(self.potential(point))
+
+    def _evaluated(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        from langevin_nn.kernels.fields import evaluate
+
+        return np.asarray(evaluate(self.compiled_gradient(), points))
+
+    @property
+    def description(self) -> dict[str, object]:
+        """What a file says of the landscape on which a process ran."""
+        functions = {"potential": self.potential, "gradient": self._gradient, "amplitude": self._amplitude}
+        names = {name: f"{each.__module__}:{each.__qualname__}" for name, each in functions.items() if each is not None}
+        return {**names, "n_parameters": self.n_parameters, "start": self.start.tolist(), "dtype": str(self.dtype)}
+
+    def initial_weights(self, replicas: tuple[int, ...], seeds: Seeds) -> Tensor:  # noqa: D102
+        return torch.as_tensor(np.tile(self.start, (len(replicas), 1))).to(self.dtype)
+
+    def loss(self, weights: Tensor) -> Tensor:  # noqa: D102
+        return torch.tensor([self._value(point) for point in weights.double().numpy()], dtype=self.dtype)
+
+    def gradient(self, weights: Tensor) -> Tensor:  # noqa: D102
+        return torch.as_tensor(self._evaluated(weights.double().numpy())).to(self.dtype)
+
+    def hessian_product(self, weights: Tensor, vectors: Tensor) -> Tensor:
+        """Return ∇²L(x) v by central differences of the gradient, to about nine digits in float64.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (replica, parameter)
+            Where.
+        vectors : Tensor, shape (replica, parameter)
+            One v a replica.
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
+            The products.
+        """
+        points, along = weights.double().numpy(), vectors.double().numpy()
+        sizes = np.linalg.norm(along, axis=1, keepdims=True)
+        unit = along / np.where(sizes > 0, sizes, 1)
+        change = (self._evaluated(points + _STEP * unit) - self._evaluated(points - _STEP * unit)) / (2 * _STEP)
+        return torch.as_tensor(change * sizes).to(self.dtype)
+
+    def noise_factor(self, weights: Tensor | None = None) -> Tensor:  # noqa: D102
+        from langevin_nn.kernels.fields import evaluate
+
+        noise = self.compiled_noise()
+        if noise.rank == 0:
+            return torch.zeros(self.n_parameters, 1, dtype=torch.float64)
+        if weights is None:
+            raise ConfigurationError(
+                "the noise of this landscape depends on the weights: expected a point; give weights"
+            )
+        rows = self.n_parameters if noise.is_diagonal else self.n_parameters * noise.rank
+        values = torch.as_tensor(evaluate(noise.field, weights.double().numpy()[None], rows)[0])
+        return torch.diag(values) if noise.is_diagonal else values.reshape(self.n_parameters, noise.rank)
+
+    def compiled_gradient(self) -> CompiledField:  # noqa: D102
+        from langevin_nn.kernels.fields import POINT, POTENTIAL
+        from langevin_nn.kernels.sources import CompiledField
+
+        if self._gradient is None:
+            return CompiledField(POTENTIAL, self.potential)
+        return CompiledField(POINT, self._gradient)
+
+    def compiled_noise(self, batch_size: int | None = None, replacement: bool = False) -> CompiledNoise:  # noqa: D102
+        from langevin_nn.kernels.fields import MATRIX, POINT
+        from langevin_nn.kernels.sources import CompiledField, CompiledNoise
+
+        if self._amplitude is None:
+            return CompiledNoise.silent()
+        kind = POINT if self._rank is None else MATRIX
+        return CompiledNoise.dependent(CompiledField(kind, self._amplitude), self.n_parameters, self._rank)
+
+    def boltzmann_density(self, temperature: float, *axes: Any) -> NDArray[np.float64]:
+        """Return exp(−L/T)/Z on a grid, for one or two dimensions.
+
+        Parameters
+        ----------
+        temperature : float
+            T, in units of the loss.
+        *axes : array
+            Equidistant points along each dimension, wide enough to hold the law.
+
+        Returns
+        -------
+        ndarray, one dimension an axis
+            Normalised by the trapezoidal rule.
+
+        Raises
+        ------
+        ConfigurationError
+            If there are not as many axes as dimensions.
+        """
+        if len(axes) != self.n_parameters:
+            raise ConfigurationError(f"{len(axes)} axes came: expected {self.n_parameters}, one a dimension")
+        grids = np.stack([each.ravel() for each in np.meshgrid(*axes, indexing="ij")], axis=1)
+        energies = np.array([self._value(point) for point in grids]).reshape([len(axis) for axis in axes])
+        density = np.exp(-(energies - energies.min()) / temperature)
+        total = density
+        for axis in reversed(axes):
+            total = np.trapezoid(total, axis, axis=-1)
+        return np.asarray(density / total)

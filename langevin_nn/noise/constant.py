@@ -1,0 +1,250 @@
+"""Constant noise: thermal, diagonal, of a dense covariance; with memory, or with heavy tails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp, sqrt
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.landscape import Landscape
+from langevin_nn.noise.base import is_number
+from langevin_nn.noise.factored import PURPOSE, FactoredNoise, checked_factor
+from langevin_nn.seeds import Key
+
+if TYPE_CHECKING:
+    from langevin_nn.kernels.sources import CompiledNoise
+
+__all__ = ["AnisotropicNoise", "ColouredNoise", "ConstantNoise", "DiagonalNoise", "StableNoise", "ThermalNoise"]
+
+
+class ConstantNoise(FactoredNoise):
+    """η = F ζ with the same F everywhere."""
+
+    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
+        from langevin_nn.kernels.sources import CompiledNoise
+
+        return CompiledNoise.constant(self._factor(landscape))
+
+    def _factor(self, landscape: Landscape) -> NDArray[np.float64]:
+        """Return F, shape (parameter, rank), or its diagonal, shape (parameter,)."""
+        factor: NDArray[np.float64] = self.factor  # type: ignore[attr-defined]
+        return np.full(landscape.n_parameters, float(factor)) if factor.ndim == 0 else factor
+
+
+@dataclass(frozen=True, eq=False)
+class AnisotropicNoise(ConstantNoise):
+    """η = F ξ, ξ ~ N(0, 1): covariance C = F Fᵀ everywhere.
+
+    Parameters
+    ----------
+    factor : array, shape (parameter, rank)
+        F; kept as a read-only array of float64.
+
+    Raises
+    ------
+    ConfigurationError
+        If F is no matrix of finite numbers.
+    """
+
+    factor: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", checked_factor("factor", self.factor, (2,)))
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalNoise(ConstantNoise):
+    """η_i = s_i ξ_i, ξ ~ N(0, 1): covariance C = diag(s²).
+
+    Parameters
+    ----------
+    factor : float or array, shape (parameter,)
+        s, the standard deviation of each component; one number for all alike.
+
+    Raises
+    ------
+    ConfigurationError
+        If s is no vector of finite numbers.
+    """
+
+    factor: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", checked_factor("factor", self.factor, (0, 1)))
+
+
+@dataclass(frozen=True)
+class ThermalNoise(ConstantNoise):
+    """√(2T) dW, whatever the learning rate: the stationary law is Boltzmann's, exp(−L/T).
+
+    Parameters
+    ----------
+    temperature : float
+        T, in units of the loss.
+
+    Raises
+    ------
+    ConfigurationError
+        If T is negative or not finite.
+
+    Examples
+    --------
+    >>> from langevin_nn import EulerMaruyama, Process, QuadraticLandscape
+    >>> landscape = QuadraticLandscape([[2.0]], [[0.0]])
+    >>> process = Process(landscape, ThermalNoise(0.5), learning_rate=0.01, update=EulerMaruyama())
+    >>> state = process.advance(process.start(replicas=20_000, seed=0), steps=1000)
+    >>> round(float(state.weights.var()), 2)  # T/h
+    0.25
+    """
+
+    temperature: float
+
+    def __post_init__(self) -> None:
+        if not is_number(self.temperature, Real) or not 0 <= self.temperature < float("inf"):
+            raise ConfigurationError(
+                f"temperature={self.temperature!r}: expected a finite number T ≥ 0, since √(2T) multiplies the noise"
+            )
+
+    @property
+    def learning_rate_exponent(self) -> float:
+        """0: a temperature is not made by drawing samples."""
+        return 0.0
+
+    def _factor(self, landscape: Landscape) -> NDArray[np.float64]:
+        return np.full(landscape.n_parameters, sqrt(2 * self.temperature))
+
+
+@dataclass(frozen=True, eq=False)
+class ColouredNoise(ConstantNoise):
+    """η = F ζ(t) with an Ornstein–Uhlenbeck process ζ: ⟨ζ(t) ζ(s)⟩ = exp(−|t − s|/τ)/(2τ), stationary from the start.
+
+    The integral of its correlation over time is that of white noise of covariance F Fᵀ, which it becomes as τ → 0
+    (Hänggi & Jung 1995, doi 10.1002/9780470141489.ch4). ζ is advanced by its exact law.
+
+    Parameters
+    ----------
+    factor : float or array, shape (parameter,) or (parameter, rank)
+        F, or its diagonal, or one number for all components alike.
+    correlation_time : float
+        τ, in units of gradient-flow time.
+
+    Raises
+    ------
+    ConfigurationError
+        If F is no array of finite numbers, or τ not positive.
+    """
+
+    factor: NDArray[np.float64]
+    correlation_time: float
+    law = "coloured"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", checked_factor("factor", self.factor, (0, 1, 2)))
+        if not is_number(self.correlation_time, Real) or not 0 < self.correlation_time < float("inf"):
+            raise ConfigurationError(
+                f"correlation_time={self.correlation_time!r}: expected a positive, finite number τ; noise without memory is "
+                "DiagonalNoise or AnisotropicNoise"
+            )
+
+    @property
+    def time_step_exponent(self) -> float:
+        """1: a field that is smooth on the scale of the time step."""
+        return 1.0
+
+    @property
+    def learning_rate_exponent(self) -> float:
+        """½, so that τ → 0 gives the white noise of the gradient."""
+        return 0.5
+
+    def start(self, landscape: Landscape, weights: Tensor) -> Tensor:  # noqa: D102
+        return torch.zeros(len(weights), self.compiled(landscape).rank, dtype=weights.dtype)
+
+    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
+        from langevin_nn.kernels.sources import COLOURED, CompiledNoise
+
+        law = {"law": COLOURED, "parameters": (self.correlation_time,), "time_step_exponent": 1.0}
+        return CompiledNoise.constant(self._factor(landscape), **law)
+
+    def law_parameters(self, time_step: float) -> tuple[float, float, float]:
+        """Return what one step does to ζ.
+
+        Parameters
+        ----------
+        time_step : float
+            Δt.
+
+        Returns
+        -------
+        tuple of float
+            The factor by which it decays, the standard deviation of what is added, and that of the stationary law.
+        """
+        decay, stationary = exp(-time_step / self.correlation_time), sqrt(0.5 / self.correlation_time)
+        return decay, stationary * sqrt(1 - decay**2), stationary
+
+
+@dataclass(frozen=True, eq=False)
+class StableNoise(ConstantNoise):
+    """η = F ζ with independent symmetric α-stable ζ, of characteristic function exp(−|k|^index).
+
+    The variance is infinite below index 2, where it is Gaussian of variance 2. Increments scale as Δt^(1/index). Drawn as
+    Chambers, Mallows & Stuck (1976, doi 10.1080/01621459.1976.10480344) do. Heavy-tailed gradient noise is argued for by
+    Şimşekli, Sagun & Gürbüzbalaban (2019, arXiv:1901.06053).
+
+    Parameters
+    ----------
+    factor : float or array, shape (parameter,) or (parameter, rank)
+        F, or its diagonal, or one number for all components alike.
+    index : float
+        The tail index, above 0 and at most 2.
+
+    Raises
+    ------
+    ConfigurationError
+        If F is no array of finite numbers, or the index out of its range.
+    """
+
+    factor: NDArray[np.float64]
+    index: float
+    law = "stable"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", checked_factor("factor", self.factor, (0, 1, 2)))
+        if not is_number(self.index, Real) or not 0 < self.index <= 2:
+            raise ConfigurationError(
+                f"index={self.index!r}: expected a number above 0 and at most 2, since only these have a stable law"
+            )
+
+    @property
+    def time_step_exponent(self) -> float:
+        """1/index, that of a stable process."""
+        return 1 / self.index
+
+    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
+        from langevin_nn.kernels.sources import STABLE, CompiledNoise
+
+        law = {"law": STABLE, "parameters": (float(self.index),), "time_step_exponent": 1 / self.index}
+        return CompiledNoise.constant(self._factor(landscape), **law)
+
+    def strength(self, memory: Any, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
+        if self.index < 2:
+            return torch.full((1,), torch.inf, dtype=torch.float64)
+        return 2 * super().strength(memory, landscape, weights, sample_trace)
+
+    def _driving(self, landscape: Landscape, memory: Any, key: Key) -> tuple[NDArray[np.float64], Any]:
+        from langevin_nn.kernels.normals import draw_normals
+
+        rank = self.compiled(landscape).rank
+        pairs = draw_normals(key.replicas, key.seeds.key(PURPOSE), key.step, 1, 2 * rank)[:, 0]
+        x, y, index = pairs[:, :rank], pairs[:, rank:], self.index
+        angle, waiting = np.arctan(y / x), (x**2 + y**2) / 2
+        if index == 1:
+            return np.tan(angle), memory
+        front = np.sin(index * angle) / np.cos(angle) ** (1 / index)
+        return front * (np.cos((1 - index) * angle) / waiting) ** ((1 - index) / index), memory

@@ -1,0 +1,118 @@
+"""Noise whose factor depends on the weights: a user's function, or the covariance that a landscape knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal
+
+from langevin_nn.errors import ConfigurationError, UnknownNameError
+from langevin_nn.landscape import Landscape
+from langevin_nn.noise.base import is_number, kind_of
+from langevin_nn.noise.factored import FactoredNoise
+
+if TYPE_CHECKING:
+    from langevin_nn.kernels.sources import CompiledNoise
+
+__all__ = ["LandscapeNoise", "StateDependentNoise"]
+
+Calculus = Literal["ito", "stratonovich"]
+
+
+def _check_calculus(calculus: str) -> None:
+    if calculus not in ("ito", "stratonovich"):
+        raise UnknownNameError("calculus", calculus, ("ito", "stratonovich"))
+
+
+@dataclass(frozen=True, eq=False)
+class StateDependentNoise(FactoredNoise):
+    """η = F(x) ξ, ξ ~ N(0, 1), with F a function of the weights.
+
+    Parameters
+    ----------
+    amplitude : callable
+        ``amplitude(x, out)``, plain Python that Numba understands: reads one point, shape (parameter,), and writes the
+        diagonal of F, shape (parameter,), or F, shape (parameter, rank). A diagonal is to depend on its own coordinate
+        alone: out[i] on x[i].
+    rank : int, optional
+        Columns of F; a diagonal unless said.
+    calculus : {"ito", "stratonovich"}, optional
+        How the equation is to be read.
+
+    Raises
+    ------
+    ConfigurationError
+        If the amplitude is no function or the rank no positive whole number.
+
+    Examples
+    --------
+    Geometric Brownian motion, whose mean grows with the drift alone in Itô's reading:
+
+    >>> import numpy as np
+    >>> from langevin_nn import EulerMaruyama, LinearDrift, PotentialLandscape, Process
+    >>> def proportional(x, out):
+    ...     out[0] = 0.5 * x[0]
+    >>> flat = PotentialLandscape(lambda x: 0 * x[0], 1, start=[1.0])
+    >>> process = Process(flat, StateDependentNoise(proportional), 0.01, update=EulerMaruyama())
+    >>> state = process.advance(process.start(replicas=50_000, seed=1), steps=100)
+    >>> round(float(state.weights.mean()), 2)
+    1.0
+    """
+
+    amplitude: Callable[..., Any]
+    rank: int | None = None
+    calculus: Calculus = "ito"
+
+    def __post_init__(self) -> None:
+        _check_calculus(self.calculus)
+        if not callable(self.amplitude):
+            raise ConfigurationError(
+                f"amplitude is {kind_of(self.amplitude)}: expected a function amplitude(x, out) that writes F at x into out; "
+                "constant noise is DiagonalNoise or AnisotropicNoise"
+            )
+        if self.rank is not None and not (is_number(self.rank, Integral) and self.rank >= 1):
+            raise ConfigurationError(
+                f"rank={self.rank!r}: expected a whole number from 1, the columns of F; leave it out for a diagonal"
+            )
+
+    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
+        from langevin_nn.kernels.fields import MATRIX, POINT
+        from langevin_nn.kernels.sources import CompiledField, CompiledNoise
+
+        kind = POINT if self.rank is None else MATRIX
+        return CompiledNoise.dependent(CompiledField(kind, self.amplitude), landscape.n_parameters, self.rank)
+
+    def check(self, landscape: Landscape) -> None:  # noqa: D102
+        import numpy as np
+
+        from langevin_nn.kernels.compilation import compiled
+        from langevin_nn.kernels.fields import MATRIX, POINT
+
+        compiled(self.amplitude, POINT if self.rank is None else MATRIX, np.dtype(np.float64))
+        super().check(landscape)
+
+
+@dataclass(frozen=True)
+class LandscapeNoise(FactoredNoise):
+    """η ~ N(0, C(x)) with the covariance that the landscape itself knows: that of its minibatches, where it has samples.
+
+    Parameters
+    ----------
+    batch_size : int, optional
+        B, where the landscape is made of samples.
+    replacement : bool, optional
+        Whether those minibatches are drawn with replacement.
+    calculus : {"ito", "stratonovich"}, optional
+        How the equation is to be read; that of minibatches is Itô's.
+    """
+
+    batch_size: int | None = None
+    replacement: bool = False
+    calculus: Calculus = "ito"
+
+    def __post_init__(self) -> None:
+        _check_calculus(self.calculus)
+
+    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
+        return landscape.compiled_noise(self.batch_size, self.replacement)

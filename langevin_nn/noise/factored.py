@@ -1,0 +1,119 @@
+"""Noise F(x) ζ: a factor times numbers that a law draws, the same ones in every path that a process may take."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.landscape import Landscape
+from langevin_nn.noise.base import AdditiveNoise, kind_of
+from langevin_nn.seeds import Key
+
+if TYPE_CHECKING:
+    from langevin_nn.kernels.sources import CompiledNoise
+
+__all__ = ["PURPOSE", "FactoredNoise", "checked_factor"]
+
+# The stream of random numbers that all noise of this family draws from.
+PURPOSE = "factored noise"
+
+
+def checked_factor(name: str, value: Any, dimensions: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return a factor as an array, or raise.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
+    value : object
+        What came.
+    dimensions : tuple of int
+        How many dimensions it may have.
+
+    Returns
+    -------
+    ndarray of float64
+        Read-only.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no array of finite numbers of such a shape.
+    """
+    wanted = " or ".join({0: "a number", 1: "(parameter,)", 2: "(parameter, rank)"}[each] for each in dimensions)
+    try:
+        plain = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        array = np.array(plain, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(
+            f"{name} is {kind_of(value)}: expected an array of numbers, {wanted}, since it multiplies the noise; pass a "
+            "NumPy array or a tensor"
+        ) from error
+    if array.ndim not in dimensions:
+        raise ConfigurationError(
+            f"{name} has shape {array.shape}: expected {wanted}, since it multiplies the noise; reshape it"
+        )
+    if not np.isfinite(array).all():
+        raise ConfigurationError(
+            f"{name} has numbers that are not finite: expected finite ones, since they would make every replica diverge"
+        )
+    array.flags.writeable = False
+    return array
+
+
+class FactoredNoise(AdditiveNoise):
+    """η = F(x) ζ, with ζ ~ N(0, 1) unless a law says otherwise."""
+
+    @abstractmethod
+    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
+        ...
+
+    def dependence(self, landscape: Landscape) -> Literal["constant", "diagonal", "full"]:  # noqa: D102
+        return self.compiled(landscape).dependence
+
+    def check(self, landscape: Landscape) -> None:  # noqa: D102
+        super().check(landscape)
+        noise = self.compiled(landscape)
+        if noise.factor.size and len(noise.factor) != landscape.n_parameters:
+            raise ConfigurationError(
+                f"the noise factor has {len(noise.factor)} rows: expected {landscape.n_parameters}, one a parameter of the "
+                "landscape; choose another factor or landscape"
+            )
+
+    def _amplitudes(self, landscape: Landscape, weights: Tensor) -> NDArray[np.float64]:
+        """Return F, shape (parameter,) or (parameter, rank), with the replica first where it depends on the weights."""
+        from langevin_nn.kernels.fields import evaluate
+
+        noise = self.compiled(landscape)
+        if noise.factor.size:
+            return noise.factor[:, 0] if noise.is_diagonal else noise.factor
+        shape = (noise.rank,) if noise.is_diagonal else (weights.shape[1], noise.rank)
+        values = evaluate(noise.field, weights.double().cpu().numpy(), int(np.prod(shape)))
+        return values.reshape(len(weights), *shape)
+
+    def _driving(self, landscape: Landscape, memory: Any, key: Key) -> tuple[NDArray[np.float64], Any]:
+        """Return ζ of one update, shape (replica, rank)."""
+        from langevin_nn.kernels.normals import draw_normals
+
+        rank = self.compiled(landscape).rank
+        return draw_normals(key.replicas, key.seeds.key(PURPOSE), key.step, 1, rank)[:, 0], memory
+
+    def increment(self, landscape: Landscape, weights: Tensor, memory: Any, key: Key) -> tuple[Tensor, Any]:  # noqa: D102
+        driving, memory = self._driving(landscape, memory, key)
+        amplitudes = self._amplitudes(landscape, weights)
+        if self.compiled(landscape).is_diagonal:
+            noise = amplitudes * driving
+        else:
+            noise = np.einsum("...pr,...r->...p", amplitudes, driving)
+        return torch.as_tensor(noise).to(weights.device, weights.dtype), memory
+
+    def strength(self, memory: Any, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
+        squared = torch.as_tensor(np.array(self._amplitudes(landscape, weights))).square()
+        constant = self.compiled(landscape).factor.size > 0
+        return squared.sum()[None] if constant else squared.flatten(1).sum(1)
