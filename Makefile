@@ -45,7 +45,7 @@ $(BENCH)/installed: pyproject.toml $(CONSTRAINTS) benchmarks/requirements.txt
 	@touch $@
 
 bench: $(BENCH)/installed
-	$(BENCH)/bin/python -m benchmarks
+	$(BENCH)/bin/python -m benchmarks $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(BENCH) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,11 @@
-"""Weighted gradients against PyTorch and the matrix products alone; the gradient ensemble against its peers."""
+"""Weighted gradients against PyTorch and the matrix products alone; gradient ensemble and Langevin dynamics against peers.
+
+``python -m benchmarks`` runs all parts, ``python -m benchmarks langevin`` one of them.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -10,7 +14,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from benchmarks.gradient_ensemble import report
+from benchmarks import gradient_ensemble, langevin
 from benchmarks.timing import medians, table
 from langevin_nn import NetworkLandscape, Seeds
 from langevin_nn.landscape.gradients import TracedGradient
@@ -106,19 +110,32 @@ def gradients(landscape: NetworkLandscape, module: nn.Module, n_replicas: int, n
     return table(f"Weighted gradient, {n_replicas} replicas × {n_rows} samples", seconds, floor)
 
 
-def main() -> None:
-    """Print the tables."""
-    torch.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+def report() -> None:
+    """Print the tables of weighted gradients."""
     data = load_dataset("digits")
     module = multilayer_perceptron(WIDTHS)
     landscape = NetworkLandscape(module, data.train_inputs, data.train_labels)
     rate = peak()
-    print(
-        f"{numba.config.NUMBA_NUM_THREADS} threads; large matrix products reach {rate / 1e9:.0f} GFLOP/s in float32.\n"
-    )
+    print(f"{numba.config.NUMBA_NUM_THREADS} threads; large matrix products reach {rate / 1e9:.0f} GFLOP/s in float32.")
     for n_replicas, n_rows in ((4, 25), (32, 25), (4, 1200)):
-        print(gradients(landscape, module, n_replicas, n_rows, rate), end="\n\n")
-    report()
+        print("", gradients(landscape, module, n_replicas, n_rows, rate), sep="\n", flush=True)
+
+
+PARTS = {"gradients": report, "ensemble": gradient_ensemble.report, "langevin": langevin.report}
+
+
+def main() -> None:
+    """Print the tables of the parts that are named, or of all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all of them unless named")
+    chosen = parser.parse_args().parts or list(PARTS)
+    unknown = [each for each in chosen if each not in PARTS]
+    if unknown:
+        parser.error(f"unknown part {', '.join(unknown)}: expected some of {', '.join(PARTS)}")
+    torch.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    for number, name in enumerate(chosen):
+        print(end="\n" if number else "")
+        PARTS[name]()
 
 
 if __name__ == "__main__":

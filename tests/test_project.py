@@ -19,7 +19,7 @@ CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 # From the ground up; a module imports only from floors below its own, or from its own.
 FLOORS = (
     ("errors", "threads"),
-    ("kernels",),
+    ("kernels", "theory"),
     ("memory", "operators"),
     ("seeds", "schema", "schedules"),
     ("provenance",),

@@ -4,6 +4,7 @@ from langevin_nn.analyzers.comparison import COMPARED, ComparisonAnalyzer, Quant
 from langevin_nn.analyzers.phases import PhaseDetector, detect_phases
 from langevin_nn.analyzers.statistics import logarithm, mean_with_interval
 from langevin_nn.analyzers.summary import Comparison, analyze
+from langevin_nn.analyzers.transitions import TransitionRates
 from langevin_nn.analyzers.verdict import label, verdict
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "ComparisonAnalyzer",
     "PhaseDetector",
     "Quantity",
+    "TransitionRates",
     "analyze",
     "at_equal_loss",
     "detect_phases",

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 from numba import float32, float64, njit
+from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError, NumbaExperimentalFeatureWarning
+from numba.core.types import WrapperAddressProtocol
 
 from langevin_nn.errors import ConfigurationError
 
-__all__ = ["announced", "compiled", "quiet"]
+__all__ = ["Pointer", "announced", "compiled", "pointer", "quiet"]
 
 _PATIENCE = 1.0  # seconds
 
@@ -60,6 +62,61 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumbaExperimentalFeatureWarning)
         yield
+
+
+class Pointer(WrapperAddressProtocol):
+    """The address of a compiled function: to pass it costs a tenth of passing the function.
+
+    Parameters
+    ----------
+    function : compiled function
+        Kept alive.
+    signature : numba signature
+        One for which it is compiled.
+    """
+
+    def __init__(self, function: Any, signature: Any) -> None:
+        result = function.get_compile_result(signature)
+        self.function, self._signature = function, signature
+        self._address = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+
+    def __wrapper_address__(self) -> int:
+        return int(self._address)
+
+    def signature(self) -> Any:
+        """Return the signature.
+
+        Returns
+        -------
+        numba signature
+            That with which it is called.
+        """
+        return self._signature
+
+
+@lru_cache(maxsize=1024)
+def pointer(function: Any, kind: int, dtype: np.dtype[Any]) -> Pointer:
+    """Return the address of a compiled function, or of a user's function once it is compiled.
+
+    Parameters
+    ----------
+    function : callable
+        Plain Python, or compiled already.
+    kind : int
+        Of `langevin_nn.kernels.fields`.
+    dtype : numpy.dtype
+        float64 or float32.
+
+    Returns
+    -------
+    Pointer
+        For kernels.
+    """
+    from langevin_nn.kernels.fields import signatures
+
+    signature = signatures(float64 if dtype == np.float64 else float32)[kind]
+    known = isinstance(function, Dispatcher) and tuple(signature.args) in function.overloads
+    return Pointer(function if known else compiled(function, kind, dtype), signature)
 
 
 @lru_cache(maxsize=256)

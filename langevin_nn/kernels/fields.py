@@ -219,28 +219,31 @@ def confinement(x, constants, out):
 def regression_factor(x, constants, out):
     """Write a factor of the minibatch covariance of linear regression, lower triangular, row by row.
 
-    C(θ) = s (⟨g gᵀ⟩ − ḡ ḡᵀ) is a polynomial of second degree in the weights; its factor is Cholesky's, with columns of
-    zeros where a pivot vanishes.
+    C(θ) = s (⟨g gᵀ⟩ − ḡ ḡᵀ) is a polynomial of second degree in the distance from the minimum; its factor is Cholesky's,
+    with a column of zeros where what is left of a pivot may be rounding of the terms that cancelled in it.
 
     Parameters
     ----------
     x : ndarray, shape (parameter, lane)
         θ.
     constants : ndarray
-        s; the coefficients of ḡ, shape (parameter, parameter + 1); those of ⟨g gᵀ⟩, shape (parameter, parameter,
-        parameter + 1, parameter + 1). The last place stands for the constant 1.
+        s; the minimum, shape (parameter,); the coefficients of ḡ, shape (parameter, parameter + 1); those of ⟨g gᵀ⟩, shape
+        (parameter, parameter, parameter + 1, parameter + 1). The last place stands for the constant 1.
     out : ndarray, shape (parameter · parameter, lane)
         The factor.
     """
     n = x.shape[0]
     scale = constants[0]
-    mean = constants[1 : 1 + n * (n + 1)].reshape(n, n + 1)
-    second = constants[1 + n * (n + 1) :].reshape(n, n, n + 1, n + 1)
+    minimum = constants[1 : 1 + n]
+    mean = constants[1 + n : 1 + n + n * (n + 1)].reshape(n, n + 1)
+    second = constants[1 + n + n * (n + 1) :].reshape(n, n, n + 1, n + 1)
     zero = x.dtype.type(0)
+    rounding = x.dtype.type(64 * (n + 1)) * x.dtype.type(2.0**-52 if x.itemsize == 8 else 2.0**-23)
+    sizes = np.empty(n, x.dtype)
     point, gradient, covariance = np.empty(n + 1, x.dtype), np.empty(n, x.dtype), np.empty((n, n), x.dtype)
     for lane in range(LANES):
         for i in range(n):
-            point[i] = x[i, lane]
+            point[i] = x[i, lane] - minimum[i]
         point[n] = 1
         for i in range(n):
             gradient[i] = zero
@@ -248,18 +251,20 @@ def regression_factor(x, constants, out):
                 gradient[i] += mean[i, k] * point[k]
         for i in range(n):
             for j in range(i + 1):
-                total = zero
+                total, size = zero, zero
                 for k in range(n + 1):
-                    row = zero
                     for m in range(n + 1):
-                        row += second[i, j, k, m] * point[m]
-                    total += row * point[k]
+                        term = second[i, j, k, m] * point[m] * point[k]
+                        total += term
+                        size += abs(term)
+                if i == j:
+                    sizes[i] = scale * (size + gradient[i] * gradient[i])
                 covariance[i, j] = scale * (total - gradient[i] * gradient[j])
         for j in range(n):
             pivot = covariance[j, j]
             for k in range(j):
                 pivot -= out[j * n + k, lane] ** 2
-            root = np.sqrt(pivot) if pivot > zero else zero
+            root = np.sqrt(pivot) if pivot > rounding * sizes[j] else zero
             for i in range(n):
                 if i < j or root == zero:
                     out[i * n + j, lane] = zero

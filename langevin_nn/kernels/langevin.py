@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import boolean, float32, float64, int64, njit, prange, types, uint64
+from numba import boolean, float32, float64, get_num_threads, int64, njit, prange, set_num_threads, types, uint64
 from numpy.typing import NDArray
 
 from langevin_nn.kernels.compilation import announced, quiet
@@ -34,6 +37,9 @@ MAXIMUM_TERMS = 3
 
 # Numbers before those of step 0, for schemes that remember the step before: no run gets there.
 _BEFORE_THE_START = np.uint64(2**62)
+
+# Numbers that a block of steps changes, below which one thread is faster than several: about half a millisecond's work.
+_WORTH_THREADS = 500_000
 
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
 
@@ -65,94 +71,119 @@ def _all_finite(x, lane):
     return np.isfinite(total)
 
 
-def _advance(
-    scheme, kinds, tiles, points, potentials, constants, noise, amplitude_kind, amplitude_tile, amplitude_point,
-    amplitude_matrix, amplitude_constants, factor, rank, law, law_parameters, positions, memory, noise_memory, replicas, key,
-    first_step, n_steps, given, time_step, root, strength, parameters, diverged, watch,
-):  # fmt: skip
-    n_replicas, n_parameters = positions.shape
-    per_step = rank * (2 if scheme == STRONG_ADDITIVE or law == STABLE else 1)
-    together = steps_per_fill(per_step)
-    wide = n_parameters * rank if noise == FULL else n_parameters
-    failed = np.full(n_replicas, -1)
-    n_tiles = (n_replicas + LANES - 1) // LANES
-    for index in prange(n_tiles):
-        start = np.int64(index) * LANES
-        count = min(LANES, n_replicas - start)
-        chosen = np.empty(LANES, np.uint64)
-        x = np.empty((n_parameters, LANES), positions.dtype)
-        remembered = np.zeros((memory.shape[1], LANES), positions.dtype)
-        coloured = np.zeros((noise_memory.shape[1], LANES), positions.dtype)
-        # Lanes without a replica repeat the last one.
-        for lane in range(LANES):
-            source = start + min(lane, count - 1)
-            chosen[lane] = replicas[source]
-            for i in range(n_parameters):
-                x[i, lane] = positions[source, i]
-            for i in range(memory.shape[1]):
-                remembered[i, lane] = memory[source, i]
-            for i in range(noise_memory.shape[1]):
-                coloured[i, lane] = noise_memory[source, i]
-        work = Work(
-            np.empty_like(x),
-            np.empty_like(x),
-            np.empty_like(x),
-            np.empty_like(x),
-            np.empty((wide, LANES), x.dtype),
-            np.empty((wide, LANES), x.dtype),
-        )
-        dynamics = Dynamics(
-            kinds, tiles, points, potentials, constants, noise, amplitude_kind, amplitude_tile, amplitude_point,
-            amplitude_matrix, amplitude_constants, factor, time_step, root, strength, parameters, count,
-        )  # fmt: skip
-        work.slope[:] = 0
-        normals = np.empty((together * per_step, LANES), x.dtype)
-        shaped = np.empty((rank, LANES), x.dtype)
-        if scheme == BAOAB:
-            write_gradient(dynamics, x, work.slope, work.other)
-        if scheme == LEIMKUHLER_MATTHEWS and first_step == 0 and given.shape[0] == 0 and rank > 0:
-            before = np.empty((4 * rank, LANES), x.dtype)
-            fill_normals(before, chosen, key, _BEFORE_THE_START)
-            write_kick(dynamics, x, before[:rank], remembered, work.amplitude)
-        for now in range(n_steps):
-            place = np.int64((first_step + np.uint64(now)) % np.uint64(together)) * per_step
-            if given.shape[0] > 0:
-                place = 0
-                for number in range(per_step):
-                    for lane in range(LANES):
-                        normals[number, lane] = given[start + min(lane, count - 1), now, number]
-            elif per_step > 0 and (now == 0 or place == 0):
-                first = (first_step + np.uint64(now)) * np.uint64(per_step) - np.uint64(place)
-                fill_normals(normals, chosen, key, first)
-            z = normals[place : place + per_step]
-            if law == STABLE:
-                _write_stable(z, law_parameters[0], shaped)
-                z = shaped
-            elif law == COLOURED:
-                fresh = first_step + np.uint64(now) == np.uint64(0)
-                decay = law_parameters[0] * (0 if fresh else 1)
-                gain = law_parameters[2] if fresh else law_parameters[1]
-                for i in range(rank):
-                    for lane in range(LANES):
-                        coloured[i, lane] = decay * coloured[i, lane] + gain * z[i, lane]
-                z = coloured
-            step(scheme, x, z, remembered, dynamics, work)
-            if (now + 1) % watch == 0 or now == n_steps - 1:
-                stop = False
-                for lane in range(count):
-                    if not diverged[start + lane] and not _all_finite(x, lane):
-                        failed[start + lane] = now
-                        stop = True
-                if stop:
-                    break
-        for lane in range(count):
-            for i in range(n_parameters):
-                positions[start + lane, i] = x[i, lane]
-            for i in range(memory.shape[1]):
-                memory[start + lane, i] = remembered[i, lane]
-            for i in range(noise_memory.shape[1]):
-                noise_memory[start + lane, i] = coloured[i, lane]
-    return failed
+def _make(sources):
+    """Return the integrator, bound to what it is made of: Numba's cache looks at this file and at what is bound."""
+
+    def _advance(
+        scheme, kinds, tiles, points, potentials, constants, noise, amplitude_kind, amplitude_tile, amplitude_point,
+        amplitude_matrix, amplitude_constants, factor, rank, law, law_parameters, positions, memory, noise_memory,
+        replicas, key, first_step, n_steps, given, time_step, root, strength, parameters, diverged, watch,
+    ):  # fmt: skip
+        assert sources
+        n_replicas, n_parameters = positions.shape
+        per_step = rank * (2 if scheme == STRONG_ADDITIVE or law == STABLE else 1)
+        together = steps_per_fill(per_step)
+        wide = n_parameters * rank if noise == FULL else n_parameters
+        failed = np.full(n_replicas, -1)
+        n_tiles = (n_replicas + LANES - 1) // LANES
+        for index in prange(n_tiles):
+            start = np.int64(index) * LANES
+            count = min(LANES, n_replicas - start)
+            chosen = np.empty(LANES, np.uint64)
+            x = np.empty((n_parameters, LANES), positions.dtype)
+            remembered = np.zeros((memory.shape[1], LANES), positions.dtype)
+            coloured = np.zeros((noise_memory.shape[1], LANES), positions.dtype)
+            # Lanes without a replica repeat the last one.
+            for lane in range(LANES):
+                source = start + min(lane, count - 1)
+                chosen[lane] = replicas[source]
+                for i in range(n_parameters):
+                    x[i, lane] = positions[source, i]
+                for i in range(memory.shape[1]):
+                    remembered[i, lane] = memory[source, i]
+                for i in range(noise_memory.shape[1]):
+                    coloured[i, lane] = noise_memory[source, i]
+            work = Work(
+                np.empty_like(x),
+                np.empty_like(x),
+                np.empty_like(x),
+                np.empty_like(x),
+                np.empty((wide, LANES), x.dtype),
+                np.empty((wide, LANES), x.dtype),
+            )
+            dynamics = Dynamics(
+                kinds, tiles, points, potentials, constants, noise, amplitude_kind, amplitude_tile, amplitude_point,
+                amplitude_matrix, amplitude_constants, factor, time_step, root, strength, parameters, count,
+            )  # fmt: skip
+            work.slope[:] = 0
+            normals = np.empty((together * per_step, LANES), x.dtype)
+            shaped = np.empty((rank, LANES), x.dtype)
+            if scheme == BAOAB:
+                write_gradient(dynamics, x, work.slope, work.other)
+            if scheme == LEIMKUHLER_MATTHEWS and first_step == 0 and given.shape[0] == 0 and rank > 0:
+                before = np.empty((4 * rank, LANES), x.dtype)
+                fill_normals(before, chosen, key, _BEFORE_THE_START)
+                write_kick(dynamics, x, before[:rank], remembered, work.amplitude)
+            for now in range(n_steps):
+                place = np.int64((first_step + np.uint64(now)) % np.uint64(together)) * per_step
+                if given.shape[0] > 0:
+                    place = 0
+                    for number in range(per_step):
+                        for lane in range(LANES):
+                            normals[number, lane] = given[start + min(lane, count - 1), now, number]
+                elif per_step > 0 and (now == 0 or place == 0):
+                    first = (first_step + np.uint64(now)) * np.uint64(per_step) - np.uint64(place)
+                    fill_normals(normals, chosen, key, first)
+                z = normals[place : place + per_step]
+                if law == STABLE:
+                    _write_stable(z, law_parameters[0], shaped)
+                    z = shaped
+                elif law == COLOURED:
+                    fresh = first_step + np.uint64(now) == np.uint64(0)
+                    decay = law_parameters[0] * (0 if fresh else 1)
+                    gain = law_parameters[2] if fresh else law_parameters[1]
+                    for i in range(rank):
+                        for lane in range(LANES):
+                            coloured[i, lane] = decay * coloured[i, lane] + gain * z[i, lane]
+                    z = coloured
+                step(scheme, x, z, remembered, dynamics, work)
+                if (now + 1) % watch == 0 or now == n_steps - 1:
+                    stop = False
+                    for lane in range(count):
+                        if not diverged[start + lane] and not _all_finite(x, lane):
+                            failed[start + lane] = now
+                            stop = True
+                    if stop:
+                        break
+            for lane in range(count):
+                for i in range(n_parameters):
+                    positions[start + lane, i] = x[i, lane]
+                for i in range(memory.shape[1]):
+                    memory[start + lane, i] = remembered[i, lane]
+                for i in range(noise_memory.shape[1]):
+                    noise_memory[start + lane, i] = coloured[i, lane]
+        return failed
+
+    return _advance
+
+
+def _sources() -> str:
+    """Return a digest of all kernels, so that none that is stale comes from the cache."""
+    digest = blake2b(digest_size=16)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Hold Numba to some threads: to wake others costs more than a short block of steps, above all on a busy machine."""
+    before = get_num_threads()
+    set_num_threads(number)
+    try:
+        yield
+    finally:
+        set_num_threads(before)
 
 
 @cache
@@ -179,7 +210,7 @@ def kernel(dtype: Any) -> Any:
         uint64[::1], uint64, uint64, int64, real[:, :, ::1], real, real, real, row, boolean[::1], int64,
     )  # fmt: skip
     with announced("the integrators"), quiet():
-        return njit(signature, cache=True, parallel=True, **_OPTIONS)(_advance)
+        return njit(signature, cache=True, parallel=True, **_OPTIONS)(_make(_sources()))
 
 
 def advance(
@@ -252,7 +283,9 @@ def advance(
     amplitude = noise.field.slots(dtype)
     given = np.empty((0, 0, 0), dtype) if given is None else np.ascontiguousarray(given, dtype)
     diverged = np.zeros(len(positions), np.bool_) if diverged is None else np.ascontiguousarray(diverged, np.bool_)
-    with quiet():
+    n_tiles = -(-len(positions) // LANES)
+    small = n_tiles * LANES * positions.shape[1] * n_steps < _WORTH_THREADS
+    with quiet(), _threads(1 if small else min(n_tiles, get_num_threads())):
         failed: NDArray[np.int64] = kernel(dtype)(
             scheme,
             tuple(each.kind for each in terms),

@@ -191,6 +191,11 @@ def write_kick(dynamics, x, z, out, amplitude):
         out[:] = 0
 
 
+@njit(inline="always")
+def _is_constant(dynamics):
+    return dynamics.noise == SILENT or dynamics.noise == CONSTANT_DIAGONAL or dynamics.noise == CONSTANT_DENSE
+
+
 @njit(**_OPTIONS)
 def _euler_maruyama(x, z, dynamics, work):
     write_gradient(dynamics, x, work.slope, work.other)
@@ -221,7 +226,7 @@ def _heun(x, z, dynamics, work):
 @njit(**_OPTIONS)
 def _milstein(x, z, dynamics, work):
     half, one, root = x.dtype.type(0.5), x.dtype.type(1), dynamics.root
-    if dynamics.noise == CONSTANT_DIAGONAL:
+    if _is_constant(dynamics):
         _euler_maruyama(x, z, dynamics, work)
         return
     write_gradient(dynamics, x, work.slope, work.other)
@@ -240,21 +245,10 @@ def _milstein(x, z, dynamics, work):
 def _weak_second_order(x, z, dynamics, work):
     one, half, quarter = x.dtype.type(1), x.dtype.type(0.5), x.dtype.type(0.25)
     scale = dynamics.strength * dynamics.root
-    constant = dynamics.noise == CONSTANT_DIAGONAL
     write_gradient(dynamics, x, work.slope, work.other)
-    if constant:
-        for i in range(x.shape[0]):
-            work.amplitude[i] = dynamics.factor[i, 0]
-    else:
-        _write_amplitude(dynamics, x, work.amplitude)
     # The kick sums what x gains by noise; x stays where it was until all amplitudes are known.
-    for i in range(x.shape[0]):
-        for lane in range(LANES):
-            work.kick[i, lane] = work.amplitude[i, lane] * z[i, lane]
-    if not constant:
-        for i in range(x.shape[0]):
-            for lane in range(LANES):
-                work.kick[i, lane] *= half
+    write_kick(dynamics, x, z, work.kick, work.amplitude)
+    if not _is_constant(dynamics):
         for side in (one, -one):
             _copy(work.trial, x)
             _add(work.trial, -dynamics.time_step, work.slope)
@@ -262,13 +256,17 @@ def _weak_second_order(x, z, dynamics, work):
             _write_amplitude(dynamics, work.trial, work.further)
             for i in range(x.shape[0]):
                 for lane in range(LANES):
-                    kick = z[i, lane]
-                    work.kick[i, lane] += quarter * work.further[i, lane] * (kick + side * (kick * kick - one))
+                    kick, there, here = z[i, lane], work.further[i, lane], work.amplitude[i, lane]
+                    gain = (there - here) * kick + side * there * (kick * kick - one)
+                    work.kick[i, lane] += quarter * gain
     _copy(work.trial, x)
     _add(work.trial, -dynamics.time_step, work.slope)
-    for i in range(x.shape[0]):
-        for lane in range(LANES):
-            work.trial[i, lane] += scale * work.amplitude[i, lane] * z[i, lane]
+    if _is_constant(dynamics):
+        _add(work.trial, scale, work.kick)
+    else:
+        for i in range(x.shape[0]):
+            for lane in range(LANES):
+                work.trial[i, lane] += scale * work.amplitude[i, lane] * z[i, lane]
     _add(x, -half * dynamics.time_step, work.slope)
     write_gradient(dynamics, work.trial, work.slope, work.other)
     _add(x, -half * dynamics.time_step, work.slope)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from langevin_nn.kernels.compilation import compiled
+from langevin_nn.kernels.compilation import Pointer, pointer
 from langevin_nn.kernels.fields import (
     MATRIX,
     NOTHING,
@@ -50,7 +50,7 @@ class CompiledField:
     function: Callable[..., Any] | None = None
     constants: NDArray[np.float64] = dataclasses.field(default_factory=lambda: np.zeros(0))
 
-    def slots(self, dtype: np.dtype[Any]) -> tuple[Any, Any, Any, Any]:
+    def slots(self, dtype: np.dtype[Any]) -> tuple[Pointer, ...]:
         """Return the functions that a kernel takes, one of them this field's, the others stand-ins.
 
         Parameters
@@ -60,16 +60,12 @@ class CompiledField:
 
         Returns
         -------
-        tuple of compiled functions
+        tuple of Pointer
             Tile, point, potential, matrix.
         """
-        own = self.function if self.kind in (TILE, NOTHING) else compiled(self.function, self.kind, dtype)
-        return (
-            own if self.kind == TILE else no_tile,
-            own if self.kind == POINT else no_point,
-            own if self.kind == POTENTIAL else no_potential,
-            own if self.kind == MATRIX else no_matrix,
-        )
+        stand_ins = {TILE: no_tile, POINT: no_point, POTENTIAL: no_potential, MATRIX: no_matrix}
+        functions = {**stand_ins, self.kind: self.function}
+        return tuple(pointer(functions[kind], kind, dtype) for kind in stand_ins)
 
 
 def linear_field(matrix: NDArray[np.float64], centre: NDArray[np.float64]) -> CompiledField:

@@ -211,3 +211,53 @@ class PotentialLandscape(MomentLandscape):
         for axis in reversed(axes):
             total = np.trapezoid(total, axis, axis=-1)
         return np.asarray(density / total)
+
+    def hessian_at(self, point: Any) -> NDArray[np.float64]:
+        """Return ∇²L at one point, by differences of the gradient.
+
+        Parameters
+        ----------
+        point : array, shape (parameter,)
+            Where.
+
+        Returns
+        -------
+        ndarray, shape (parameter, parameter)
+            Symmetric.
+        """
+        here = torch.as_tensor(np.array(point, dtype=np.float64)).expand(self.n_parameters, -1)
+        rows = self.hessian_product(here, torch.eye(self.n_parameters, dtype=torch.float64)).double().numpy()
+        return np.asarray((rows + rows.T) / 2)
+
+    def kramers_rate(self, minimum: Any, saddle: Any, temperature: float) -> float:
+        """Return the rate of escape from a minimum over a saddle under thermal noise, for barriers well above T.
+
+        k = (|λ|/2π) (det H_min / |det H_saddle|)^½ exp(−ΔL/T), λ the negative eigenvalue at the saddle: Kramers in one
+        dimension, Langer in several (Hänggi, Talkner & Borkovec 1990, doi 10.1103/RevModPhys.62.251).
+
+        Parameters
+        ----------
+        minimum, saddle : array, shape (parameter,)
+            Where the gradient vanishes.
+        temperature : float
+            T, in units of the loss.
+
+        Returns
+        -------
+        float
+            In units of 1/time.
+
+        Raises
+        ------
+        ConfigurationError
+            If the points are not a minimum and a saddle of first order.
+        """
+        bottom, top = (np.linalg.eigvalsh(self.hessian_at(point)) for point in (minimum, saddle))
+        if bottom[0] <= 0 or top[0] >= 0 or (top[1:] <= 0).any():
+            raise ConfigurationError(
+                f"curvatures {bottom} at the minimum and {top} at the saddle: expected all positive at the first and one "
+                "negative at the second, since escape leads over a saddle; give such points"
+            )
+        barrier = self._value(np.asarray(saddle, float)) - self._value(np.asarray(minimum, float))
+        prefactor = abs(top[0]) / (2 * np.pi) * np.sqrt(np.prod(bottom) / abs(np.prod(top)))
+        return float(prefactor * np.exp(-barrier / temperature))

@@ -201,10 +201,11 @@ class LinearRegressionLandscape(EmpiricalLandscape):
                 "the noise of linear regression is that of its minibatches: expected a batch_size; use "
                 "LandscapeNoise(batch_size=...)"
             )
-        extended = np.column_stack([self.inputs, -self.targets])
+        minimum = self.minimum
+        extended = np.column_stack([self.inputs, self.inputs @ minimum - self.targets])
         mean = self.inputs.T @ extended / self.n_samples
         second = np.einsum("ki,kj,kl,km->ijlm", self.inputs, self.inputs, extended, extended, optimize=True)
-        constants = [[self._scale(batch_size, replacement)], mean.ravel(), second.ravel() / self.n_samples]
+        constants = [[self._scale(batch_size, replacement)], minimum, mean.ravel(), second.ravel() / self.n_samples]
         return CompiledNoise.dependent(
             CompiledField(TILE, regression_factor, np.concatenate(constants)), self.n_parameters, self.n_parameters
         )

@@ -104,8 +104,21 @@ class CompiledUpdate(Update):
         Returns
         -------
         State
-            After as many steps.
+            After as many steps. `LeimkuhlerMatthews` starts without the kick before the first one.
+
+        Raises
+        ------
+        ConfigurationError
+            If there are not as many numbers as the run needs.
         """
+        noise = process.noise.compiled(process.landscape)
+        per_step = noise.rank * (2 if isinstance(self, StrongAdditive) or process.noise.law == "stable" else 1)
+        wanted = (len(state.weights), per_step)
+        if normals.ndim != 3 or (normals.shape[0], normals.shape[2]) != wanted or not normals.shape[1]:
+            raise ConfigurationError(
+                f"normals have shape {normals.shape}: expected (replica, step, number) = ({wanted[0]}, any, {per_step}), the "
+                f"numbers that {type(self).__name__} needs for this noise; draw as many"
+            )
         run = _Run(self, process, state)
         run.advance(state.step, normals.shape[1], given=normals)
         return run.state(state.step + normals.shape[1], state.diverged)

@@ -1,0 +1,402 @@
+"""Ask whether noise prefers flat minima, and which noise does.
+
+A particle between two valleys of equal depth and unequal width, moved by gradient descent with noise of three kinds and of
+equal strength: isotropic, constant but anisotropic, and proportional to curvature as that of minibatches is. Where is it
+found, how often does it escape, how does that depend on α/B, and what do the stationary density and Kramers' theory say?
+Thousands of replicas for each noise and batch size. Writes rates.nc, summary.json and flat_minima.png, and prints the
+verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+import xarray as xr
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from langevin_nn import DiagonalNoise, EulerMaruyama, LandscapeNoise, Noise, Process, simulate
+from langevin_nn.analyzers import TransitionRates
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.figures import flat_minima_figure
+from langevin_nn.observables import Weights
+from langevin_nn.provenance import attributes
+from langevin_nn.schedules import EverySteps
+from langevin_nn.store import check_writable
+from langevin_nn.theory import mean_first_passage_time, stationary_density
+from models.potentials import TwoValleys
+from studies.command import guarded
+
+__all__ = ["NOISES", "Config", "main", "predicted", "run", "verdict"]
+
+NOISES = ("isotropic", "anisotropic", "curvature")
+_CORE = 0.5  # valleys begin half-way from the barrier to the bottom, in the coordinate that joins them
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that can be chosen."""
+
+    narrow: float = 0.6
+    """Width of the narrow valley; curvatures at its bottom are 8 barrier/width²."""
+    wide: float = 1.2
+    """Width of the wide valley."""
+    barrier: float = 1.0
+    """Height of the barrier between them, in units of the loss."""
+    n_parameters: int = 2
+    """Dimensions: one along the path between the valleys, the others across."""
+    learning_rate: float = 0.002
+    """Learning rate α, in units of gradient-flow time; the time step is the same."""
+    batch_sizes: tuple[int, ...] = (8, 10, 13, 16, 20)
+    """Minibatches B: noise is as 1/B."""
+    sample_noise: float = 250.0
+    """Variance of a sample gradient per curvature: C = sample_noise/B times the curvature."""
+    along: float = 0.5
+    """Share of the anisotropic noise along the path, of what isotropic noise has there."""
+    replicas: int = 2048
+    """Replicas, half of them from each valley."""
+    records: int = 2000
+    """Records of each run, close against the times between escapes."""
+    seed: int = 0
+    """Owner of all randomness."""
+    out: Path = field(default=Path("output/flat_minima"))
+    """Folder for rates.nc, summary.json and the figure."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A small run of a few seconds that shows what comes out: unless given, 2 batch sizes, 256 replicas."""
+
+    def sized(self) -> Config:
+        """Return the configuration that is run: with --quick, a smaller one."""
+        if not self.quick:
+            return self
+        untouched = {name: value for name, value in _QUICK.items() if getattr(self, name) == getattr(Config(), name)}
+        return replace(self, **untouched)
+
+
+_QUICK: dict[str, Any] = {
+    "batch_sizes": (6, 8),
+    "replicas": 256,
+    "records": 500,
+    "learning_rate": 0.004,
+    "sample_noise": 125.0,
+}
+
+
+def _checked(config: Config) -> None:
+    for name in ("learning_rate", "sample_noise"):
+        if not 0 < getattr(config, name) < float("inf"):
+            raise ConfigurationError(f"{name}={getattr(config, name)}: expected a positive, finite number")
+    if not config.batch_sizes or min(config.batch_sizes) < 1:
+        raise ConfigurationError(f"batch_sizes={config.batch_sizes}: expected whole numbers from 1, at least one")
+    if not 0 < config.along < config.n_parameters:
+        raise ConfigurationError(
+            f"along={config.along}: expected above 0 and below {config.n_parameters}, the number of dimensions, so that some "
+            "of the noise is left for those across"
+        )
+    if config.records < 10:
+        raise ConfigurationError(f"records={config.records}: expected at least 10, to see escapes between them")
+    if config.n_parameters < 2 or config.replicas < 2:
+        raise ConfigurationError(
+            f"n_parameters={config.n_parameters} and replicas={config.replicas}: expected at least 2 of both, a direction "
+            "across the path and a replica in each valley"
+        )
+
+
+def _landscape(config: Config, batch_size: int) -> TwoValleys:
+    return TwoValleys(
+        config.n_parameters,
+        narrow=config.narrow,
+        wide=config.wide,
+        barrier=config.barrier,
+        noise=config.sample_noise / batch_size,
+    )
+
+
+def _shares(config: Config, name: str) -> NDArray[np.float64]:
+    """Return what constant noise has along each dimension, of what isotropic noise has."""
+    shares = np.ones(config.n_parameters)
+    if name == "anisotropic":
+        shares[0] = config.along
+        shares[1:] = (config.n_parameters - config.along) / (config.n_parameters - 1)
+    return shares
+
+
+def _mean_curvature(landscape: TwoValleys) -> float:
+    return float(landscape.curvature(landscape.minima[:, 0]).mean())
+
+
+def _noise(config: Config, landscape: TwoValleys, name: str) -> Noise:
+    """Return noise of one kind; all have the same trace on average over the two bottoms."""
+    if name == "curvature":
+        return LandscapeNoise()
+    return DiagonalNoise(np.sqrt(landscape.noise * _mean_curvature(landscape) * _shares(config, name)))
+
+
+def predicted(config: Config, batch_size: int, name: str) -> dict[str, float]:
+    """Return what theory says, with the directions across the path averaged out.
+
+    They relax fast, so that their mean force is that of their variance at each place: a one-dimensional equation, whose
+    stationary density and passage times are quadratures. For isotropic noise the density is Boltzmann's, exactly.
+
+    Parameters
+    ----------
+    config : Config
+        What was chosen.
+    batch_size : int
+        B.
+    name : str
+        Of the noise.
+
+    Returns
+    -------
+    dict of str to float
+        ``share``, the probability of the wide valley; ``below`` and ``above``, rates of escape from the narrow and from
+        the wide valley.
+    """
+    landscape = _landscape(config, batch_size)
+    y = np.linspace(-2.5, 2.5, 20001)
+    x = landscape.position(y)
+    curvature = landscape.curvature(x)
+    isotropic = config.learning_rate * landscape.noise * _mean_curvature(landscape)
+    shares = _shares(config, name)
+    if name == "curvature":
+        along = across = config.learning_rate * landscape.noise * curvature
+    else:
+        along, across = isotropic * shares[0] + 0 * x, isotropic * shares[1] + 0 * x
+    bottom = config.barrier * (1 - y**2) ** 2
+    squared = (config.n_parameters - 1) * across / (2 * curvature)
+    drift = -np.gradient(bottom, x) - 0.5 * np.gradient(curvature, x) * squared
+    amplitude = np.sqrt(along)
+    density = stationary_density(x, drift, amplitude)
+    narrow, wide = landscape.minima[:, 0]
+    cores = landscape.position(np.array([-_CORE, _CORE]))
+    return {
+        "share": float(np.trapezoid(np.where(x > 0, density, 0), x)),
+        "below": 1 / mean_first_passage_time(x, drift, amplitude, narrow, cores[1]),
+        "above": 1 / mean_first_passage_time(x, drift, amplitude, wide, cores[0]),
+    }
+
+
+def _measured(config: Config, batch_size: int, name: str) -> tuple[xr.Dataset, dict[str, float]]:
+    """Run one noise at one batch size for about the time that a replica stays in a valley."""
+    landscape, theory = _landscape(config, batch_size), predicted(config, batch_size, name)
+    process = Process(
+        landscape, _noise(config, landscape, name), config.learning_rate, update=EulerMaruyama(), name=name
+    )
+    steps = max(100, round(2 / (min(theory["below"], theory["above"]) * config.learning_rate)))
+    starts = landscape.minima[np.arange(config.replicas) % 2]
+    trajectory = simulate(
+        process,
+        steps=steps,
+        replicas=config.replicas,
+        seed=config.seed,
+        weights=starts,
+        observables=Weights(schedule=EverySteps(max(1, steps // config.records))),
+        progress=False,
+    )
+    cores = landscape.position(np.array([-_CORE, _CORE]))
+    return TransitionRates(float(cores[0]), float(cores[1]))(trajectory), theory
+
+
+def run(config: Config) -> xr.Dataset:
+    """Run the study and write its results.
+
+    Parameters
+    ----------
+    config : Config
+        What was chosen.
+
+    Returns
+    -------
+    xarray.Dataset
+        Rates and shares with standard errors and predictions, by noise and batch size.
+
+    Raises
+    ------
+    ConfigurationError
+        If a choice cannot be run.
+    UnstableTrajectory
+        If a replica diverges.
+    """
+    config = config.sized()
+    _checked(config)
+    check_writable(config.out)
+    started = time.perf_counter()
+    points = [(name, size) for name in NOISES for size in config.batch_sizes]
+    shape = (len(NOISES), len(config.batch_sizes), 2)
+    arrays = {key: np.empty(shape) for key in ("rate", "rate_standard_error", "transitions", "rate_predicted")}
+    shares = np.empty(shape[:2])
+    for number, (name, size) in enumerate(tqdm(points, desc="flat minima", unit="run", disable=None)):
+        place = np.unravel_index(number, shape[:2])
+        found, theory = _measured(config, size, name)
+        arrays["rate"][place] = found.transition_rate
+        arrays["rate_standard_error"][place] = found.transition_rate_standard_error
+        arrays["transitions"][place] = found.transitions
+        arrays["rate_predicted"][place] = theory["below"], theory["above"]
+        shares[place] = theory["share"]
+    result = _dataset(config, arrays, shares)
+    aside = config.out / ".rates.nc.part"
+    result.to_netcdf(aside)
+    aside.replace(config.out / "rates.nc")
+    flat_minima_figure(result).savefig(config.out / "flat_minima.png")
+    summary = {
+        "verdict": verdict(result).splitlines(),
+        "wide_share": _by_noise(result, "wide_share"),
+        "wide_share_standard_error": _by_noise(result, "wide_share_standard_error"),
+        "wide_share_predicted": _by_noise(result, "wide_share_predicted"),
+        "batch_sizes": list(config.batch_sizes),
+        "configuration": _words(config),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    (config.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return result
+
+
+def _words(config: Config) -> dict[str, object]:
+    return {name: value for name, value in asdict(config).items() if name != "out"}
+
+
+def _by_noise(result: xr.Dataset, name: str) -> dict[str, list[float]]:
+    return {noise: [float(value) for value in result[name].sel(noise=noise)] for noise in NOISES}
+
+
+def _dataset(config: Config, arrays: dict[str, NDArray[np.float64]], shares: NDArray[np.float64]) -> xr.Dataset:
+    """Return rates with what follows from them: the share of time in the wide valley, by two-state balance."""
+    into, out_of = arrays["rate"][..., 0], arrays["rate"][..., 1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = into / (into + out_of)
+        relative = np.hypot(*(arrays["rate_standard_error"][..., k] / arrays["rate"][..., k] for k in (0, 1)))
+    errors = share * (1 - share) * relative
+    dimensions = ("noise", "batch_size")
+    of_valleys = (*dimensions, "valley")
+    landscape = _landscape(config, 1)
+    variables = {
+        "escape_rate": (of_valleys, arrays["rate"], "rate of escape from a valley", "time-1"),
+        "escape_rate_standard_error": (
+            of_valleys,
+            arrays["rate_standard_error"],
+            "standard error of the rate",
+            "time-1",
+        ),
+        "escape_rate_predicted": (of_valleys, arrays["rate_predicted"], "rate of escape, by quadrature", "time-1"),
+        "transitions": (of_valleys, arrays["transitions"], "number of escapes", "1"),
+        "wide_share": (dimensions, share, "share of time in the wide valley", "1"),
+        "wide_share_standard_error": (dimensions, errors, "standard error of the share", "1"),
+        "wide_share_predicted": (dimensions, shares, "share of time in the wide valley, by quadrature", "1"),
+    }
+    result = xr.Dataset(
+        {
+            name: (dims, values, {"long_name": long_name, "units": units})
+            for name, (dims, values, long_name, units) in variables.items()
+        },
+        coords={
+            "noise": list(NOISES),
+            "batch_size": ("batch_size", list(config.batch_sizes), {"long_name": "minibatch B", "units": "1"}),
+            "valley": ["narrow", "wide"],
+            "noise_level": (
+                "batch_size",
+                config.learning_rate / np.array(config.batch_sizes),
+                {"long_name": "α/B", "units": "time"},
+            ),
+        },
+    )
+    coordinate = np.linspace(-1.7, 1.7, 400)
+    position = landscape.position(coordinate)
+    result = result.assign_coords(position=("position", position, {"long_name": "along the path", "units": "weight"}))
+    loss, curvature = config.barrier * (1 - coordinate**2) ** 2, landscape.curvature(position)
+    result["loss"] = ("position", loss, {"long_name": "loss", "units": "nat"})
+    result["relative_noise"] = (
+        "position",
+        curvature / _mean_curvature(landscape),
+        {"long_name": "noise that goes with curvature, relative to isotropic noise", "units": "1"},
+    )
+    return result.assign_attrs(
+        attributes({"study": "flat_minima", "seed": config.seed, "choices": _words(config)})
+    ).assign_attrs(width_ratio=config.wide / config.narrow, n_parameters=config.n_parameters)
+
+
+def verdict(result: xr.Dataset) -> str:
+    """Return what was found, in words.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        Of `run`.
+
+    Returns
+    -------
+    str
+        A sentence for each noise, and one on theory.
+    """
+    first, last = int(result.batch_size.values.min()), int(result.batch_size.values.max())
+    lines = ["Does noise prefer flat minima? Share of time in the wide valley (± standard error; predicted):", ""]
+    for noise in NOISES:
+        parts = []
+        for size in (first, last):
+            point = result.sel(noise=noise, batch_size=size)
+            value, error, theory = (
+                float(point[f"wide_share{suffix}"]) for suffix in ("", "_standard_error", "_predicted")
+            )
+            parts.append(f"{value:.3f} ± {error:.3f} ({theory:.3f}) at B = {size}")
+        lines.append(f"- {_NAMES[noise]}: {parts[0]}, {parts[1]}.")
+    trend = {noise: result.wide_share.sel(noise=noise) for noise in NOISES}
+    change = {noise: float(trend[noise].sel(batch_size=last) - trend[noise].sel(batch_size=first)) for noise in NOISES}
+    errors = {
+        noise: float(np.hypot(*result.wide_share_standard_error.sel(noise=noise, batch_size=[first, last])))
+        for noise in NOISES
+    }
+    lines.append("")
+    for noise in NOISES:
+        lines.append(f"{_NAMES[noise]}: {_trend(change[noise], errors[noise])} as B grows from {first} to {last}.")
+    deviation = abs(np.log(result.escape_rate / result.escape_rate_predicted))
+    within = abs(result.escape_rate - result.escape_rate_predicted) <= 3 * result.escape_rate_standard_error
+    finite = deviation.where(np.isfinite(deviation))
+    lines.append(
+        f"Theory: {int(within.sum())} of {within.size} escape rates lie within three standard errors of the passage times of "
+        f"the averaged equation; the median is off by {100 * float(np.expm1(finite.median())):.0f} %."
+    )
+    return "\n".join(lines)
+
+
+_NAMES = {
+    "isotropic": "Isotropic noise",
+    "anisotropic": "Constant anisotropic noise",
+    "curvature": "Noise proportional to curvature",
+}
+
+
+def _trend(change: float, error: float) -> str:
+    if abs(change) <= 3 * error:
+        return f"no trend is seen ({change:+.3f} ± {error:.3f})"
+    return f"the share of the wide valley {'grows' if change > 0 else 'falls'} ({change:+.3f} ± {error:.3f})"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Those of the command line unless given.
+
+    Returns
+    -------
+    int
+        Exit code: 0; 2 for bad input; 3 where the dynamics diverged.
+    """
+    config = tyro.cli(Config, prog="python -m studies.flat_minima", description=__doc__, args=arguments)
+
+    def study() -> None:
+        print(verdict(run(config)))
+        print(f"\nResults are in {config.out}: rates.nc, summary.json and flat_minima.png.")
+
+    return guarded(study, config.out)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
