@@ -508,9 +508,10 @@ def flat_minima_figure(rates: xr.Dataset) -> Figure:
             middle.errorbar(level, point.wide_share, error, **marks, capsize=2, label=style["label"])
             for valley, filled in (("narrow", style["color"]), ("wide", "white")):
                 each = point.sel(valley=valley)
+                seen = each.where(each.escape_rate > 0)
                 right.plot(level, each.escape_rate_predicted, **_line(noise))
                 error = 2 * each.escape_rate_standard_error
-                right.errorbar(level, each.escape_rate, error, **marks, capsize=2, markerfacecolor=filled)
+                right.errorbar(level, seen.escape_rate, error, **marks, capsize=2, markerfacecolor=filled)
         middle.set(xlabel="α/B (time)", ylabel="share of time in the wide valley")
         right.set(xlabel="α/B (time)", ylabel="rate of escape (1/time)", yscale="log")
         for axes in (middle, right):

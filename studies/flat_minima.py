@@ -53,14 +53,16 @@ class Config:
     """Dimensions: one along the path between the valleys, the others across."""
     learning_rate: float = 0.002
     """Learning rate α, in units of gradient-flow time; the time step is the same."""
-    batch_sizes: tuple[int, ...] = (8, 10, 13, 16, 20)
+    batch_sizes: tuple[int, ...] = (6, 8, 10, 13, 16)
     """Minibatches B: noise is as 1/B."""
     sample_noise: float = 250.0
     """Variance of a sample gradient per curvature: C = sample_noise/B times the curvature."""
     along: float = 0.5
     """Share of the anisotropic noise along the path, of what isotropic noise has there."""
-    replicas: int = 2048
+    replicas: int = 1024
     """Replicas, half of them from each valley."""
+    longest: float = 2000.0
+    """Longest run, in units of gradient-flow time; shorter where replicas leave both valleys sooner."""
     records: int = 2000
     """Records of each run, close against the times between escapes."""
     seed: int = 0
@@ -82,13 +84,14 @@ _QUICK: dict[str, Any] = {
     "batch_sizes": (6, 8),
     "replicas": 256,
     "records": 500,
+    "longest": 200.0,
     "learning_rate": 0.004,
     "sample_noise": 125.0,
 }
 
 
 def _checked(config: Config) -> None:
-    for name in ("learning_rate", "sample_noise"):
+    for name in ("learning_rate", "sample_noise", "longest"):
         if not 0 < getattr(config, name) < float("inf"):
             raise ConfigurationError(f"{name}={getattr(config, name)}: expected a positive, finite number")
     if not config.batch_sizes or min(config.batch_sizes) < 1:
@@ -183,12 +186,13 @@ def predicted(config: Config, batch_size: int, name: str) -> dict[str, float]:
 
 
 def _measured(config: Config, batch_size: int, name: str) -> tuple[xr.Dataset, dict[str, float]]:
-    """Run one noise at one batch size for about the time that a replica stays in a valley."""
+    """Run one noise at one batch size for twice the time that a replica stays in a valley, or as long as is allowed."""
     landscape, theory = _landscape(config, batch_size), predicted(config, batch_size, name)
     process = Process(
         landscape, _noise(config, landscape, name), config.learning_rate, update=EulerMaruyama(), name=name
     )
-    steps = max(100, round(2 / (min(theory["below"], theory["above"]) * config.learning_rate)))
+    length = min(2 / min(theory["below"], theory["above"]), config.longest)
+    steps = max(100, round(length / config.learning_rate))
     starts = landscape.minima[np.arange(config.replicas) % 2]
     trajectory = simulate(
         process,
@@ -270,8 +274,8 @@ def _dataset(config: Config, arrays: dict[str, NDArray[np.float64]], shares: NDA
     into, out_of = arrays["rate"][..., 0], arrays["rate"][..., 1]
     with np.errstate(invalid="ignore", divide="ignore"):
         share = into / (into + out_of)
-        relative = np.hypot(*(arrays["rate_standard_error"][..., k] / arrays["rate"][..., k] for k in (0, 1)))
-    errors = share * (1 - share) * relative
+        of_into, of_out = (arrays["rate_standard_error"][..., k] for k in (0, 1))
+        errors = np.hypot(out_of * of_into, into * of_out) / (into + out_of) ** 2
     dimensions = ("noise", "batch_size")
     of_valleys = (*dimensions, "valley")
     landscape = _landscape(config, 1)

@@ -148,7 +148,7 @@ def no_potential(x):
     return 0.0
 
 
-@njit(_TILES, cache=True, error_model="numpy", fastmath={"contract"})
+@njit(_TILES, cache=True, error_model="numpy")
 def linear(x, constants, out):
     """Write A (x − c).
 
@@ -169,7 +169,7 @@ def linear(x, constants, out):
     np.dot(constants[: n * n].reshape(n, n), centred, out)
 
 
-@njit(_TILES, cache=True, error_model="numpy", fastmath={"contract"})
+@njit(_TILES, cache=True, error_model="numpy")
 def diagonal_linear(x, constants, out):
     """Write a (x − c), one a for each coordinate.
 
@@ -189,7 +189,7 @@ def diagonal_linear(x, constants, out):
             out[i, lane] = a * (x[i, lane] - c)
 
 
-@njit(_TILES, cache=True, error_model="numpy", fastmath={"contract"})
+@njit(_TILES, cache=True, error_model="numpy")
 def confinement(x, constants, out):
     """Write k (r − R) (x − c)/r beyond the radius R around c, and 0 within.
 

@@ -14,6 +14,7 @@ import numpy as np
 from numba import boolean, float32, float64, get_num_threads, int64, njit, prange, set_num_threads, types, uint64
 from numpy.typing import NDArray
 
+from langevin_nn.kernels.bits import borrowed
 from langevin_nn.kernels.compilation import announced, quiet
 from langevin_nn.kernels.fields import MATRIX, NOTHING, POINT, POTENTIAL, TILE, function_types
 from langevin_nn.kernels.normals import LANES, fill_normals, steps_per_fill
@@ -41,7 +42,7 @@ _BEFORE_THE_START = np.uint64(2**62)
 # Numbers that a block of steps changes, below which one thread is faster than several: about half a millisecond's work.
 _WORTH_THREADS = 500_000
 
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
+_OPTIONS: dict[str, Any] = {"error_model": "numpy"}
 
 
 @njit(**_OPTIONS)
@@ -89,7 +90,7 @@ def _make(sources):
         for index in prange(n_tiles):
             start = np.int64(index) * LANES
             count = min(LANES, n_replicas - start)
-            chosen = np.empty(LANES, np.uint64)
+            chosen, words = np.empty(LANES, np.uint64), np.empty((4, LANES), np.uint32)
             x = np.empty((n_parameters, LANES), positions.dtype)
             remembered = np.zeros((memory.shape[1], LANES), positions.dtype)
             coloured = np.zeros((noise_memory.shape[1], LANES), positions.dtype)
@@ -103,58 +104,61 @@ def _make(sources):
                     remembered[i, lane] = memory[source, i]
                 for i in range(noise_memory.shape[1]):
                     coloured[i, lane] = noise_memory[source, i]
+            # The step sees arrays that count no references; their owners are these, to the end of the tile.
+            small, large = np.zeros((4, n_parameters, LANES), x.dtype), np.empty((2, wide, LANES), x.dtype)
+            normals, shaped = np.empty((together * per_step, LANES), x.dtype), np.empty((rank, LANES), x.dtype)
             work = Work(
-                np.empty_like(x),
-                np.empty_like(x),
-                np.empty_like(x),
-                np.empty_like(x),
-                np.empty((wide, LANES), x.dtype),
-                np.empty((wide, LANES), x.dtype),
-            )
-            dynamics = Dynamics(
-                kinds, tiles, points, potentials, constants, noise, amplitude_kind, amplitude_tile, amplitude_point,
-                amplitude_matrix, amplitude_constants, factor, time_step, root, strength, parameters, count,
+                borrowed(small[0]), borrowed(small[1]), borrowed(small[2]), borrowed(small[3]),
+                borrowed(large[0]), borrowed(large[1]),
             )  # fmt: skip
-            work.slope[:] = 0
-            normals = np.empty((together * per_step, LANES), x.dtype)
-            shaped = np.empty((rank, LANES), x.dtype)
+            terms = (borrowed(constants[0]), borrowed(constants[1]), borrowed(constants[2]))
+            dynamics = Dynamics(
+                kinds, tiles, points, potentials, terms, noise, amplitude_kind, amplitude_tile, amplitude_point,
+                amplitude_matrix, borrowed(amplitude_constants), borrowed(factor), time_step, root, strength,
+                borrowed(parameters), count,
+            )  # fmt: skip
+            point, moved, mixed = borrowed(x), borrowed(remembered), borrowed(coloured)
+            numbers, stable = borrowed(normals), borrowed(shaped)
+            lanes, bits = borrowed(chosen), borrowed(words)
             if scheme == BAOAB:
-                write_gradient(dynamics, x, work.slope, work.other)
+                write_gradient(dynamics, point, work.slope, work.other)
             if scheme == LEIMKUHLER_MATTHEWS and first_step == 0 and given.shape[0] == 0 and rank > 0:
                 before = np.empty((4 * rank, LANES), x.dtype)
-                fill_normals(before, chosen, key, _BEFORE_THE_START)
-                write_kick(dynamics, x, before[:rank], remembered, work.amplitude)
+                fill_normals(before, lanes, key, _BEFORE_THE_START, bits)
+                write_kick(dynamics, point, before[:rank], moved, work.amplitude)
             for now in range(n_steps):
                 place = np.int64((first_step + np.uint64(now)) % np.uint64(together)) * per_step
                 if given.shape[0] > 0:
                     place = 0
                     for number in range(per_step):
                         for lane in range(LANES):
-                            normals[number, lane] = given[start + min(lane, count - 1), now, number]
+                            numbers[number, lane] = given[start + min(lane, count - 1), now, number]
                 elif per_step > 0 and (now == 0 or place == 0):
                     first = (first_step + np.uint64(now)) * np.uint64(per_step) - np.uint64(place)
-                    fill_normals(normals, chosen, key, first)
-                z = normals[place : place + per_step]
+                    fill_normals(numbers, lanes, key, first, bits)
+                z = numbers[place : place + per_step]
                 if law == STABLE:
-                    _write_stable(z, law_parameters[0], shaped)
-                    z = shaped
+                    _write_stable(z, law_parameters[0], stable)
+                    z = stable
                 elif law == COLOURED:
                     fresh = first_step + np.uint64(now) == np.uint64(0)
                     decay = law_parameters[0] * (0 if fresh else 1)
                     gain = law_parameters[2] if fresh else law_parameters[1]
                     for i in range(rank):
                         for lane in range(LANES):
-                            coloured[i, lane] = decay * coloured[i, lane] + gain * z[i, lane]
-                    z = coloured
-                step(scheme, x, z, remembered, dynamics, work)
+                            mixed[i, lane] = decay * mixed[i, lane] + gain * z[i, lane]
+                    z = mixed
+                step(scheme, point, z, moved, dynamics, work)
                 if (now + 1) % watch == 0 or now == n_steps - 1:
                     stop = False
                     for lane in range(count):
-                        if not diverged[start + lane] and not _all_finite(x, lane):
+                        if not diverged[start + lane] and not _all_finite(point, lane):
                             failed[start + lane] = now
                             stop = True
                     if stop:
                         break
+            if small.size + large.size + normals.size + shaped.size + chosen.size + words.size < 0:
+                failed[start] = 0  # never: a last use, which keeps the owners alive until here
             for lane in range(count):
                 for i in range(n_parameters):
                     positions[start + lane, i] = x[i, lane]

@@ -41,7 +41,7 @@ _SIN_SINGLE = tuple(np.float32(each) for each in _SIN[-4:])
 _COS_SINGLE = tuple(np.float32(each) for each in _COS[-4:])
 _LOG_2 = math.log(2)
 
-# Multiplications and additions fuse alike in every lane; nothing else is reordered.
+# Every sum has one product, or one beside a power of two: what is fused is fused alike in every lane.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
@@ -146,9 +146,8 @@ def _fill_double(out, replicas, key, first):
 
 
 @njit(**_OPTIONS)
-def _fill_single(out, replicas, key, first):
+def _fill_single(out, replicas, key, first, words):
     low, high = key & _LOW, key >> _HALF
-    words = np.empty((4, LANES), np.uint32)
     w0, w1, w2, w3 = words[0], words[1], words[2], words[3]
     for four in range(out.shape[0] // 4):
         block = first + np.uint64(four)
@@ -187,7 +186,7 @@ def steps_per_fill(per_step):
 
 
 @njit
-def fill_normals(out, replicas, key, first):
+def fill_normals(out, replicas, key, first, words):
     """Write the numbers of `LANES` replicas from one on.
 
     Parameters
@@ -200,11 +199,13 @@ def fill_normals(out, replicas, key, first):
         Of seed and purpose.
     first : uint64
         Index of the first number, a multiple of 4.
+    words : ndarray of uint32, shape (4, lane)
+        Scratch.
     """
     if out.itemsize == 8:
         _fill_double(out, replicas, key, first // np.uint64(2))
     else:
-        _fill_single(out, replicas, key, first // np.uint64(4))
+        _fill_single(out, replicas, key, first // np.uint64(4), words)
 
 
 @njit(
@@ -218,7 +219,7 @@ def _draw(out, replicas, key, first_step):
     n_replicas, n_steps, per_step = out.shape
     together = steps_per_fill(per_step)
     rows = np.empty((together * per_step, LANES), out.dtype)
-    chosen = np.empty(LANES, np.uint64)
+    chosen, words = np.empty(LANES, np.uint64), np.empty((4, LANES), np.uint32)
     for start in range(0, n_replicas, LANES):
         count = min(LANES, n_replicas - start)
         for lane in range(LANES):
@@ -226,7 +227,7 @@ def _draw(out, replicas, key, first_step):
         for step in range(n_steps):
             place = (first_step + np.uint64(step)) % np.uint64(together)
             if step == 0 or place == 0:
-                fill_normals(rows, chosen, key, (first_step + np.uint64(step) - place) * np.uint64(per_step))
+                fill_normals(rows, chosen, key, (first_step + np.uint64(step) - place) * np.uint64(per_step), words)
             for number in range(per_step):
                 for lane in range(count):
                     out[start + lane, step, number] = rows[np.int64(place) * per_step + number, lane]

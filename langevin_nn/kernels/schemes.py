@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from langevin_nn.kernels.fields import POINT, TILE, write_field
+from langevin_nn.kernels.bits import flat
+from langevin_nn.kernels.fields import NOTHING, POINT, TILE, write_field
 from langevin_nn.kernels.normals import LANES
 
 __all__ = [
@@ -36,7 +37,11 @@ EULER_MARUYAMA, HEUN, MILSTEIN, WEAK_SECOND_ORDER, STRONG_ADDITIVE, LEIMKUHLER_M
 # How F depends on the weights: F ξ is nothing, a constant vector times ξ, a constant matrix, or one of them at x.
 SILENT, CONSTANT_DIAGONAL, CONSTANT_DENSE, DIAGONAL, FULL = range(5)
 
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
+# No fused multiplications: where a sum has two products, which of them is fused may differ between vectors and remainders.
+_OPTIONS: dict[str, Any] = {"error_model": "numpy"}
+# A call copies a hundred words of `Dynamics`, more than a step of few dimensions takes: the scheme that is run most, with
+# the noise that is met most, is inlined. To inline all would make compiling take minutes.
+_INLINE: dict[str, Any] = {**_OPTIONS, "forceinline": True}
 
 
 class Dynamics(NamedTuple):
@@ -75,16 +80,16 @@ class Work(NamedTuple):
 @njit(**_OPTIONS)
 def _add(out, scale, term):
     """Add scale · term to a tile."""
-    flat, added = out.reshape(-1), term.reshape(-1)
-    for i in range(flat.shape[0]):
-        flat[i] += scale * added[i]
+    total, added = flat(out), flat(term)
+    for i in range(total.shape[0]):
+        total[i] += scale * added[i]
 
 
 @njit(**_OPTIONS)
 def _copy(out, source):
-    flat, copied = out.reshape(-1), source.reshape(-1)
-    for i in range(flat.shape[0]):
-        flat[i] = copied[i]
+    target, copied = flat(out), flat(source)
+    for i in range(target.shape[0]):
+        target[i] = copied[i]
 
 
 @njit(**_OPTIONS)
@@ -104,7 +109,7 @@ def write_gradient(dynamics, x, out, scratch):
     """
     for term in range(len(dynamics.tiles)):
         kind = dynamics.kinds[term]
-        if kind == 0:
+        if kind == NOTHING:
             continue
         target = out if term == 0 else scratch
         write_field(
@@ -122,26 +127,38 @@ def write_gradient(dynamics, x, out, scratch):
 
 
 @njit(**_OPTIONS)
+def _write_point_amplitude(kind, point, matrix_of, x, count, out):
+    n = x.shape[0]
+    here = np.empty(n, x.dtype)
+    vector, matrix = np.empty(n, x.dtype), np.empty((n, out.shape[0] // n), x.dtype)
+    entries = flat(matrix)
+    for lane in range(count):
+        for i in range(n):
+            here[i] = x[i, lane]
+        if kind == POINT:
+            point(here, vector)
+            for i in range(n):
+                out[i, lane] = vector[i]
+        else:
+            matrix_of(here, matrix)
+            for i in range(entries.shape[0]):
+                out[i, lane] = entries[i]
+
+
+@njit(**_OPTIONS)
 def _write_amplitude(dynamics, x, out):
     """Write F(x): one row a coordinate, or (parameter · rank) of them."""
     if dynamics.amplitude_kind == TILE:
         dynamics.amplitude_tile(x, dynamics.amplitude_constants, out)
-        return
-    n = x.shape[0]
-    here = np.empty(n, x.dtype)
-    vector, matrix = np.empty(n, x.dtype), np.empty((n, out.shape[0] // n), x.dtype)
-    flat = matrix.reshape(-1)
-    for lane in range(dynamics.count):
-        for i in range(n):
-            here[i] = x[i, lane]
-        if dynamics.amplitude_kind == POINT:
-            dynamics.amplitude_point(here, vector)
-            for i in range(n):
-                out[i, lane] = vector[i]
-        else:
-            dynamics.amplitude_matrix(here, matrix)
-            for i in range(flat.shape[0]):
-                out[i, lane] = flat[i]
+    else:
+        _write_point_amplitude(
+            dynamics.amplitude_kind, dynamics.amplitude_point, dynamics.amplitude_matrix, x, dynamics.count, out
+        )
+
+
+@njit(**_OPTIONS)
+def _multiply(factor, z, out):
+    np.dot(factor, z, out)
 
 
 @njit(**_OPTIONS)
@@ -178,12 +195,12 @@ def write_kick(dynamics, x, z, out, amplitude):
             for lane in range(LANES):
                 out[i, lane] = scale * z[i, lane]
     elif dynamics.noise == CONSTANT_DENSE:
-        np.dot(dynamics.factor, z, out)
+        _multiply(dynamics.factor, z, out)
     elif dynamics.noise == DIAGONAL:
         _write_amplitude(dynamics, x, amplitude)
-        flat, left, right = out.reshape(-1), amplitude.reshape(-1), z.reshape(-1)
-        for i in range(flat.shape[0]):
-            flat[i] = left[i] * right[i]
+        product, left, right = flat(out), flat(amplitude), flat(z)
+        for i in range(product.shape[0]):
+            product[i] = left[i] * right[i]
     elif dynamics.noise == FULL:
         _write_amplitude(dynamics, x, amplitude)
         _multiply_lanes(amplitude, z, out)
@@ -196,15 +213,30 @@ def _is_constant(dynamics):
     return dynamics.noise == SILENT or dynamics.noise == CONSTANT_DIAGONAL or dynamics.noise == CONSTANT_DENSE
 
 
-@njit(**_OPTIONS)
+@njit(**_INLINE)
 def _euler_maruyama(x, z, dynamics, work):
-    write_gradient(dynamics, x, work.slope, work.other)
-    if dynamics.noise != SILENT:
-        write_kick(dynamics, x, z, work.kick, work.amplitude)
-        _add(x, -dynamics.time_step, work.slope)
-        _add(x, dynamics.strength * dynamics.root, work.kick)
+    if dynamics.kinds[0] == TILE and dynamics.kinds[1] == NOTHING:
+        dynamics.tiles[0](x, dynamics.constants[0], work.slope)
     else:
-        _add(x, -dynamics.time_step, work.slope)
+        write_gradient(dynamics, x, work.slope, work.other)
+    scale = dynamics.strength * dynamics.root
+    if dynamics.noise == CONSTANT_DIAGONAL:
+        for i in range(x.shape[0]):
+            factor = scale * dynamics.factor[i, 0]
+            for lane in range(LANES):
+                x[i, lane] += factor * z[i, lane] - dynamics.time_step * work.slope[i, lane]
+        return
+    if dynamics.noise == DIAGONAL and dynamics.amplitude_kind == TILE:
+        dynamics.amplitude_tile(x, dynamics.amplitude_constants, work.kick)
+        for i in range(x.shape[0]):
+            for lane in range(LANES):
+                kick = scale * work.kick[i, lane] * z[i, lane]
+                x[i, lane] += kick - dynamics.time_step * work.slope[i, lane]
+        return
+    write_kick(dynamics, x, z, work.kick, work.amplitude)
+    for i in range(x.shape[0]):
+        for lane in range(LANES):
+            x[i, lane] += scale * work.kick[i, lane] - dynamics.time_step * work.slope[i, lane]
 
 
 @njit(**_OPTIONS)
@@ -310,15 +342,15 @@ def _baoab(x, z, velocity, dynamics, work):
     _add(velocity, -half, work.slope)
     _add(x, half, velocity)
     write_kick(dynamics, x, z, work.kick, work.amplitude)
-    flat, kicks = velocity.reshape(-1), work.kick.reshape(-1)
-    for i in range(flat.shape[0]):
-        flat[i] = decay * flat[i] + gain * dynamics.strength * kicks[i]
+    moving, kicks = flat(velocity), flat(work.kick)
+    for i in range(moving.shape[0]):
+        moving[i] = decay * moving[i] + gain * dynamics.strength * kicks[i]
     _add(x, half, velocity)
     write_gradient(dynamics, x, work.slope, work.other)
     _add(velocity, -half, work.slope)
 
 
-@njit(**_OPTIONS)
+@njit(**_INLINE)
 def step(scheme, x, z, memory, dynamics, work):
     """Make one step of a scheme.
 

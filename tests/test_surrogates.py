@@ -1,0 +1,310 @@
+"""Potentials, their exact laws, transition rates, and the study of flat minima."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.linalg import expm
+
+from langevin_nn import EulerMaruyama, PotentialLandscape, Process, ThermalNoise, simulate
+from langevin_nn.analyzers import TransitionRates
+from langevin_nn.errors import ConfigurationError, EstimationRefused
+from langevin_nn.figures import flat_minima_figure
+from langevin_nn.observables import Weights
+from langevin_nn.schedules import EverySteps
+from langevin_nn.theory import (
+    circulation,
+    entropy_production_rate,
+    mean_first_passage_time,
+    stationary_covariance,
+    stationary_density,
+)
+from models.potentials import TwoValleys, degenerate_valley, double_well, mueller_brown, rugged, two_valleys
+from studies import flat_minima as study
+from studies.command import BAD_INPUT
+
+POTENTIALS = {
+    "double well": double_well(1.7),
+    "Müller–Brown": mueller_brown(0.1),
+    "rugged": rugged(3),
+    "degenerate valley": degenerate_valley(3),
+    "two valleys": two_valleys(3, narrow=0.5, wide=1.5),
+}
+
+
+# --- Potentials
+
+
+@pytest.mark.parametrize("name", POTENTIALS)
+def test_the_compiled_gradient_is_that_of_the_potential(name):
+    """Fourth-order differences of the plain function, at 70 points: more than a tile."""
+    landscape = POTENTIALS[name]
+    points = landscape.start + 0.3 * np.random.default_rng(1).standard_normal((70, landscape.n_parameters))
+    h, expected = 1e-3, np.empty_like(points)
+    for i, move in enumerate(h * np.eye(landscape.n_parameters)):
+        values = [np.array([float(landscape.potential(point + k * move)) for point in points]) for k in (-2, -1, 1, 2)]
+        expected[:, i] = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)
+    gradient = landscape.gradient(torch.as_tensor(points)).numpy()
+    # Truncation is h⁴ f⁗′/30: wave number 20 makes it 2e-6 of the rugged one, Müller–Brown's exponents as much.
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", POTENTIALS)
+def test_minima_and_saddles_are_where_they_are_said_to_be(name):
+    landscape = POTENTIALS[name]
+    scale = np.abs(landscape.gradient(torch.as_tensor(landscape.start[None] + 0.3)).numpy()).max()
+    for kind, negative in (("minima", 0), ("saddles", 1)):
+        for point in getattr(landscape, kind):
+            slope = landscape.gradient(torch.as_tensor(point[None])).numpy()
+            assert np.abs(slope).max() < 1e-6 * scale
+            assert (np.linalg.eigvalsh(landscape.hessian_at(point)) < 0).sum() == negative
+
+
+def test_single_precision_potentials_have_the_same_gradient():
+    points = torch.as_tensor(np.random.default_rng(0).standard_normal((5, 1)))
+    double, single = (double_well(dtype=dtype).gradient(points) for dtype in (torch.float64, torch.float32))
+    assert single.dtype == torch.float32
+    np.testing.assert_allclose(single, double, rtol=1e-6)
+
+
+@given(narrow=st.floats(0.2, 1.0), ratio=st.floats(1.0, 5.0), y=st.floats(-3, 3))
+def test_two_valleys_have_the_widths_that_they_are_given(narrow, ratio, y):
+    landscape = TwoValleys(narrow=narrow, wide=ratio * narrow)
+    assert landscape.valley_coordinate(landscape.position(np.array(y))) == pytest.approx(y, abs=1e-9)
+    bottoms = landscape.minima[:, 0]
+    np.testing.assert_allclose(landscape.curvature(bottoms), 8 / np.array([narrow, ratio * narrow]) ** 2, rtol=1e-9)
+    amplitudes = [landscape.noise_factor(torch.as_tensor(point)).numpy() for point in landscape.minima]
+    for amplitude, bottom in zip(amplitudes, bottoms, strict=True):
+        np.testing.assert_allclose(amplitude @ amplitude.T, landscape.curvature(bottom) * np.eye(2), rtol=1e-9)
+
+
+def test_thermal_noise_in_a_degenerate_valley_is_found_where_it_is_flat():
+    """Along the valley exp(−L/T) integrates to κ^(−1/2) in two dimensions, whatever the temperature: χ² over 8 parts."""
+    landscape, n = degenerate_valley(variation=0.6, wave_number=1.0), 4000
+    process = Process(landscape, ThermalNoise(0.5), 0.02, update=EulerMaruyama())
+    state = process.advance(process.start(n, 3), 5000)  # diffusion over 2π takes (2π)²/2T = 40; this is 100
+    place = np.mod(state.weights[:, 0].numpy(), 2 * np.pi)
+    edges = np.linspace(0, 2 * np.pi, 9)
+    weight = [
+        quad(lambda x: (1 + 0.6 * np.cos(x)) ** -0.5, a, b)[0] for a, b in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    expected = n * np.array(weight) / np.sum(weight)
+    counts = np.histogram(place, edges)[0]
+    assert ((counts - expected) ** 2 / expected).sum() < 26  # 7 degrees of freedom: passed once in 2,000
+    assert ((counts - n / 8) ** 2 / (n / 8)).sum() > 60  # mutated twin: loss alone, which prefers no place
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: double_well(-1.0), "barrier=-1.0: expected a positive"),
+        (lambda: two_valleys(narrow=0.1, wide=1.0), "expected a ratio below 5.8"),
+        (lambda: degenerate_valley(1), "at least 2 dimensions"),
+        (lambda: PotentialLandscape("x", 1), "potential is of type str: expected a function"),
+        (lambda: PotentialLandscape(lambda x: x[0], 0), "n_parameters=0: expected a whole number from 1"),
+        (lambda: PotentialLandscape(lambda x: x[0], 1, dtype=torch.int64), "expected torch.float64 or torch.float32"),
+        (lambda: double_well().kramers_rate([0.0], [1.0], 0.1), "expected all positive at the first and one negative"),
+        (lambda: double_well().boltzmann_density(0.1), "0 axes came: expected 1"),
+    ],
+)
+def test_what_is_no_potential_is_refused(make, message):
+    with pytest.raises(ConfigurationError, match=message):
+        make()
+
+
+# --- Theory
+
+
+def random_stable(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    matrix = generator.standard_normal((n, n)) + 3 * np.eye(n)
+    root = generator.standard_normal((n, n))
+    return matrix, root @ root.T + 0.1 * np.eye(n)
+
+
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 5))
+def test_stationary_covariance_is_the_integral_of_the_propagator(seed, n):
+    """S = ∫ e^(−At) Q e^(−Aᵀt) dt, by Gauss–Legendre over 30 relaxation times of the slowest mode."""
+    matrix, noise = random_stable(seed, n)
+    slowest = np.linalg.eigvals(matrix).real.min()
+    if slowest < 0.2:
+        with (
+            pytest.raises(ConfigurationError, match="expected all positive")
+            if slowest <= 0
+            else pytest.raises(AssertionError)
+        ):
+            stationary_covariance(matrix, noise)
+            raise AssertionError("too slow for the quadrature")
+        return
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    times, weights = 15 / slowest * (nodes + 1), 15 / slowest * weights
+    total = sum(w * expm(-matrix * t) @ noise @ expm(-matrix * t).T for t, w in zip(times, weights, strict=True))
+    found = stationary_covariance(matrix, noise)
+    np.testing.assert_allclose(found, total, rtol=0, atol=1e-6 * np.abs(found).max())
+
+
+@given(seed=st.integers(0, 10**6), n=st.integers(2, 4))
+def test_entropy_is_produced_by_circulation_alone(seed, n):
+    """−Tr(D⁻¹ K S⁻¹ K) with K = (A S − S Aᵀ)/2; zero for noise that commutes with a symmetric matrix."""
+    matrix, noise = random_stable(seed, n)
+    if np.linalg.eigvals(matrix).real.min() < 0.1:
+        return
+    half = circulation(matrix, noise) / 2
+    covariance = stationary_covariance(matrix, noise)
+    expected = -np.trace(np.linalg.solve(noise / 2, half) @ np.linalg.solve(covariance, half))
+    assert entropy_production_rate(matrix, noise) == pytest.approx(expected, rel=1e-6, abs=1e-8)
+    symmetric = matrix @ matrix.T + np.eye(n)
+    assert abs(entropy_production_rate(symmetric, symmetric @ symmetric)) < 1e-6 * np.trace(symmetric)
+
+
+def test_passage_times_and_densities_of_the_harmonic_well():
+    x = np.linspace(-8, 8, 16001)
+    drift, amplitude = -2 * x, np.full_like(x, 1.5)
+    density = stationary_density(x, drift, amplitude)
+    variance = 1.5**2 / 4
+    np.testing.assert_allclose(density, np.exp(-(x**2) / 2 / variance) / np.sqrt(2 * np.pi * variance), atol=1e-6)
+
+    def inner(y):
+        return quad(lambda z: np.exp(-(z**2) / 2 / variance), -8, y)[0] * np.exp(y**2 / 2 / variance)
+
+    expected = 2 / 1.5**2 * quad(inner, 0, 1)[0]
+    assert mean_first_passage_time(x, drift, amplitude, 0, 1) == pytest.approx(expected, rel=1e-5)
+    assert mean_first_passage_time(x, drift, amplitude, 0, -1) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: stationary_covariance(np.ones((2, 3)), np.eye(2)), "expected two of"),
+        (lambda: stationary_covariance(-np.eye(2), np.eye(2)), "real part -1: expected all positive"),
+        (lambda: stationary_density([0, 1], [0, 0], [1, 1]), "at least 3 points"),
+        (lambda: stationary_density([0, 1, 2], [0, 0, 0], [1, 0, 1]), "an amplitude is not positive"),
+        (lambda: mean_first_passage_time([0, 1, 2], [0, 0, 0], [1, 1, 1], 0, 3), "expected both within it"),
+    ],
+)
+def test_what_has_no_law_is_refused(call, message):
+    with pytest.raises(ConfigurationError, match=message):
+        call()
+
+
+# --- Transition rates
+
+
+def test_rates_of_a_two_state_process_are_found():
+    """400 synthetic replicas that jump at rates 0.05 and 0.02, with jitter about the bottoms: within four standard errors."""
+    generator, interval, n_records = np.random.default_rng(5), 0.25, 2000
+    state = np.zeros((400, n_records), dtype=int)
+    for record in range(1, n_records):
+        rate = np.where(state[:, record - 1] == 0, 0.05, 0.02)
+        jump = generator.random(400) < -np.expm1(-rate * interval)
+        state[:, record] = np.where(jump, 1 - state[:, record - 1], state[:, record - 1])
+    position = 2.0 * state - 1 + 0.4 * generator.standard_normal(state.shape)  # often beyond a core, never in the other
+    position = np.where(state == 0, np.minimum(position, 0.4), np.maximum(position, -0.4))
+    trajectory = xr.Dataset(
+        {"weights": (("replica", "weight_step", "parameter"), position[..., None])},
+        coords={"time": ("weight_step", interval * np.arange(n_records))},
+    )
+    rates = TransitionRates(-0.5, 0.5)(trajectory)
+    for found, error, truth in zip(
+        rates.transition_rate.values, rates.transition_rate_standard_error.values, (0.05, 0.02), strict=True
+    ):
+        assert abs(found - truth) < 4 * error + 0.02 * truth  # belonging is seen late by up to a few records
+        assert abs(found - 1.25 * truth) > 4 * error  # mutated twin
+    assert float(rates.occupancy[-1]) == pytest.approx(5 / 7, abs=0.1)
+
+
+def test_thermal_escapes_have_the_rate_of_the_passage_time():
+    landscape, temperature = double_well(), 0.35
+    process = Process(landscape, ThermalNoise(temperature), 0.002, update=EulerMaruyama())
+    trajectory = simulate(
+        process, steps=50_000, replicas=500, observables=Weights(schedule=EverySteps(50)), progress=False
+    )
+    rates = TransitionRates(-0.5, 0.5)(trajectory)
+    x = np.linspace(-3, 3, 6001)
+    passage = mean_first_passage_time(x, -4 * x * (x**2 - 1), np.full_like(x, (2 * temperature) ** 0.5), -1.0, 0.5)
+    found, error = (
+        float(rates[name].sel(valley="below")) for name in ("transition_rate", "transition_rate_standard_error")
+    )
+    assert abs(found * passage - 1) < 4 * error * passage + 0.03  # 2 % of steps too long, 1 % of records too few
+    assert error * passage < 0.03
+
+
+def test_rates_are_refused_where_no_core_is_visited():
+    weights = xr.DataArray(np.zeros((2, 3, 1)), dims=("replica", "weight_step", "parameter"))
+    trajectory = xr.Dataset({"weights": weights}, coords={"time": ("weight_step", [0.0, 1.0, 2.0])})
+    with pytest.raises(EstimationRefused, match="no replica is ever below -1 or above 1"):
+        TransitionRates(-1, 1)(trajectory)
+    with pytest.raises(ConfigurationError, match="expected the first core below the second"):
+        TransitionRates(1, -1)
+
+
+# --- The study
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("flat_minima")
+    assert study.main(["--quick", "--out", str(out)]) == 0
+    return out
+
+
+def test_flat_valleys_are_preferred_and_by_curvature_noise_most(quick_run):
+    with xr.open_dataset(quick_run / "rates.nc") as rates:
+        share, error = rates.wide_share, rates.wide_share_standard_error
+        isotropic, curvature = (share.sel(noise=name) for name in ("isotropic", "curvature"))
+        assert (isotropic - 0.5 > 5 * error.sel(noise="isotropic")).all()
+        assert (curvature - isotropic > 5 * error.sel(noise="isotropic")).all()
+        # Boltzmann: the ratio of the widths to the power of the dimensions, 4, up to what a barrier of 2 to 3 T is worth.
+        np.testing.assert_allclose(rates.wide_share_predicted.sel(noise="isotropic"), 0.8, atol=0.05)
+        assert (abs(share - rates.wide_share_predicted) < 5 * error + 0.02).all()
+        assert rates.attrs["config_json"]
+        figure = flat_minima_figure(rates)
+    figure.canvas.draw()
+    drawn, paper = figure.get_tightbbox(), figure.bbox_inches
+    assert min(drawn.x0, drawn.y0) >= -0.01
+    assert drawn.x1 <= paper.x1 + 0.01
+    assert drawn.y1 <= paper.y1 + 0.01
+    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)
+    summary = json.loads((quick_run / "summary.json").read_text())
+    assert set(summary["wide_share"]) == set(study.NOISES)
+    assert (quick_run / "flat_minima.png").stat().st_size > 10_000
+
+
+def test_isotropic_prediction_is_boltzmanns():
+    """The averaged equation against two-dimensional quadrature of exp(−L/T)."""
+    config = study.Config()
+    landscape = TwoValleys(narrow=config.narrow, wide=config.wide)
+    curvature = landscape.curvature(landscape.minima[:, 0]).mean()
+    temperature = config.learning_rate * config.sample_noise / 8 * curvature / 2
+    along = landscape.position(np.linspace(-2.5, 2.5, 301))
+    across = np.linspace(-3, 3, 201)
+    energies = np.array([[landscape.potential(np.array([x, z])) for z in across] for x in along])
+    weight = np.trapezoid(np.exp(-energies / temperature), across, axis=1)
+    share = np.trapezoid(np.where(along > 0, weight, 0), along) / np.trapezoid(weight, along)
+    assert study.predicted(config, 8, "isotropic")["share"] == pytest.approx(share, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--learning-rate", "0"], "learning_rate=0.0: expected a positive"),
+        (["--batch-sizes", "0"], "expected whole numbers from 1"),
+        (["--along", "2"], "expected above 0 and below 2"),
+        (["--replicas", "1"], "expected at least 2 of both"),
+        (["--records", "1"], "expected at least 10"),
+        (["--narrow", "-1"], "narrow=-1.0: expected a positive"),
+    ],
+)
+def test_bad_choices_end_in_one_line(arguments, message, tmp_path, capsys):
+    assert study.main(["--quick", "--out", str(tmp_path / "out"), *arguments]) == BAD_INPUT
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.count("\n") == 1
