@@ -13,7 +13,7 @@ help:
 	@echo "make test    run the whole test suite"
 	@echo "make lint    ruff: style and docstrings"
 	@echo "make types   mypy, strict"
-	@echo "make bench   time gradients and the gradient ensemble against peers, which it installs into $(BENCH)"
+	@echo "make bench   time gradients, ensembles and Langevin dynamics against peers, installed into $(BENCH); ARGS=langevin: a part"
 	@echo "make clean   remove the environment and caches"
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)

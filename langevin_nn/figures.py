@@ -520,9 +520,9 @@ def flat_minima_figure(rates: xr.Dataset) -> Figure:
         figure.subplots_adjust(left=0.075, right=0.985, top=0.87, bottom=0.33, wspace=0.42)
         _caption(
             figure,
-            "Left: two valleys of equal depth, and noise relative to isotropic noise. Middle: where the particle is found. "
-            "Right: escapes from the narrow (full)\nand from the wide valley (open symbols). Symbols: simulation, ± 2 "
-            "standard errors; lines: quadrature of the equation averaged over directions across.",
+            "Left: two valleys of equal depth, and noise relative to isotropic noise. Middle: where the particle is found.\n"
+            "Right: escapes from the narrow (full symbols) and from the wide valley (open). Symbols: simulation, ± 2 standard\n"
+            "errors; lines: quadrature of the equation averaged over the directions across the path.",
         )
     return figure
 

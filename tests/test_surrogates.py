@@ -92,9 +92,7 @@ def test_thermal_noise_in_a_degenerate_valley_is_found_where_it_is_flat():
     state = process.advance(process.start(n, 3), 5000)  # diffusion over 2π takes (2π)²/2T = 40; this is 100
     place = np.mod(state.weights[:, 0].numpy(), 2 * np.pi)
     edges = np.linspace(0, 2 * np.pi, 9)
-    weight = [
-        quad(lambda x: (1 + 0.6 * np.cos(x)) ** -0.5, a, b)[0] for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    weight = [quad(lambda x: (1 + 0.6 * np.cos(x)) ** -0.5, a, b)[0] for a, b in pairwise(edges)]
     expected = n * np.array(weight) / np.sum(weight)
     counts = np.histogram(place, edges)[0]
     assert ((counts - expected) ** 2 / expected).sum() < 26  # 7 degrees of freedom: passed once in 2,000
