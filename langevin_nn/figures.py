@@ -520,7 +520,7 @@ def flat_minima_figure(rates: xr.Dataset) -> Figure:
         figure.subplots_adjust(left=0.075, right=0.985, top=0.87, bottom=0.33, wspace=0.42)
         _caption(
             figure,
-            "Left: two valleys of equal depth, and noise relative to isotropic noise. Middle: where the particle is found.\n"
+            "Left: two valleys of equal depth, and noise relative to isotropic noise. Middle: where it is found.\n"
             "Right: escapes from the narrow (full symbols) and from the wide valley (open). Symbols: simulation, ± 2 standard\n"
             "errors; lines: quadrature of the equation averaged over the directions across the path.",
         )
