@@ -521,8 +521,8 @@ def flat_minima_figure(rates: xr.Dataset) -> Figure:
         _caption(
             figure,
             "Left: two valleys of equal depth, and noise relative to isotropic noise. Middle: where it is found.\n"
-            "Right: escapes from the narrow (full symbols) and from the wide valley (open). Symbols: simulation, ± 2 standard\n"
-            "errors; lines: quadrature of the equation averaged over the directions across the path.",
+            "Right: escapes from the narrow (full symbols) and from the wide valley (open). Symbols: simulation, ± 2\n"
+            "standard errors; lines: quadrature of the equation averaged over the directions across the path.",
         )
     return figure
 

@@ -44,9 +44,13 @@ def test_command(command, tmp_path):
     if "--help" in command:
         assert "--label-noise" in done.stdout
         assert "gradient-flow time" in done.stdout
+        return
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    if "flat_minima" in command:
+        assert "wide valley" in done.stdout
+        assert names == {"rates.nc", "summary.json", "flat_minima.png"}
     else:
         assert "follow" in done.stdout
-        names = {path.name for path in (tmp_path / "out").iterdir()}
         pictures = {"verdict.png", "training.png", "order_parameters.png", "distances.png", "spectra.png"}
         assert names == {"trajectories.nc", "distances.nc", "summary.json"} | pictures
 
