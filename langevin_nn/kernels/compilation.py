@@ -119,6 +119,14 @@ def pointer(function: Any, kind: int, dtype: np.dtype[Any]) -> Pointer:
     return Pointer(function if known else compiled(function, kind, dtype), signature)
 
 
+def _cause(error: Exception) -> str:
+    """Return the line of Numba's report that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    frames = ("Failed in", "During", "File ", "^", "<source", ">>>", "def ", "return ", "This is not usually")
+    telling = [line for line in lines if line and not line.startswith(frames)]
+    return (telling or lines or [type(error).__name__])[0][:200]
+
+
 @lru_cache(maxsize=256)
 def compiled(function: Callable[..., Any], kind: int, dtype: np.dtype[Any]) -> Any:
     """Return a user's function, compiled and cached beside its file.
@@ -160,6 +168,6 @@ def compiled(function: Callable[..., Any], kind: int, dtype: np.dtype[Any]) -> A
                 else f"{name}(x, out) that writes its result at one point x, shape (parameter,), into out"
             )
             raise ConfigurationError(
-                f"{name} cannot be compiled ({str(error).strip().splitlines()[-1][:200]}): expected {wanted}; use plain "
+                f"{name} cannot be compiled ({_cause(error)}): expected {wanted}; use plain "
                 "numbers, loops and numpy functions"
             ) from error

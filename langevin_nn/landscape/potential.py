@@ -85,8 +85,23 @@ class PotentialLandscape(MomentLandscape):
             raise ConfigurationError(
                 f"start has shape {self.start.shape}: expected ({self.n_parameters},), a point of weight space"
             )
+        self._check_potential()
         if gradient is not None:
             self._check_gradient()
+
+    def _check_potential(self) -> None:
+        """Raise unless the potential gives a number where replicas start."""
+        try:
+            value = self._value(self.start)
+        except Exception as error:
+            raise ConfigurationError(
+                f"potential(x) fails at the start {self.start} ({type(error).__name__}: {error}): expected a number; correct "
+                "it, or choose another start"
+            ) from error
+        if not np.isfinite(value):
+            raise ConfigurationError(
+                f"potential(x) is {value} at the start {self.start}: expected a finite number, since replicas begin there"
+            )
 
     def _check_gradient(self) -> None:
         """Raise unless the gradient is what differences of the potential say, at the start and around it."""
@@ -107,7 +122,8 @@ class PotentialLandscape(MomentLandscape):
                 )
 
     def _value(self, point: NDArray[np.float64]) -> float:
-        return float(self.potential(point))
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return float(self.potential(point))
 
     def _evaluated(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         from langevin_nn.kernels.fields import evaluate
