@@ -94,8 +94,10 @@ def _checked(config: Config) -> None:
     for name in ("learning_rate", "sample_noise", "longest"):
         if not 0 < getattr(config, name) < float("inf"):
             raise ConfigurationError(f"{name}={getattr(config, name)}: expected a positive, finite number")
-    if not config.batch_sizes or min(config.batch_sizes) < 1:
-        raise ConfigurationError(f"batch_sizes={config.batch_sizes}: expected whole numbers from 1, at least one")
+    if not config.batch_sizes or min(config.batch_sizes) < 1 or len(set(config.batch_sizes)) < len(config.batch_sizes):
+        raise ConfigurationError(
+            f"batch_sizes={config.batch_sizes}: expected whole numbers from 1, at least one, each of them once"
+        )
     if not 0 < config.along < config.n_parameters:
         raise ConfigurationError(
             f"along={config.along}: expected above 0 and below {config.n_parameters}, the number of dimensions, so that some "
@@ -191,7 +193,8 @@ def _measured(config: Config, batch_size: int, name: str) -> tuple[xr.Dataset, d
     process = Process(
         landscape, _noise(config, landscape, name), config.learning_rate, update=EulerMaruyama(), name=name
     )
-    length = min(2 / min(theory["below"], theory["above"]), config.longest)
+    slowest = min(theory["below"], theory["above"])
+    length = min(2 / slowest, config.longest) if slowest > 0 else config.longest
     steps = max(100, round(length / config.learning_rate))
     starts = landscape.minima[np.arange(config.replicas) % 2]
     trajectory = simulate(

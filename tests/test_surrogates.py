@@ -14,9 +14,22 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.linalg import expm
 
-from langevin_nn import EulerMaruyama, PotentialLandscape, Process, ThermalNoise, simulate
+from langevin_nn import (
+    AnisotropicNoise,
+    Confinement,
+    EulerMaruyama,
+    LandscapeNoise,
+    LinearDrift,
+    Plain,
+    PotentialLandscape,
+    Process,
+    StableNoise,
+    StateDependentNoise,
+    ThermalNoise,
+    simulate,
+)
 from langevin_nn.analyzers import TransitionRates
-from langevin_nn.errors import ConfigurationError, EstimationRefused
+from langevin_nn.errors import ConfigurationError, EstimationRefused, UnstableTrajectory
 from langevin_nn.figures import flat_minima_figure
 from langevin_nn.observables import Weights
 from langevin_nn.schedules import EverySteps
@@ -100,6 +113,14 @@ def test_thermal_noise_in_a_degenerate_valley_is_found_where_it_is_flat():
     assert ((counts - n / 8) ** 2 / (n / 8)).sum() > 60  # mutated twin: loss alone, which prefers no place
 
 
+def beyond(x, out):
+    out[3] = 0.0
+
+
+def half(x, out):
+    out[0] = x[0]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -109,7 +130,26 @@ def test_thermal_noise_in_a_degenerate_valley_is_found_where_it_is_flat():
         (lambda: PotentialLandscape("x", 1), "potential is of type str: expected a function"),
         (lambda: PotentialLandscape(lambda x: x[3], 1), "fails at the start .*IndexError"),
         (lambda: PotentialLandscape(lambda x: np.log(x[0]), 1), "potential.x. is -inf at the start"),
-        (lambda: PotentialLandscape(lambda x: 0.0, 1, gradient=lambda x, out: out.nothing()), "Unknown attribute"),
+        (
+            lambda: PotentialLandscape(lambda x: 0.0, 1, gradient=lambda x, out: out.nothing()),
+            "gradient.*AttributeError",
+        ),
+        (lambda: PotentialLandscape(lambda x: 0.0, 1, gradient=beyond), "gradient.* fails at .*IndexError"),
+        (lambda: PotentialLandscape(lambda x: 0.0, 2, gradient=half), "left numbers of out, shape .2,., unwritten"),
+        (lambda: PotentialLandscape(lambda x: 0.0, 2, amplitude=beyond), "amplitude.* fails at .*IndexError"),
+        (
+            lambda: PotentialLandscape(lambda x: 1e6 + x[0] ** 2, 1, gradient=half, start=[1.0]),
+            "expected them to agree",
+        ),
+        (
+            lambda: PotentialLandscape(lambda x: 0.0, 1, amplitude=half, rank=0),
+            "rank=0: expected a whole number from 1",
+        ),
+        (lambda: Process(double_well(), LandscapeNoise(), 0.1), "has no noise of its own"),
+        (lambda: Process(double_well(), StateDependentNoise(beyond), 0.1), "amplitude.* fails at .*IndexError"),
+        (lambda: LinearDrift(np.eye(2)) + Confinement(1.0, 1.0, [0.0, 0.0, 0.0]), "drifts of 2 and 3 parameters"),
+        (lambda: LinearDrift(np.eye(2)) + 3, "a term of the sum is of type int"),
+        (lambda: AnisotropicNoise(np.zeros((2, 0))), "has no numbers"),
         (lambda: PotentialLandscape(lambda x: x[0], 0), "n_parameters=0: expected a whole number from 1"),
         (lambda: PotentialLandscape(lambda x: x[0], 1, dtype=torch.int64), "expected torch.float64 or torch.float32"),
         (lambda: double_well().kramers_rate([0.0], [1.0], 0.1), "expected all positive at the first and one negative"),
@@ -119,6 +159,53 @@ def test_thermal_noise_in_a_degenerate_valley_is_found_where_it_is_flat():
 def test_what_is_no_potential_is_refused(make, message):
     with pytest.raises(ConfigurationError, match=message):
         make()
+
+
+STIFFNESS = 1.0
+
+
+def stiff(x):
+    return 0.5 * STIFFNESS * x[0] ** 2
+
+
+def test_a_value_that_changed_outside_a_function_is_seen(monkeypatch):
+    """Compiling freezes it: the function is compiled anew, and never cached on disk."""
+    for value in (1.0, 3.0):
+        monkeypatch.setitem(globals(), "STIFFNESS", value)
+        process = Process(PotentialLandscape(stiff, 1, start=[1.0]), ThermalNoise(0.0), 0.01, update=EulerMaruyama())
+        end = process.advance(process.start(1, 0), 100).weights.item()
+        assert end == pytest.approx((1 - 0.01 * value) ** 100, rel=1e-6)
+
+
+def leaves_out_beyond_one(x, out):
+    if x[0] < 1.0:
+        out[0] = -1.0
+
+
+def test_what_a_function_leaves_out_later_stops_the_run():
+    landscape = PotentialLandscape(lambda x: -x[0], 1)
+    process = Process(landscape, StateDependentNoise(leaves_out_beyond_one), 0.1, update=EulerMaruyama())
+    with pytest.raises(UnstableTrajectory, match="became non-finite at step"):
+        process.advance(process.start(1, 0), 500)
+
+
+@pytest.mark.parametrize("noise", [ThermalNoise(0.1), StableNoise(0.1, 1.5)])
+def test_plain_steps_draw_the_same_numbers_in_single_precision(noise):
+    landscape = double_well(dtype=torch.float32)
+    ends = []
+    for update in (Plain(), EulerMaruyama()):
+        process = Process(landscape, noise, 0.01, update=update)
+        ends.append(process.advance(process.start(5, 0), 10).weights.numpy())
+    np.testing.assert_allclose(*ends, rtol=0, atol=1e-5)
+
+
+def test_stable_noise_in_single_precision_stays_finite():
+    """A normal number that rounds to 0, one in 10⁷, makes the quotient of a pair infinite."""
+    flat = PotentialLandscape(lambda x: 0 * x[0], 1, dtype=torch.float32)
+    process = Process(flat, StableNoise(1.0, 1.5), 0.01, drift=LinearDrift([[1.0]]), update=EulerMaruyama())
+    state = process.start(3, 0)
+    pairs = np.array([[[0.0, 1.0]], [[0.0, -1.0]], [[0.0, 0.0]]])
+    assert np.isfinite(process.update.follow(process, state, pairs).weights.numpy()).all()
 
 
 # --- Theory
@@ -229,6 +316,27 @@ def test_thermal_escapes_have_the_rate_of_the_passage_time():
     assert error * passage < 0.03
 
 
+def test_replicas_that_diverged_wait_for_nothing():
+    nan = np.nan
+    position = np.array([[-1.0, nan, nan, nan, nan], [-1.0, 1.0, 1.0, 1.0, 1.0]])
+    trajectory = xr.Dataset(
+        {"weights": (("replica", "weight_step", "parameter"), position[..., None])},
+        coords={"time": ("weight_step", np.arange(5.0))},
+    )
+    rates = TransitionRates(-0.5, 0.5)(trajectory)
+    np.testing.assert_array_equal(rates.time_spent, [2.0, 3.0])  # one interval each from below, three above
+    np.testing.assert_array_equal(rates.occupancy, [0.0, 1.0, 1.0, 1.0, 1.0])
+
+
+def test_passage_over_a_barrier_of_hundreds_of_temperatures_takes_long_and_not_nothing():
+    x = np.linspace(-2, 2, 4001)
+    drift = -4 * x * (x**2 - 1)
+    times = [mean_first_passage_time(x, drift, np.full_like(x, amplitude), -1, 1) for amplitude in (0.2, 0.1, 0.04)]
+    assert times[0] < times[1] < times[2] == np.inf
+    kramers = 2 * np.pi / 32**0.5 * np.exp(2 / 0.1**2)
+    assert times[1] == pytest.approx(kramers, rel=0.02)
+
+
 def test_rates_are_refused_where_no_core_is_visited():
     weights = xr.DataArray(np.zeros((2, 3, 1)), dims=("replica", "weight_step", "parameter"))
     trajectory = xr.Dataset({"weights": weights}, coords={"time": ("weight_step", [0.0, 1.0, 2.0])})
@@ -289,6 +397,7 @@ def test_isotropic_prediction_is_boltzmanns():
     [
         (["--learning-rate", "0"], "learning_rate=0.0: expected a positive"),
         (["--batch-sizes", "0"], "expected whole numbers from 1"),
+        (["--batch-sizes", "6", "6"], "each of them once"),
         (["--along", "2"], "expected above 0 and below 2"),
         (["--replicas", "1"], "expected at least 2 of both"),
         (["--records", "1"], "expected at least 10"),

@@ -111,9 +111,10 @@ class TransitionRates:
 
 
 def _last_core(position: NDArray[np.float64], below: float, above: float) -> NDArray[np.float64]:
-    """Return 0 or 1 for the core visited last, NaN before the first visit; shape (replica, record)."""
+    """Return 0 or 1 for the core visited last, NaN before the first visit and after divergence; shape (replica, record)."""
     core = np.where(position <= below, 0.0, np.where(position >= above, 1.0, np.nan))
     last = np.where(np.isfinite(core), np.arange(core.shape[1]), -1)
     np.maximum.accumulate(last, axis=1, out=last)
     filled = np.take_along_axis(core, np.maximum(last, 0), axis=1)
-    return np.asarray(np.where(last >= 0, filled, np.nan))
+    dead = np.logical_or.accumulate(~np.isfinite(position), axis=1)
+    return np.asarray(np.where((last >= 0) & ~dead, filled, np.nan))

@@ -102,7 +102,7 @@ class SumDrift(Drift):
     Raises
     ------
     ConfigurationError
-        If there is none.
+        If there is none, one is no drift, or their dimensions differ.
     """
 
     terms: tuple[Drift, ...]
@@ -110,6 +110,15 @@ class SumDrift(Drift):
     def __post_init__(self) -> None:
         if not self.terms:
             raise ConfigurationError("a sum of no drifts came: expected at least one term")
+        for each in self.terms:
+            if not isinstance(each, Drift):
+                raise ConfigurationError(f"a term of the sum is of type {type(each).__name__}: expected a Drift")
+        sizes = {each.n_parameters for each in self.terms} - {None}
+        if len(sizes) > 1:
+            known = " and ".join(str(size) for size in sizes)
+            raise ConfigurationError(
+                f"drifts of {known} parameters are added: expected the same number, since they move the same weights"
+            )
 
     def __call__(self, weights: Tensor) -> Tensor:  # noqa: D102
         total = self.terms[0](weights)

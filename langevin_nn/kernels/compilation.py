@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from inspect import getclosurevars
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -94,7 +96,16 @@ class Pointer(WrapperAddressProtocol):
         return self._signature
 
 
-@lru_cache(maxsize=1024)
+def _outside(function: Callable[..., Any]) -> tuple[tuple[str, str], ...]:
+    """Return the values that a function takes from outside, which compiling freezes: names of modules say nothing new."""
+    plain = getattr(function, "py_func", function)
+    if not isinstance(plain, FunctionType):
+        return ()
+    variables = getclosurevars(plain)
+    found = {**variables.nonlocals, **variables.globals}
+    return tuple((name, repr(value)) for name, value in sorted(found.items()) if not isinstance(value, ModuleType))
+
+
 def pointer(function: Any, kind: int, dtype: np.dtype[Any]) -> Pointer:
     """Return the address of a compiled function, or of a user's function once it is compiled.
 
@@ -112,6 +123,11 @@ def pointer(function: Any, kind: int, dtype: np.dtype[Any]) -> Pointer:
     Pointer
         For kernels.
     """
+    return _pointer(function, kind, dtype, () if isinstance(function, Dispatcher) else _outside(function))
+
+
+@lru_cache(maxsize=1024)
+def _pointer(function: Any, kind: int, dtype: np.dtype[Any], _values: tuple[tuple[str, str], ...]) -> Pointer:
     from langevin_nn.kernels.fields import signatures
 
     signature = signatures(float64 if dtype == np.float64 else float32)[kind]
@@ -127,9 +143,10 @@ def _cause(error: Exception) -> str:
     return (telling or lines or [type(error).__name__])[0][:200]
 
 
-@lru_cache(maxsize=256)
 def compiled(function: Callable[..., Any], kind: int, dtype: np.dtype[Any]) -> Any:
-    """Return a user's function, compiled and cached beside its file.
+    """Return a user's function, compiled anew where a value changed that it takes from outside.
+
+    It is cached beside its file where it takes nothing but modules from there.
 
     Parameters
     ----------
@@ -150,6 +167,13 @@ def compiled(function: Callable[..., Any], kind: int, dtype: np.dtype[Any]) -> A
     ConfigurationError
         If Numba cannot compile it.
     """
+    return _compiled(function, kind, dtype, _outside(function))
+
+
+@lru_cache(maxsize=256)
+def _compiled(
+    function: Callable[..., Any], kind: int, dtype: np.dtype[Any], values: tuple[tuple[str, str], ...]
+) -> Any:
     from langevin_nn.kernels.fields import POTENTIAL, signatures
 
     plain = getattr(function, "py_func", function)
@@ -158,7 +182,7 @@ def compiled(function: Callable[..., Any], kind: int, dtype: np.dtype[Any]) -> A
     with announced(f"{name}()"):
         try:
             try:
-                return njit(signature, cache=True, error_model="numpy")(plain)
+                return njit(signature, cache=not values, error_model="numpy")(plain)
             except RuntimeError:  # nowhere to cache: a function typed into an interpreter
                 return njit(signature, error_model="numpy")(plain)
         except (NumbaError, TypeError, NotImplementedError) as error:

@@ -314,6 +314,7 @@ def write_field(kind, tile, point, potential, constants, x, count, out):
         for lane in range(count):
             for i in range(x.shape[0]):
                 here[i] = x[i, lane]
+            there[:] = np.nan  # what a function leaves out, or does not come to, shows
             point(here, there)
             for i in range(x.shape[0]):
                 out[i, lane] = there[i]
@@ -358,14 +359,15 @@ def evaluate(field: CompiledField, positions: NDArray[np.float64], n_rows: int |
             tile(x, np.ascontiguousarray(field.constants, np.float64), out)
             result[start : start + count] = out[:, :count].T
         return result
-    function = compiled(field.function, field.kind, np.dtype(np.float64))
+    plain: Any = field.function
+    function = compiled(plain, field.kind, np.dtype(np.float64))
     if field.kind == POTENTIAL:
         for replica in range(n_replicas):
             _write_differences.py_func(function, np.array(positions[replica], np.float64), result[replica])
         return result
     for replica in range(n_replicas):
         shape = (n_rows,) if field.kind == POINT else (n_parameters, n_rows // n_parameters)
-        out = np.empty(shape)
+        out = np.full(shape, np.nan)
         function(np.ascontiguousarray(positions[replica], np.float64), out)
         result[replica] = out.reshape(-1)
     return result

@@ -54,10 +54,12 @@ def _write_stable(z, index, out):
     rank = out.shape[0]
     for j in range(rank):
         for lane in range(z.shape[1]):
-            x, y = z[j, lane], z[rank + j, lane]
-            angle = math.atan(y / x)
-            waiting = (x * x + y * y) / 2
-            if index == 1:
+            # In float64: in float32 the arc tangent of infinity is beyond π/2.
+            x, y = np.float64(z[j, lane]), np.float64(z[rank + j, lane])
+            angle, waiting = math.atan(y / x), (x * x + y * y) / 2
+            if waiting == 0:
+                out[j, lane] = 0
+            elif index == 1:
                 out[j, lane] = math.tan(angle)
             else:
                 front = math.sin(index * angle) / math.cos(angle) ** (1 / index)

@@ -136,10 +136,12 @@ def _write_point_amplitude(kind, point, matrix_of, x, count, out):
         for i in range(n):
             here[i] = x[i, lane]
         if kind == POINT:
+            vector[:] = np.nan
             point(here, vector)
             for i in range(n):
                 out[i, lane] = vector[i]
         else:
+            matrix[:] = np.nan
             matrix_of(here, matrix)
             for i in range(entries.shape[0]):
                 out[i, lane] = entries[i]

@@ -18,10 +18,47 @@ from langevin_nn.seeds import Seeds
 if TYPE_CHECKING:
     from langevin_nn.kernels.sources import CompiledField, CompiledNoise
 
-__all__ = ["PotentialLandscape"]
+__all__ = ["PotentialLandscape", "try_out"]
 
 # Central differences of step 1e-5 agree with a derivative to about 1e-10 of the scale of the potential.
 _STEP, _AGREEMENT = 1e-5, 1e-5
+
+
+def try_out(
+    name: str, function: Callable[[Any, Any], None], point: NDArray[np.float64], shape: tuple[int, ...]
+) -> None:
+    """Call a user's function once as plain Python, which minds the bounds of arrays as compiled code does not.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
+    function : callable
+        ``function(x, out)``.
+    point : ndarray, shape (parameter,)
+        Where.
+    shape : tuple of int
+        Of what it writes.
+
+    Raises
+    ------
+    ConfigurationError
+        If it fails there, or leaves out a number.
+    """
+    out = np.full(shape, np.nan)
+    try:
+        with np.errstate(all="ignore"):
+            getattr(function, "py_func", function)(point.copy(), out)
+    except Exception as error:
+        raise ConfigurationError(
+            f"{name}(x, out) fails at {point} with out of shape {shape} ({type(error).__name__}: {error}): expected it to "
+            "write its result into out; correct it"
+        ) from error
+    if np.isnan(out).any():
+        raise ConfigurationError(
+            f"{name}(x, out) left numbers of out, shape {shape}, unwritten or NaN at {point}: expected all of them, since "
+            "what is left out moves replicas too; write zeros where there is nothing"
+        )
 
 
 class PotentialLandscape(MomentLandscape):
@@ -65,7 +102,7 @@ class PotentialLandscape(MomentLandscape):
         *,
         gradient: Callable[[Any, Any], None] | None = None,
         amplitude: Callable[[Any, Any], None] | None = None,
-        rank: int | None = None,
+        rank: Any = None,
         start: Any = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
@@ -85,9 +122,17 @@ class PotentialLandscape(MomentLandscape):
             raise ConfigurationError(
                 f"start has shape {self.start.shape}: expected ({self.n_parameters},), a point of weight space"
             )
+        if rank is not None and (isinstance(rank, bool) or not isinstance(rank, Integral) or int(rank) < 1):
+            raise ConfigurationError(
+                f"rank={rank!r}: expected a whole number from 1, the columns of F; leave it out for a diagonal"
+            )
         self._check_potential()
         if gradient is not None:
+            try_out("gradient", gradient, self.start, (self.n_parameters,))
             self._check_gradient()
+        if amplitude is not None:
+            shape = (self.n_parameters,) if rank is None else (self.n_parameters, int(rank))
+            try_out("amplitude", amplitude, self.start, shape)
 
     def _check_potential(self) -> None:
         """Raise unless the potential gives a number where replicas start."""
@@ -114,8 +159,11 @@ class PotentialLandscape(MomentLandscape):
             expected = np.array(
                 [(self._value(point + move) - self._value(point - move)) / (2 * _STEP) for move in moves]
             )
+            if not np.isfinite(expected).all():
+                continue  # beyond the domain of the potential
             off = np.abs(slope - expected).max()
-            if not off <= _AGREEMENT * max(1.0, float(np.abs(expected).max()), abs(self._value(point))):
+            rounding = 1e-15 / _STEP * abs(self._value(point))
+            if not off <= _AGREEMENT * max(1.0, float(np.abs(expected).max())) + rounding:
                 raise ConfigurationError(
                     f"the gradient is {slope} at {point}, where differences of the potential are {expected}: expected them "
                     "to agree, since the dynamics follow the gradient; correct it, or leave it out"
@@ -147,7 +195,10 @@ class PotentialLandscape(MomentLandscape):
         return torch.as_tensor(self._evaluated(weights.double().numpy())).to(self.dtype)
 
     def hessian_product(self, weights: Tensor, vectors: Tensor) -> Tensor:
-        """Return ∇²L(x) v by central differences of the gradient, to about nine digits in float64.
+        """Return ∇²L(x) v by central differences of the gradient.
+
+        To about nine digits in float64; to six, of the scale of the potential, where the gradient is itself made of
+        differences.
 
         Parameters
         ----------

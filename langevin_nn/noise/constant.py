@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, sqrt
+from math import exp, expm1, sqrt
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import Landscape
 from langevin_nn.noise.base import is_number
-from langevin_nn.noise.factored import PURPOSE, FactoredNoise, checked_factor
+from langevin_nn.noise.factored import PURPOSE, FactoredNoise, checked_factor, drawn_in
 from langevin_nn.seeds import Key
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class ColouredNoise(ConstantNoise):
             The factor by which it decays, the standard deviation of what is added, and that of the stationary law.
         """
         decay, stationary = exp(-time_step / self.correlation_time), sqrt(0.5 / self.correlation_time)
-        return decay, stationary * sqrt(1 - decay**2), stationary
+        return decay, stationary * sqrt(-expm1(-2 * time_step / self.correlation_time)), stationary
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,11 +237,12 @@ class StableNoise(ConstantNoise):
             return torch.full((1,), torch.inf, dtype=torch.float64)
         return 2 * super().strength(memory, landscape, weights, sample_trace)
 
-    def _driving(self, landscape: Landscape, memory: Any, key: Key) -> tuple[NDArray[np.float64], Any]:
+    def _driving(self, landscape: Landscape, weights: Tensor, memory: Any, key: Key) -> tuple[NDArray[Any], Any]:
         from langevin_nn.kernels.normals import draw_normals
 
         rank = self.compiled(landscape).rank
-        pairs = draw_normals(key.replicas, key.seeds.key(PURPOSE), key.step, 1, 2 * rank)[:, 0]
+        pairs = draw_normals(key.replicas, key.seeds.key(PURPOSE), key.step, 1, 2 * rank, drawn_in(weights))[:, 0]
+        pairs = pairs.astype(np.float64)
         x, y, index = pairs[:, :rank], pairs[:, rank:], self.index
         angle, waiting = np.arctan(y / x), (x**2 + y**2) / 2
         if index == 1:

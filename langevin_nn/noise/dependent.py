@@ -88,8 +88,13 @@ class StateDependentNoise(FactoredNoise):
 
         from langevin_nn.kernels.compilation import compiled
         from langevin_nn.kernels.fields import MATRIX, POINT
+        from langevin_nn.landscape.potential import try_out
+        from langevin_nn.seeds import Seeds
 
         compiled(self.amplitude, POINT if self.rank is None else MATRIX, np.dtype(np.float64))
+        start = landscape.initial_weights((0,), Seeds(0))[0].double().cpu().numpy()
+        shape = (landscape.n_parameters,) if self.rank is None else (landscape.n_parameters, self.rank)
+        try_out("amplitude", self.amplitude, start, shape)
         super().check(landscape)
 
 
@@ -113,6 +118,14 @@ class LandscapeNoise(FactoredNoise):
 
     def __post_init__(self) -> None:
         _check_calculus(self.calculus)
+
+    def check(self, landscape: Landscape) -> None:  # noqa: D102
+        super().check(landscape)
+        if self.compiled(landscape).rank == 0:
+            raise ConfigurationError(
+                f"this {type(landscape).__name__} has no noise of its own: expected one that was given an amplitude; use "
+                "Silent() for none, or another source"
+            )
 
     def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
         return landscape.compiled_noise(self.batch_size, self.replacement)

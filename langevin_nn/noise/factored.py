@@ -59,12 +59,32 @@ def checked_factor(name: str, value: Any, dimensions: tuple[int, ...]) -> NDArra
         raise ConfigurationError(
             f"{name} has shape {array.shape}: expected {wanted}, since it multiplies the noise; reshape it"
         )
+    if array.size == 0:
+        raise ConfigurationError(
+            f"{name} of shape {array.shape} has no numbers: expected some; noise that is none is Silent()"
+        )
     if not np.isfinite(array).all():
         raise ConfigurationError(
             f"{name} has numbers that are not finite: expected finite ones, since they would make every replica diverge"
         )
     array.flags.writeable = False
     return array
+
+
+def drawn_in(weights: Tensor) -> type:
+    """Return the precision in which numbers are drawn.
+
+    Parameters
+    ----------
+    weights : Tensor
+        What the noise moves.
+
+    Returns
+    -------
+    type
+        That of the weights where it is single, else double.
+    """
+    return np.float32 if weights.dtype == torch.float32 else np.float64
 
 
 class FactoredNoise(AdditiveNoise):
@@ -97,15 +117,15 @@ class FactoredNoise(AdditiveNoise):
         values = evaluate(noise.field, weights.double().cpu().numpy(), int(np.prod(shape)))
         return values.reshape(len(weights), *shape)
 
-    def _driving(self, landscape: Landscape, memory: Any, key: Key) -> tuple[NDArray[np.float64], Any]:
+    def _driving(self, landscape: Landscape, weights: Tensor, memory: Any, key: Key) -> tuple[NDArray[Any], Any]:
         """Return ζ of one update, shape (replica, rank)."""
         from langevin_nn.kernels.normals import draw_normals
 
         rank = self.compiled(landscape).rank
-        return draw_normals(key.replicas, key.seeds.key(PURPOSE), key.step, 1, rank)[:, 0], memory
+        return draw_normals(key.replicas, key.seeds.key(PURPOSE), key.step, 1, rank, drawn_in(weights))[:, 0], memory
 
     def increment(self, landscape: Landscape, weights: Tensor, memory: Any, key: Key) -> tuple[Tensor, Any]:  # noqa: D102
-        driving, memory = self._driving(landscape, memory, key)
+        driving, memory = self._driving(landscape, weights, memory, key)
         amplitudes = self._amplitudes(landscape, weights)
         if self.compiled(landscape).is_diagonal:
             noise = amplitudes * driving

@@ -99,8 +99,15 @@ def mean_first_passage_time(grid: ArrayLike, drift: ArrayLike, amplitude: ArrayL
     if end < start:  # the mirror image
         b, s = (np.array(each, dtype=np.float64)[::-1] for each in (drift, amplitude))
         return mean_first_passage_time(-x[::-1], -b, s, -start, -end)
-    shift = potential.max()
-    inner = cumulative_trapezoid(2 * np.exp(-(potential - potential.min())) / squared, x, initial=0)
-    outer = cumulative_trapezoid(np.exp(potential - shift) * inner, x, initial=0)
-    passage = float(np.interp(end, x, outer) - np.interp(start, x, outer))
-    return passage * float(np.exp(shift - potential.min()))
+    # In logarithms: barriers of hundreds of temperatures are beyond a float's range.
+    inner = _log_integral(np.log(2 / squared) - potential, x)
+    outer = _log_integral(potential + inner, x)
+    to_end, to_start = (float(np.interp(point, x, outer)) for point in (end, start))
+    with np.errstate(over="ignore"):
+        return float(np.exp(to_end) - np.exp(to_start)) if to_end < 700 else float("inf")
+
+
+def _log_integral(values: Array, x: Array) -> Array:
+    """Return log ∫ exp(values) dx from the left end, by the trapezoidal rule; next to −∞ at that end."""
+    pieces = np.logaddexp(values[:-1], values[1:]) + np.log(np.diff(x) / 2)
+    return np.concatenate([[-1e300], np.logaddexp.accumulate(pieces)])
