@@ -2,8 +2,8 @@
 
 A particle between two valleys of equal depth and unequal width, moved by gradient descent with noise of three kinds and of
 equal strength: isotropic, constant but anisotropic, and proportional to curvature as that of minibatches is. Where is it
-found, how often does it escape, how does that depend on α/B, and what do the stationary density and Kramers' theory say?
-Thousands of replicas for each noise and batch size. Writes rates.nc, summary.json and flat_minima.png, and prints the
+found, how often does it escape, how does that depend on α/B, and what do stationary density and passage times predict?
+A thousand replicas for each noise and batch size. Writes rates.nc, summary.json and flat_minima.png, and prints the
 verdict.
 """
 

@@ -7,10 +7,10 @@ Each declares the orders at which it converges, by how F depends on x.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, expm1, sqrt
 from numbers import Real
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,9 +24,6 @@ from langevin_nn.noise.factored import PURPOSE, FactoredNoise
 from langevin_nn.seeds import Seeds
 from langevin_nn.update.base import Dynamics, Orders, Update
 from langevin_nn.update.state import State
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledNoise
 
 __all__ = [
     "BAOAB",
@@ -159,7 +156,7 @@ class _Run:
         process, state = self._process, self._before
         noise = process.noise.compiled(process.landscape)
         if isinstance(process.noise, ColouredNoise):
-            noise = _with_parameters(noise, process.noise.law_parameters(process.time_step))
+            noise = replace(noise, parameters=process.noise.law_parameters(process.time_step))
         failed: NDArray[np.int64] = advance(
             self._update.code,
             process.drift.compiled(),
@@ -186,12 +183,6 @@ class _Run:
         memory = None if before.update_memory is None else torch.as_tensor(self._memory)
         noise_memory = None if before.noise_memory is None else torch.as_tensor(self._noise_memory)
         return before.replaced(step, torch.as_tensor(self.positions), memory, noise_memory, diverged)
-
-
-def _with_parameters(noise: CompiledNoise, parameters: tuple[float, ...]) -> CompiledNoise:
-    from dataclasses import replace
-
-    return replace(noise, parameters=parameters)
 
 
 @dataclass(frozen=True)
