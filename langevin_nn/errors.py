@@ -8,9 +8,14 @@ from typing import Any
 
 __all__ = [
     "ConfigurationError",
+    "DamagedTrajectory",
     "EstimationRefused",
     "LangevinError",
+    "ResumedElsewhereWarning",
+    "RunInUse",
     "SampleMixingError",
+    "StorageError",
+    "StrayFileWarning",
     "UndefinedQuantityWarning",
     "UnknownNameError",
     "UnstableTrajectory",
@@ -72,6 +77,38 @@ class EstimationRefused(LangevinError):
     def __init__(self, message: str, **numbers: Any) -> None:
         self.numbers = numbers
         super().__init__(message)
+
+
+class StorageError(LangevinError):
+    """Records could not be written; what had been written before is still there.
+
+    Parameters
+    ----------
+    message : str
+        What failed, where the finished records are and how to go on.
+    trajectory : xarray.DataTree, optional
+        What was in memory and did not reach the disk.
+    """
+
+    def __init__(self, message: str, trajectory: Any = None) -> None:
+        self.trajectory = trajectory
+        super().__init__(message)
+
+
+class DamagedTrajectory(StorageError):
+    """A recorded file that is not what was written: a checksum differs, or a file is missing."""
+
+
+class RunInUse(ConfigurationError):
+    """A run that another process is writing."""
+
+
+class StrayFileWarning(UserWarning):
+    """A file in a run's folder that does not belong to it, and is left alone."""
+
+
+class ResumedElsewhereWarning(UserWarning):
+    """A run that goes on with other versions of libraries, so that its bits are no longer promised."""
 
 
 class UnstableTrajectory(LangevinError):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from langevin_nn.errors import ConfigurationError
 
-__all__ = ["DEFAULT_MEMORY_LIMIT", "as_bytes", "as_text"]
+__all__ = ["DEFAULT_MEMORY_LIMIT", "as_bytes", "as_text", "available_memory"]
 
 DEFAULT_MEMORY_LIMIT = "1 GiB"
 
@@ -76,3 +77,33 @@ def as_text(n_bytes: float) -> str:
     n_bytes = max(0.0, n_bytes)
     unit, size = next((pair for pair in (("TiB", 2**40), ("GiB", 2**30)) if n_bytes >= pair[1]), ("MiB", 2**20))
     return f"{n_bytes / size:.3g} {unit}" if n_bytes < 999.5 * size else f"{n_bytes / size:.0f} {unit}"
+
+
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
+
+
+def available_memory() -> int | None:
+    """Return how much memory this process may still take.
+
+    Returns
+    -------
+    int or None
+        Bytes, the least of what the machine and the process's control group have left; None where neither says.
+    """
+    found = []
+    try:
+        match = re.search(r"^MemAvailable:\s+([0-9]+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        if match:
+            found.append(int(match[1]) * 1024)
+    except OSError:
+        pass
+    try:
+        limit, used = ((_CONTROL_GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        if limit != "max":
+            # What the kernel keeps of files counts as used, and is given back when it is needed.
+            statistics = (_CONTROL_GROUP / "memory.stat").read_text()
+            cached = sum(int(each) for each in re.findall(r"^(?:in)?active_file ([0-9]+)$", statistics, re.MULTILINE))
+            found.append(int(limit) - int(used) + cached)
+    except (OSError, ValueError):
+        pass
+    return min(found, default=None)

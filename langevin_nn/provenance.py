@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import inspect
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,10 +21,16 @@ import torch
 
 from langevin_nn.schema import SCHEMA_VERSION
 
-__all__ = ["attributes", "plain", "versions"]
+__all__ = ["attributes", "differences", "digest", "plain", "versions"]
 
 _LARGEST_ARRAY = 4096
 _LIBRARIES = ("langevin_nn", "numba", "numpy", "scipy", "torch", "xarray")
+_ABSENT = "absent"
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _LIBRARIES} | {"python": platform.python_version()}
 
 
 def versions() -> dict[str, str]:
@@ -31,7 +41,53 @@ def versions() -> dict[str, str]:
     dict of str to str
         Of this package, its libraries and Python.
     """
-    return {name: version(name) for name in _LIBRARIES} | {"python": platform.python_version()}
+    return dict(_versions())
+
+
+def digest(*arrays: Any) -> str:
+    """Return the SHA-256 of arrays, by which two of them are told apart in a configuration.
+
+    Parameters
+    ----------
+    *arrays : ndarray or Tensor
+        Of numbers; type and shape count, too.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+
+    Examples
+    --------
+    >>> digest(np.zeros(3)) == digest(np.zeros(3)), digest(np.zeros(3)) == digest(np.zeros((3, 1)))
+    (True, False)
+    """
+    found = hashlib.sha256()
+    for each in arrays:
+        array = np.ascontiguousarray(each.detach().cpu().numpy() if isinstance(each, torch.Tensor) else each)
+        found.update(f"{array.dtype.str}{np.shape(each)}".encode())
+        found.update(array.data)
+    return found.hexdigest()
+
+
+def _function_digest(function: FunctionType) -> str:
+    """Return the digest of a function's source and of what it takes from outside: another force is another run."""
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):  # typed into an interpreter
+        source = f"{function.__code__.co_code.hex()}{function.__code__.co_consts}"
+    found = hashlib.sha256(source.encode())
+    variables = inspect.getclosurevars(function)
+    for name, value in sorted({**variables.nonlocals, **variables.globals}.items()):
+        if isinstance(value, ModuleType):
+            continue
+        function_of = getattr(value, "py_func", value)
+        if isinstance(function_of, FunctionType):
+            said = function_of.__qualname__ if function_of is function else _function_digest(function_of)
+        else:
+            said = digest(value) if isinstance(value, np.ndarray | torch.Tensor) else repr(value)
+        found.update(f"{name}={said}".encode())
+    return found.hexdigest()
 
 
 def plain(value: Any) -> Any:
@@ -40,8 +96,8 @@ def plain(value: Any) -> Any:
     Parameters
     ----------
     value : object
-        Numbers, text, containers, paths, frozen dataclasses, things with a ``description``, arrays; of arrays of more
-        than 4,096 numbers the shapes only.
+        Numbers, text, containers, paths, frozen dataclasses, things with a ``description``, arrays; of functions the
+        name and a digest, of arrays of more than 4,096 numbers the shape and a digest.
 
     Returns
     -------
@@ -67,15 +123,54 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
     if isinstance(value, np.ndarray | torch.Tensor):
-        described = {"type": type(value).__name__, "shape": list(value.shape)}
+        dtype = str(value.dtype).removeprefix("torch.")
+        described = {"type": type(value).__name__, "dtype": dtype, "shape": list(value.shape)}
         # Little ones, such as start weights or factors of surrogates, are kept whole: without them no run is repeated.
-        return {**described, "values": plain(value.tolist())} if prod(value.shape) <= _LARGEST_ARRAY else described
+        small = prod(value.shape) <= _LARGEST_ARRAY
+        return described | ({"values": plain(value.tolist())} if small else {"sha256": digest(value)})
+    if isinstance(function := getattr(value, "py_func", value), FunctionType):
+        name = f"{function.__module__}:{function.__qualname__}"
+        return {"type": "function", "name": name, "sha256": _function_digest(function)}
     if hasattr(value, "description"):
         return {"type": type(value).__name__, **plain(value.description)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"type": type(value).__name__, **fields}
     return {"type": type(value).__name__}
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        value = dict(enumerate(value))
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return where two configurations differ.
+
+    Parameters
+    ----------
+    one, other : mapping
+        In the words of JSON.
+
+    Returns
+    -------
+    dict of str to tuple
+        The two values by dotted name; "absent" for what one of them lacks.
+
+    Examples
+    --------
+    >>> differences({"seed": 0, "noise": {"batch_size": 25}}, {"seed": 0, "noise": {"batch_size": 50}})
+    {'noise.batch_size': (25, 50)}
+    """
+    left, right = dict(_leaves(one)), dict(_leaves(other))
+    names = dict.fromkeys([*left, *right])
+    pairs = {name: (left.get(name, _ABSENT), right.get(name, _ABSENT)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def attributes(config: Mapping[str, Any], *, complete: bool = True) -> dict[str, str | int]:

@@ -8,7 +8,7 @@ from langevin_nn.errors import UnknownNameError
 
 __all__ = ["CLOCKS", "COHORTS", "COHORT_PAIRS", "SCHEMA_VERSION", "Variable", "describe"]
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 COHORTS = ("all", "correct", "mislabeled")
 COHORT_PAIRS = ("correct_mislabeled", "all_correct", "all_mislabeled")

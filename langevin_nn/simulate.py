@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import xarray as xr
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from langevin_nn.errors import ConfigurationError, UnknownNameError, UnstableTrajectory
+from langevin_nn.errors import (
+    ConfigurationError,
+    ResumedElsewhereWarning,
+    StorageError,
+    UnknownNameError,
+    UnstableTrajectory,
+)
 from langevin_nn.noise.base import is_number, kind_of
 from langevin_nn.observables import Observable, Snapshot, default_observables
 from langevin_nn.process import Process, State
-from langevin_nn.process.base import as_seeds
-from langevin_nn.provenance import plain
+from langevin_nn.process.base import as_replicas, as_seeds
+from langevin_nn.provenance import attributes, differences, plain, versions
 from langevin_nn.schedules import EverySteps, Schedule
 from langevin_nn.seeds import Seeds
-from langevin_nn.store import Recorder, check_writable, write_trajectory
+from langevin_nn.store import (
+    Recorder,
+    SegmentFolder,
+    check_writable,
+    folder_of,
+    has_segments,
+    open_trajectory,
+    refuse_unless_it_fits,
+    state_from,
+    write_trajectory,
+)
+from langevin_nn.store.lock import RunLock, owner_of
+from langevin_nn.store.segments import read_segments
 from langevin_nn.threads import single_threaded_products
 
 __all__ = ["simulate"]
 
 _ON_DIVERGENCE = ("raise", "mask")
+_FIRST_BLOCK = 64  # updates
+_BLOCK_SECONDS = 1.0
+_SHOWN = 6  # differences of two configurations
 
 
 def simulate(
@@ -39,6 +65,9 @@ def simulate(
     schedule: Schedule | None = None,
     observables: Observable | Iterable[Observable] | None = None,
     path: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    memory_limit: int | float | str | None = None,
+    segment_seconds: float = 30.0,
     on_divergence: Literal["raise", "mask"] = "raise",
     progress: bool | None = None,
     config: Mapping[str, Any] | None = None,
@@ -64,7 +93,16 @@ def simulate(
     observables : Observable or iterable of Observable, optional
         What to record; losses, order parameters and the driving noise unless said.
     path : path, optional
-        File to write the trajectory to, also what there is of it where the run fails.
+        File to write the trajectory to. While the run goes on, and after it was killed, its records lie in finished
+        segments in a folder beside it, ``<path>.segments``; `open_trajectory` opens either.
+    resume : path, optional
+        In the place of `path`: go on with the run that was killed or interrupted there, to the same bits as an
+        uninterrupted one. What has ended is returned as it is, what has not begun begins.
+    memory_limit : int, float or str, optional
+        The most that recording holds in memory where there is a path, such as ``"64 MiB"``; 256 MiB, or four records, unless
+        said. Without a path all records are held.
+    segment_seconds : float, optional
+        After how many seconds a segment is finished at the latest: what a killed run loses.
     on_divergence : {"raise", "mask"}, optional
         Whether a replica that leaves the finite numbers stops the run, or becomes NaN while the others go on.
     progress : bool, optional
@@ -75,12 +113,21 @@ def simulate(
     Returns
     -------
     xarray.DataTree
-        Scalars in the root; groups ``spectrum``, ``samples``, ``weights`` where asked for.
+        Scalars in the root; groups ``spectrum``, ``samples``, ``weights`` where asked for. Lazily opened from the file where
+        there is a path.
 
     Raises
     ------
     ConfigurationError
-        If the length of the run is not given exactly once, or an argument cannot be run, before anything is computed.
+        If the length of the run is not given exactly once, or an argument cannot be run, or what it would record does not
+        fit into memory or on the disk, before anything is computed; also where another run's remains are at `path`, or the
+        run to resume has another configuration.
+    RunInUse
+        If another process is writing the run.
+    StorageError
+        If the disk fails meanwhile; what was committed stays, and `resume` goes on from there.
+    DamagedTrajectory
+        If the run to resume is damaged.
     UnknownNameError
         If `on_divergence` is none of its names.
     UnstableTrajectory
@@ -113,44 +160,283 @@ def simulate(
     schedule = schedule or EverySteps(max(1, last // 200))
     due = _due_steps(process, chosen, schedule, last)
     seeds = as_seeds(seed)
-    if path is not None:
-        if Path(path).is_dir():
-            raise ConfigurationError(
-                f"path {str(path)!r} is a folder: expected the file to write the trajectory to; add a file name, such as "
-                f"{str(Path(path) / 'run.nc')!r}"
-            )
-        check_writable(Path(path).parent)
-    state = process.start(replicas, seeds, weights)
-    described = {"process": plain(process), "seed": seeds.seed, "steps": last, "replicas": list(state.replicas)}
-    described |= {
+    target = _target(path, resume)
+    indices = as_replicas(replicas)
+    described = _described(process, seeds, last, indices, chosen, schedule, on_divergence, weights) | dict(config or {})
+    if target is not None and resume is not None and (ended := _ended(target, described)) is not None:
+        return ended
+    expected: dict[str, int] = {}
+    for group in {each.group for each in chosen}:
+        of_group = {step for step, observables in due.items() for each in observables if each.group == group}
+        expected[group] = len(of_group)
+    _refuse_unless_it_fits(process, due, len(indices), target, memory_limit)
+    state = None if _remains(target, resume) else process.start(indices, seeds, weights)
+    folder = None if target is None else SegmentFolder(folder_of(target), attributes(described, complete=False))
+    try:
+        recorded = True
+        if folder is not None:
+            state, recorded = _taken_up(folder, process, described, resume is not None) or (state, True)
+        if state is None:  # the run had been killed before anything was committed
+            state = process.start(indices, seeds, weights)
+        recorder = Recorder(
+            indices,
+            attributes(described) if folder is None else folder.manifest.attributes,
+            _coordinates(process, indices),
+            expected,
+            folder,
+            memory_limit,
+            segment_seconds,
+        )
+        fresh = folder is None or folder.manifest.state is None
+        first = -1 if fresh else state.step if recorded else state.step - 1
+        remaining = {step: due[step] for step in sorted(due) if step > first}
+        run = _Run(process, recorder, on_divergence, state, folder is not None)
+        try:
+            with tqdm(
+                total=last,
+                initial=state.step,
+                desc=process.name or "process",
+                unit="step",
+                disable=_disabled(progress),
+            ) as bar:
+                for step, observables in remaining.items():
+                    run.advance(step, bar)
+                    run.record(observables)
+        except UnstableTrajectory as error:
+            # Whoever goes on from here diverges again: the run has ended, and becomes a file.
+            error.trajectory = run.finish(target, folder, complete=False)
+            raise
+        except StorageError:
+            raise
+        except BaseException as error:
+            run.rescue(error)
+            raise
+        return run.finish(target, folder, complete=True)
+    finally:
+        if folder is not None:
+            folder.close()
+
+
+class _Run:
+    """The loop's state: where the replicas are, and whether what is due there has been recorded.
+
+    Parameters
+    ----------
+    process : Process
+        What runs.
+    recorder : Recorder
+        Where records go.
+    on_divergence : {"raise", "mask"}
+        What to do about replicas that leave the finite numbers.
+    state : State
+        Where to begin.
+    commits : bool
+        Whether records go to segments.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        recorder: Recorder,
+        on_divergence: Literal["raise", "mask"],
+        state: State,
+        commits: bool,
+    ) -> None:
+        self._process, self._recorder, self._on_divergence = process, recorder, on_divergence
+        self._state, self._recorded, self._commits = state, True, commits
+        self._pace = _FIRST_BLOCK
+
+    def advance(self, step: int, bar: Any) -> None:
+        """Go to a step, in blocks of about a second, after which a state can be saved."""
+        while self._state.step < step:
+            count = min(self._pace, step - self._state.step)
+            started = monotonic()
+            self._state = self._process.advance(self._state, count, self._on_divergence)
+            self._recorded = self._state.step < step
+            if count == self._pace:
+                seconds = max(monotonic() - started, 1e-9)
+                self._pace = max(1, min(2 * self._pace, round(self._pace * _BLOCK_SECONDS / seconds)))
+            bar.update(self._state.step - bar.n)
+            if self._recorded:
+                self._recorder.commit_if_due(self._state)
+
+    def record(self, observables: list[Observable]) -> None:
+        """Record what is due here."""
+        first = not self._recorder.started
+        self._recorded = False
+        _record(self._process, self._state, observables, self._recorder, self._on_divergence)
+        self._recorded = True
+        if self._commits and first and self._state.step == 0:
+            # At once: what cannot be written or saved is found before the work, and the run can be looked at.
+            self._recorder.commit(self._state, recorded=True)
+        else:
+            self._recorder.commit_if_due(self._state)
+
+    def rescue(self, error: BaseException) -> None:
+        """Keep what there is, whatever ended the run, an interrupt too."""
+        if not self._recorded:
+            self._recorder.drop_from(self._state.step)
+        if not self._commits or not (self._recorder.started or self._state.step):
+            return
+        try:
+            self._recorder.commit(self._state, self._recorded)
+        except StorageError as second:
+            error.add_note(f"and then {second}")
+
+    def finish(self, target: Path | None, folder: SegmentFolder | None, complete: bool) -> xr.DataTree:
+        """Make the trajectory of what was recorded, and the file where there is a path."""
+        if target is None or folder is None:
+            return self._recorder.tree(complete=complete)
+        self._recorder.commit(self._state, recorded=True)
+        tree = read_segments(folder.folder)
+        tree.attrs["complete"] = int(complete)
+        write_trajectory(tree, target)
+        for node in tree.subtree:
+            node.close()
+        folder.remove()
+        return open_trajectory(target)
+
+
+def _target(path: Any, resume: Any) -> Path | None:
+    if path is not None and resume is not None and Path(path) != Path(resume):
+        raise ConfigurationError(
+            f"path={str(path)!r} and resume={str(resume)!r}: expected one of them, or the same; resume names the file that "
+            "the run goes on to write"
+        )
+    named = resume if path is None else path
+    if named is None:
+        return None
+    target = Path(named)
+    if target.name.endswith(".segments"):
+        target = target.with_name(target.name.removesuffix(".segments"))
+    if target.is_dir():
+        raise ConfigurationError(
+            f"path {str(target)!r} is a folder: expected the file to write the trajectory to; add a file name, such as "
+            f"{str(target / 'run.nc')!r}"
+        )
+    check_writable(target.parent)
+    return target
+
+
+def _described(
+    process: Process,
+    seeds: Seeds,
+    last: int,
+    indices: tuple[int, ...],
+    chosen: tuple[Observable, ...],
+    schedule: Schedule,
+    on_divergence: str,
+    weights: Any,
+) -> dict[str, Any]:
+    """Return the configuration, by which a run is known again."""
+    return {
+        "process": plain(process),
+        "seed": seeds.seed,
+        "steps": last,
+        "replicas": list(indices),
         "observables": [plain(each) for each in chosen],
         "schedule": plain(schedule),
         "on_divergence": on_divergence,
-        "weights_given": weights is not None,
+        "weights": None if weights is None else plain(torch.as_tensor(weights)),
     }
-    coordinates = {
-        "learning_rate": np.full(len(state.replicas), process.learning_rate),
-        # α/(1 − μ), the rate at which a constant gradient moves the weights in the end.
-        "effective_learning_rate": np.full(len(state.replicas), process.effective_learning_rate),
-    }
-    recorder = Recorder(state.replicas, {**described, **(config or {})}, coordinates)
 
-    complete = False
-    try:
-        with tqdm(total=last, desc=process.name or "process", unit="step", disable=_disabled(progress)) as bar:
-            for step in sorted(due):
-                state = process.advance(state, step - state.step, on_divergence)
-                _record(process, state, due[step], recorder, on_divergence)
-                bar.update(step - bar.n)
-        complete = True
-    except UnstableTrajectory as error:
-        error.trajectory = recorder.tree(complete=False)
-        raise
-    finally:
-        # Whatever ended the run, an interrupt too: what was recorded is kept.
-        if path is not None and recorder.started:
-            write_trajectory(recorder.tree(complete=complete), path)
-    return recorder.tree()
+
+def _coordinates(process: Process, indices: tuple[int, ...]) -> dict[str, NDArray[np.float64]]:
+    return {
+        "learning_rate": np.full(len(indices), process.learning_rate),
+        # α/(1 − μ), the rate at which a constant gradient moves the weights in the end.
+        "effective_learning_rate": np.full(len(indices), process.effective_learning_rate),
+    }
+
+
+def _refuse_unless_it_fits(
+    process: Process, due: dict[int, list[Observable]], replicas: int, target: Path | None, limit: Any
+) -> None:
+    """Forecast from what observables say of themselves, before the first weights are drawn."""
+    sizes = [[each.bytes_per_replica(process) for each in observables] for observables in due.values()]
+    record = max(sum(each) for each in sizes) * replicas
+    weights = process.landscape.n_parameters * process.landscape.dtype.itemsize * replicas
+    folder = None if target is None else folder_of(target)
+    refuse_unless_it_fits(sum(map(sum, sizes)) * replicas, record, weights, folder, limit)
+
+
+def _refuse_another(known: Any, described: dict[str, Any], where: str) -> None:
+    """Raise where what is to go on is another run than the one that is there."""
+    before = json.loads(str(known))
+    versions_before = before.pop("versions", {})
+    now = json.loads(json.dumps(plain(described), sort_keys=True))
+    found = differences(before, now)
+    if found:
+        shown = [f"{name}: {_short(old)} there, {_short(new)} now" for name, (old, new) in list(found.items())[:_SHOWN]]
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ConfigurationError(
+            f"the run at {where!r} has another configuration: {'; '.join(shown)}{more}: expected the same, since its first "
+            "part and its rest would not be one run; give the same arguments, or write to another path"
+        )
+    other = differences(versions_before, versions())
+    if other:
+        shown = [f"{name} {old} there, {new} now" for name, (old, new) in other.items()]
+        warnings.warn(
+            f"the run at {where!r} goes on with other versions ({'; '.join(shown)}): its bits may differ from those of an "
+            "uninterrupted run",
+            ResumedElsewhereWarning,
+            stacklevel=4,
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _ended(target: Path, described: dict[str, Any]) -> xr.DataTree | None:
+    """Return the finished run that is to be resumed, where there is one."""
+    if not target.is_file():
+        return None
+    tree = open_trajectory(target)
+    same = not has_segments(folder_of(target))
+    if same or not differences(
+        json.loads(str(tree.attrs["config_json"])), {**plain(described), "versions": versions()}
+    ):
+        _refuse_another(tree.attrs["config_json"], described, str(target))
+        if not int(tree.attrs["complete"]):
+            raise ConfigurationError(
+                f"the run at {str(target)!r} ended before its time, by a divergence: expected one that was interrupted, "
+                "since this one would diverge again; change the learning rate or time step and write to another path"
+            )
+        return tree
+    return None  # an older file, which the run that is to go on will replace
+
+
+def _remains(target: Path | None, resume: Any) -> bool:
+    """Return whether there is something to go on from; raise where it is in the way."""
+    if target is None or not has_segments(folder_of(target)):
+        return False
+    if resume is None:
+        owner = owner_of(folder_of(target))
+        RunLock.refuse_if_held(folder_of(target))
+        raise ConfigurationError(
+            f"{str(folder_of(target))!r} holds a run that did not end{_begun(owner)}: expected nothing there, since its "
+            f"records would be lost; go on with resume={str(target)!r}, remove the folder, or write to another path"
+        )
+    return True
+
+
+def _begun(owner: dict[str, object] | None) -> str:
+    return f" (begun {owner['since']} by process {owner['process']} on {owner['host']})" if owner else ""
+
+
+def _taken_up(
+    folder: SegmentFolder, process: Process, described: dict[str, Any], resuming: bool
+) -> tuple[State, bool] | None:
+    """Return the state from which to go on, where there is one."""
+    if not resuming:
+        return None
+    content = folder.go_on()
+    if content is None:
+        return None
+    _refuse_another(folder.manifest.attributes["config_json"], described, str(folder.folder))
+    return state_from(content, process.landscape.device)
 
 
 def _chosen(observables: Any) -> tuple[Observable, ...]:

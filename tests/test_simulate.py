@@ -41,7 +41,7 @@ from langevin_nn.observables import (
     default_observables,
 )
 from langevin_nn.schedules import AtEpochs, AtSteps, EveryEpochs, EverySteps
-from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, describe
+from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, SCHEMA_VERSION, describe
 from langevin_nn.store import check_writable, join_processes
 from langevin_nn.update import EulerMaruyama
 from models.networks import multilayer_perceptron
@@ -169,7 +169,7 @@ def test_file_carries_configuration_seed_and_versions(network_file):
     assert config["versions"]["torch"] == torch.__version__
     assert config["versions"]["numpy"] == np.__version__
     assert {"langevin_nn", "numba", "xarray", "python"} <= set(config["versions"])
-    assert attributes["schema_version"] == "1.0"
+    assert attributes["schema_version"] == SCHEMA_VERSION
     assert attributes["source"].startswith("langevin_nn ")
     assert datetime.fromisoformat(attributes["created_at"]).tzinfo is not None
     assert attributes["complete"] == 1
@@ -500,8 +500,8 @@ class Breaking(Observable):
 @pytest.mark.parametrize(
     "error", [RuntimeError("out of luck"), KeyboardInterrupt("enough")], ids=lambda e: type(e).__name__
 )
-def test_file_keeps_the_first_records_whatever_ends_the_run(digits, tmp_path, error):
-    """At the third record; the first two are there and no part of a file beside them."""
+def test_segments_keep_the_first_records_whatever_ends_the_run(digits, tmp_path, error):
+    """At the third record; the first two are there, no part of a file beside them, and the run goes on from there."""
     path = tmp_path / "run.nc"
     with pytest.raises(type(error), match=str(error)):
         simulate(
@@ -512,14 +512,12 @@ def test_file_keeps_the_first_records_whatever_ends_the_run(digits, tmp_path, er
             observables=(Breaking(error), Losses(), Weights(EverySteps(2))),
             path=path,
         )
-    assert leftovers(tmp_path) == ["run.nc"]
+    assert leftovers(tmp_path) == ["run.nc.segments"]
     tree = open_trajectory(path)
     assert tree.attrs["complete"] == 0
     assert tree["step"].values.tolist() == [0, 2]
     assert np.isfinite(tree.train_loss.sel(cohort="all")).all()
     assert tree["weights"]["weight_step"].values.tolist() == [0, 2]
-    with xr.open_dataset(path) as scalars:
-        assert scalars.sizes["step"] == 2
 
 
 def test_run_that_breaks_before_its_first_record_writes_no_file(digits, tmp_path):
@@ -682,25 +680,28 @@ def test_number_of_minibatches_for_r_changes_nothing_but_r(digits):
         assert equal != (name in of_draws), name
 
 
-class BreaksLate(DrivingNoise):
-    """Fails at the second record, after the observables before it have been measured."""
+@dataclass(frozen=True)
+class BreaksOnce(DrivingNoise):
+    """Fails at the second record, after the observables before it have been measured; not where the file is gone."""
+
+    fuse: Path | None = None
 
     def measure(self, snapshot):
-        if snapshot.state.step == 2:
+        if snapshot.state.step == 2 and self.fuse.exists():
             raise RuntimeError("in the middle of a record")
         return super().measure(snapshot)
 
 
-def test_a_record_that_breaks_off_in_the_middle_is_kept_as_far_as_it_goes(digits, tmp_path):
-    path = tmp_path / "run.nc"
-    observables = (Losses(), BreaksLate())
+def test_a_record_that_breaks_off_in_the_middle_is_made_again_by_the_run_that_goes_on(digits, tmp_path):
+    path, fuse = tmp_path / "run.nc", tmp_path / "fuse"
+    arguments = {"steps": 6, "schedule": EverySteps(1), "observables": (Losses(), BreaksOnce(fuse=fuse))}
+    whole = simulate(sgd(digits, ALPHA, B), **arguments)
+    fuse.touch()
     with pytest.raises(RuntimeError, match="in the middle of a record"):
-        simulate(sgd(digits, ALPHA, B), steps=6, schedule=EverySteps(1), observables=observables, path=path)
-    with xr.open_dataset(path) as saved:
-        assert saved.attrs["complete"] == 0
-        assert list(saved.step.values) == [0, 1, 2]
-        assert np.isfinite(saved.train_loss.sel(cohort="all")).all()
-        np.testing.assert_array_equal(np.isfinite(saved.driving_noise_strength[0]), [True, True, False])
+        simulate(sgd(digits, ALPHA, B), **arguments, path=path)
+    assert open_trajectory(path)["step"].values.tolist() == [0, 1]
+    fuse.unlink()
+    same_bits(simulate(sgd(digits, ALPHA, B), **arguments, resume=path), whole)
 
 
 def test_observables_of_one_group_may_have_schedules_of_their_own(digits):

@@ -109,25 +109,29 @@ def test_the_configuration_says_how_a_run_was_recorded_and_started():
     said = config(schedule=EverySteps(2), on_divergence="mask", weights=np.ones((1, 2)))
     assert said["schedule"]["type"] == "EverySteps"
     assert 2 in said["schedule"].values()
-    assert (said["on_divergence"], said["weights_given"]) == ("mask", True)
+    assert (said["on_divergence"], said["weights"]["values"]) == ("mask", [[1.0, 1.0]])
     assert said["process"]["noise"]["factor"] == {
         "type": "ndarray",
+        "dtype": "float64",
         "shape": [2, 2],
         "values": [[1.0, 0.0], [0.0, 1.0]],
     }
     unsaid = config()
-    assert (unsaid["schedule"]["type"], unsaid["on_divergence"], unsaid["weights_given"]) == (
-        "EverySteps",
-        "raise",
-        False,
-    )
+    assert (unsaid["schedule"]["type"], unsaid["on_divergence"], unsaid["weights"]) == ("EverySteps", "raise", None)
 
 
-@pytest.mark.parametrize(("make", "kind"), [(np.zeros, "ndarray"), (torch.zeros, "Tensor")])
-def test_little_arrays_are_described_with_their_values(make, kind):
-    assert plain(make((2, 1))) == {"type": kind, "shape": [2, 1], "values": [[0.0], [0.0]]}
+@pytest.mark.parametrize(
+    ("make", "kind", "dtype"), [(np.zeros, "ndarray", "float64"), (torch.zeros, "Tensor", "float32")]
+)
+def test_little_arrays_are_described_with_their_values_and_large_ones_with_a_digest(make, kind, dtype):
+    described = {"type": kind, "dtype": dtype}
+    assert plain(make((2, 1))) == {**described, "shape": [2, 1], "values": [[0.0], [0.0]]}
     assert "values" in plain(make((64, 64)))
-    assert plain(make((4097,))) == {"type": kind, "shape": [4097]}
+    large = plain(make((4097,)))
+    assert large == {**described, "shape": [4097], "sha256": large["sha256"]}
+    other = make((4097,))
+    other[4096] = 1e-30
+    assert plain(other)["sha256"] != large["sha256"] == plain(make((4097,)))["sha256"]
     assert json.dumps(plain(make(2) + float("nan")), allow_nan=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from langevin_nn.landscape.signals import SampleGradientSource
 from langevin_nn.landscape.streamed import within_memory
 from langevin_nn.landscape.verification import overwrites_its_inputs, verified_layers
 from langevin_nn.memory import as_bytes
+from langevin_nn.provenance import digest
 from langevin_nn.seeds import Seeds
 
 __all__ = ["COHORT_MASKS", "NetworkLandscape", "cross_entropy"]
@@ -275,7 +277,14 @@ class NetworkLandscape(EmpiricalLandscape):
             "cohort_mask": self.cohort_mask,
             "device": str(self.device),
             "gradient_path": self.gradient_path,
+            "data_sha256": self._data_digest,
         }
+
+    @cached_property
+    def _data_digest(self) -> str:
+        """A run on other samples or labels is another run."""
+        tensors = (self.inputs, self.labels, self.true_labels, self.test_inputs, self.test_labels)
+        return digest(*(each for each in tensors if each is not None))
 
     @property
     def gradient_path(self) -> str:

@@ -182,8 +182,8 @@ class PotentialLandscape(MomentLandscape):
     def description(self) -> dict[str, object]:
         """What a file says of the landscape on which a process ran."""
         functions = {"potential": self.potential, "gradient": self._gradient, "amplitude": self._amplitude}
-        names = {name: f"{each.__module__}:{each.__qualname__}" for name, each in functions.items() if each is not None}
-        return {**names, "n_parameters": self.n_parameters, "start": self.start.tolist(), "dtype": str(self.dtype)}
+        given = {name: each for name, each in functions.items() if each is not None}
+        return {**given, "n_parameters": self.n_parameters, "start": self.start.tolist(), "dtype": str(self.dtype)}
 
     def initial_weights(self, replicas: tuple[int, ...], seeds: Seeds) -> Tensor:  # noqa: D102
         return torch.as_tensor(np.tile(self.start, (len(replicas), 1))).to(self.dtype)

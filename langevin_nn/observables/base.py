@@ -135,6 +135,21 @@ class Observable(ABC):
             By name in `langevin_nn.schema`.
         """
 
+    def bytes_per_replica(self, process: Process) -> int:
+        """Return the size of a record of one replica, to tell beforehand whether a run fits.
+
+        Parameters
+        ----------
+        process : Process
+            What will run.
+
+        Returns
+        -------
+        int
+            In bytes; about that of the order parameters unless said. The first record tells exactly.
+        """
+        return 512
+
     def timeless(self, snapshot: Snapshot) -> Arrays:
         """Return variables that never change.
 

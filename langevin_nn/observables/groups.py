@@ -11,6 +11,7 @@ import numpy as np
 from langevin_nn.landscape import Hessian, NetworkLandscape
 from langevin_nn.observables.base import Arrays, Observable, Snapshot
 from langevin_nn.operators import leading_eigenpairs
+from langevin_nn.process import Process
 from langevin_nn.schedules import Logarithmic, Schedule
 from langevin_nn.threads import single_threaded_products
 
@@ -42,6 +43,9 @@ class NoiseSpectrum(Observable):
     n_hessian_modes: int = 0
     schedule: Schedule = field(default_factory=_thinly)
     group = "spectrum"
+
+    def bytes_per_replica(self, process: Process) -> int:  # noqa: D102
+        return 8 * (min(self.n_modes, process.landscape.n_parameters) + 2 * self.n_hessian_modes)
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         ensembles = snapshot.ensembles
@@ -82,6 +86,9 @@ class SampleLosses(Observable):
     schedule: Schedule = field(default_factory=_thinly)
     group = "samples"
 
+    def bytes_per_replica(self, process: Process) -> int:  # noqa: D102
+        return 8 * process.landscape.n_samples if isinstance(process.landscape, NetworkLandscape) else 0
+
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         return {"sample_loss": snapshot.training[0].double().cpu().numpy()}
 
@@ -111,6 +118,9 @@ class Weights(Observable):
 
     schedule: Schedule = field(default_factory=_thinly)
     group = "weights"
+
+    def bytes_per_replica(self, process: Process) -> int:  # noqa: D102
+        return process.landscape.n_parameters * process.landscape.dtype.itemsize
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         return {"weights": snapshot.state.weights.cpu().numpy().copy()}

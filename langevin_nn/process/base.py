@@ -20,7 +20,7 @@ from langevin_nn.seeds import Key, Seeds
 from langevin_nn.threads import single_threaded_products
 from langevin_nn.update import Plain, State, Update
 
-__all__ = ["Process", "as_seeds"]
+__all__ = ["Process", "as_replicas", "as_seeds"]
 
 
 def as_seeds(seed: int | Seeds) -> Seeds:
@@ -51,8 +51,24 @@ def as_seeds(seed: int | Seeds) -> Seeds:
     return Seeds(int(seed))
 
 
-def _indices(replicas: Any) -> tuple[int, ...]:
-    """Return the indices of replicas, each of them once."""
+def as_replicas(replicas: Any) -> tuple[int, ...]:
+    """Return the indices of replicas, each of them once.
+
+    Parameters
+    ----------
+    replicas : int or iterable of int
+        How many, or the indices of which.
+
+    Returns
+    -------
+    tuple of int
+        At least one.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none, one comes twice, or one is no whole number from 0.
+    """
     if is_number(replicas, Integral):
         chosen = list(range(int(replicas)))
     else:
@@ -206,7 +222,7 @@ class Process:
         ConfigurationError
             If there is no replica, one comes twice, or the weights have another shape or are not finite.
         """
-        indices = _indices(replicas)
+        indices = as_replicas(replicas)
         seeds = as_seeds(seed)
         if weights is None:
             start = self.landscape.initial_weights(indices, seeds)

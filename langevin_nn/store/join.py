@@ -1,0 +1,253 @@
+"""Several trajectories in one tree: processes side by side, replicas and sweeps one after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.provenance import attributes, differences
+from langevin_nn.schema import CLOCKS, describe
+from langevin_nn.store.lazy import joined, stacked_lazily
+
+__all__ = ["join_processes", "merge"]
+
+
+def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str, Any]) -> xr.DataTree:
+    """Put trajectories of several processes, recorded at common epochs, into one tree.
+
+    Parameters
+    ----------
+    trajectories : mapping of str to xarray.DataTree
+        By name of the process.
+    config : mapping
+        What was run, for the attributes.
+
+    Returns
+    -------
+    xarray.DataTree
+        With the dimension ``process`` first; what never changes is kept once. ``step`` is that of the first process;
+        ``update_count`` says how many updates each took, which differs where time steps do.
+
+    Raises
+    ------
+    ConfigurationError
+        If the processes were not recorded at the same epochs, or their replicas or what never changes differ.
+    """
+    names = list(trajectories)
+    trees = list(trajectories.values())
+    for name, tree in trajectories.items():
+        if set(tree.groups) != set(trees[0].groups):
+            raise ConfigurationError(
+                f"process {name!r} has the groups {', '.join(sorted(tree.groups))}, {names[0]!r} has "
+                f"{', '.join(sorted(trees[0].groups))}: expected the same observables of all; keep processes that were "
+                "recorded differently in different files"
+            )
+    groups: dict[str, xr.Dataset] = {}
+    n_replicas = trees[0].sizes["replica"]
+    for path in trees[0].groups:
+        parts = [_group(tree, path) for tree in trees]
+        clock = CLOCKS[path.strip("/")]
+        for name, part in zip(names, parts, strict=True):
+            _check_same_constants(part, parts[0], name, names[0])
+        if any(not _same_clock(part, parts[0], clock) for part in parts):
+            raise ConfigurationError(
+                f"processes were recorded at different epochs or times along {clock!r}: expected common ones; keep processes "
+                "on different clocks in different files"
+            )
+        variables: dict[str, Any] = {}
+        for key, first in parts[0].data_vars.items():
+            if describe(str(key)).timeless:
+                variables[str(key)] = first.variable
+            else:
+                variables[str(key)] = stacked_lazily([part.variables[key] for part in parts], "process")
+        coordinates: dict[str, Any] = {str(key): each for key, each in parts[0].coords.items()}
+        if path == "/":
+            coordinates = {"process": names, **coordinates}
+        groups[path] = xr.Dataset(variables, coords=coordinates)
+        if clock == "step" and clock in parts[0].sizes:
+            described = {"long_name": "number of updates", "units": "1"}
+            counts = np.stack([np.broadcast_to(part[clock], (n_replicas, part.sizes[clock])) for part in parts])
+            groups[path] = groups[path].assign(update_count=(("process", "replica", "step"), counts, described))
+    tree = xr.DataTree.from_dict(groups)
+    complete = all(int(each.attrs["complete"]) for each in trees)
+    tree.attrs.update(attributes(config, complete=complete))
+    return tree
+
+
+def _check_same_constants(part: xr.Dataset, first: xr.Dataset, name: str, first_name: str) -> None:
+    """Raise unless what is kept once for all processes is the same in two of them."""
+
+    def constants(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+        of_replicas = {str(key): value for key, value in dataset.coords.items() if value.dims == ("replica",)}
+        timeless = {str(key): value for key, value in dataset.data_vars.items() if describe(str(key)).timeless}
+        return {**of_replicas, **timeless}
+
+    own, expected = constants(part), constants(first)
+    for key in dict.fromkeys([*expected, *own]):
+        if (
+            key in own
+            and key in expected
+            and xr.Dataset({key: own[key].variable}).equals(xr.Dataset({key: expected[key].variable}))
+        ):
+            continue
+        raise ConfigurationError(
+            f"{key!r} of process {name!r} differs from that of {first_name!r}: expected the same in all processes, since "
+            "it is kept once for all of them; keep runs with other replicas, rates or labels in different files"
+        )
+
+
+def _same_clock(part: xr.Dataset, first: xr.Dataset, clock: str) -> bool:
+    """Return whether two runs were recorded at the same moments, however many updates they took to get there."""
+    if part.sizes.get(clock) != first.sizes.get(clock):
+        return False
+    return all(np.allclose(part[name], first[name], rtol=1e-9) for name in ("time", "epoch") if name in first.coords)
+
+
+def _group(tree: xr.DataTree, path: str) -> xr.Dataset:
+    """Return one group without the coordinates of those above it."""
+    node = tree[path]
+    assert isinstance(node, xr.DataTree)
+    return node.to_dataset(inherit=False)
+
+
+def merge(trajectories: Sequence[xr.DataTree]) -> xr.DataTree:
+    """Put the replicas of several trajectories into one tree: more seeds, or the points of a sweep.
+
+    What the configurations differ in (``seed``, ``batch_size``, ``label_noise``, …) becomes a coordinate along ``replica``,
+    beside those that the files have.
+
+    Parameters
+    ----------
+    trajectories : sequence of xarray.DataTree
+        Recorded with the same observables at the same epochs, or at the same steps where there are no epochs.
+
+    Returns
+    -------
+    xarray.DataTree
+        Lazily. Replicas keep their labels where these differ; where not, they are numbered anew and ``replica_of_file``
+        keeps the labels. Where gradient-flow time differs, ``time`` is along ``replica`` too; where numbers of updates do,
+        ``update_count`` says them, and ``step`` is that of the first.
+
+    Raises
+    ------
+    ConfigurationError
+        If they were recorded with other observables, or at other moments.
+    """
+    trees = list(trajectories)
+    if len(trees) < 2:
+        raise ConfigurationError(f"merging needs at least two trajectories, got {len(trees)}: name more files")
+    configs = [json.loads(str(tree.attrs["config_json"])) for tree in trees]
+    sizes = [tree.sizes["replica"] for tree in trees]
+    swept = {name: np.repeat(np.asarray(values), sizes) for name, values in _swept(configs).items()}
+    groups: dict[str, xr.Dataset] = {}
+    for number, tree in enumerate(trees):
+        if set(tree.groups) != set(trees[0].groups):
+            raise ConfigurationError(
+                f"trajectory {number} has the groups {', '.join(sorted(tree.groups))}, the first has "
+                f"{', '.join(sorted(trees[0].groups))}: expected the same observables of all; merge those that were recorded "
+                "alike"
+            )
+    for path in trees[0].groups:
+        groups[path] = _merged_group([_group(tree, path) for tree in trees], CLOCKS[path.strip("/")])
+    labels = np.concatenate([tree["replica"].values for tree in trees])
+    attrs = {"long_name": "replica", "units": "1"}
+    root = groups["/"]
+    if len(np.unique(labels)) < len(labels):
+        kept = {"long_name": "replica in the file that it came from", "units": "1"}
+        root = root.assign_coords(replica_of_file=("replica", labels, kept))
+        labels = np.arange(len(labels))
+    root = root.assign_coords(replica=("replica", labels, attrs))
+    for name, values in swept.items():
+        if name not in root.coords:
+            described = {"long_name": name.replace("_", " "), "units": "1"}
+            root = root.assign_coords({name: ("replica", values, described)})
+    groups["/"] = root
+    merged = xr.DataTree.from_dict(groups)
+    complete = all(int(tree.attrs["complete"]) for tree in trees)
+    merged.attrs.update(attributes({"merged": configs}, complete=complete))
+    return merged
+
+
+_NOT_SWEPT = ("versions", "replicas", "choices.seed", "sha256")
+
+
+def _swept(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return the numbers and words in which configurations differ, by the last part of their names."""
+    names: dict[str, None] = {}
+    for config in configs[1:]:
+        names |= dict.fromkeys(differences(configs[0], config))
+    found: dict[str, list[Any]] = {}
+    for name in names:
+        if name.startswith(_NOT_SWEPT) or name.endswith(_NOT_SWEPT):
+            continue
+        values = [_leaf(config, name) for config in configs]
+        if len({type(value) for value in values} - {int, float}) > 1 or not all(
+            isinstance(value, int | float | str) for value in values
+        ):
+            continue
+        short = name.rpartition(".")[2]
+        if short in found and found[short] != values:
+            short = name.replace(".", "_")
+        found[short] = values
+    return found
+
+
+def _leaf(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
+
+
+def _merged_group(parts: list[xr.Dataset], clock: str) -> xr.Dataset:
+    first = parts[0]
+    variables: dict[str, Any] = {}
+    coordinates: dict[str, Any] = {}
+    for number, part in enumerate(parts):
+        _check_mergeable(part, first, clock, number)
+    for name, example in first.variables.items():
+        found = [part.variables[name] for part in parts]
+        if name in first.data_vars:
+            of_replicas = "replica" in example.dims
+            variables[str(name)] = joined(found, "replica") if of_replicas else example
+        elif name == "replica":
+            continue
+        elif "replica" in example.dims:
+            coordinates[str(name)] = (example.dims, np.concatenate([each.values for each in found]), example.attrs)
+        elif name == "time" and not all(np.allclose(each.values, example.values, rtol=1e-9) for each in found):
+            rows = [np.tile(each.values, (_replicas(part), 1)) for each, part in zip(found, parts, strict=True)]
+            coordinates["time"] = (("replica", clock), np.concatenate(rows), example.attrs)
+        else:
+            coordinates[str(name)] = example
+    merged = xr.Dataset(variables, coords=coordinates)
+    if clock == "step" and clock in first.sizes and "update_count" not in first.variables:
+        rows = [np.tile(part[clock].values, (_replicas(part), 1)) for part in parts]
+        if not all(np.array_equal(part[clock], first[clock]) for part in parts):
+            described = {"long_name": "number of updates", "units": "1"}
+            merged = merged.assign(update_count=(("replica", clock), np.concatenate(rows), described))
+    return merged
+
+
+def _replicas(part: xr.Dataset) -> int:
+    return part.sizes["replica"]
+
+
+def _check_mergeable(part: xr.Dataset, first: xr.Dataset, clock: str, number: int) -> None:
+    missing = set(first.variables) ^ set(part.variables)
+    if missing:
+        raise ConfigurationError(
+            f"trajectory {number} and the first differ in {', '.join(sorted(map(str, missing)))}: expected the same "
+            "observables of all; merge those that were recorded alike"
+        )
+    other = {name for name, size in part.sizes.items() if name != "replica" and first.sizes[name] != size}
+    moments = "epoch" if "epoch" in first.coords else clock
+    if other or (moments in first.coords and not np.allclose(part[moments], first[moments], rtol=1e-9)):
+        what = ", ".join(sorted(map(str, other))) or moments
+        raise ConfigurationError(
+            f"trajectory {number} was recorded along another {what} than the first: expected the same moments and sizes, "
+            "since they share their axes; keep such runs in files of their own"
+        )

@@ -1,0 +1,171 @@
+"""One writer a run: a lock that dies with its process."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from langevin_nn.errors import RunInUse
+
+try:
+    import fcntl
+except ImportError:  # a system without POSIX locks: owners are told apart by what the file says
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["RunLock", "owner_of"]
+
+_LOCKS: bool = fcntl is not None
+
+_NAME = "lock"
+_SILENCE = 600.0  # seconds after which a writer on another machine counts as dead
+
+
+def _process_start(process: int) -> str:
+    """Return when a process began, as the kernel counts it: numbers of processes are used again."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _runs_here(owner: dict[str, object]) -> bool:
+    process = int(str(owner.get("process", 0)))
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        pass
+    return _process_start(process) == owner.get("process_start", "")
+
+
+class RunLock:
+    """Holds a folder for this process until it is released or the process ends, however it ends.
+
+    The operating system's advisory lock goes with the process; the file says who holds it, for the message, and for
+    machines that share the folder but not their locks: there a writer that has not renewed it for ten minutes is taken
+    for dead.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run; it exists.
+
+    Raises
+    ------
+    RunInUse
+        If another process writes the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _NAME
+        while True:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                held = self._hold()
+                # A writer that has just finished may have removed the file that was opened.
+                if held and self._is_current():
+                    break
+            except BaseException:
+                os.close(self._descriptor)
+                raise
+            os.close(self._descriptor)
+        owner = {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "process_start": _process_start(os.getpid()),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        }
+        self._content = json.dumps(owner).encode()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, self._content, 0)
+
+    def _hold(self) -> bool:
+        owner = owner_of(self._path.parent)
+        if _LOCKS:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise RunInUse(self._message(owner or {})) from None
+                # A file system without locks: what the file says has to do.
+        if owner is None:
+            return True
+        if owner.get("host") == socket.gethostname():
+            # On this machine the lock itself has answered, where there are locks.
+            alive = not _LOCKS and _runs_here(owner)
+        else:
+            alive = time.time() - self._path.stat().st_mtime < _SILENCE
+        if alive:
+            raise RunInUse(self._message(owner))
+        return True
+
+    def _message(self, owner: dict[str, object]) -> str:
+        who = f"process {owner.get('process', '?')} on {owner.get('host', '?')} since {owner.get('since', '?')}"
+        return (
+            f"{str(self._path.parent)!r} is being written by {who}: expected one writer a run, since two would mix their "
+            "records; wait for it or stop it, or write to another path"
+        )
+
+    def _is_current(self) -> bool:
+        try:
+            here = os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        return here.st_ino == os.fstat(self._descriptor).st_ino
+
+    def renew(self) -> None:
+        """Say that the writer is alive, and make sure that it still holds the run.
+
+        Raises
+        ------
+        RunInUse
+            If another process has taken the run over.
+        """
+        if os.pread(self._descriptor, len(self._content) + 1, 0) != self._content:
+            raise RunInUse(self._message(owner_of(self._path.parent) or {}))
+        os.utime(self._descriptor)
+
+    @staticmethod
+    def refuse_if_held(folder: Path) -> None:
+        """Raise where another process is writing a run.
+
+        Parameters
+        ----------
+        folder : Path
+            Of the run.
+        """
+        RunLock(folder).release()
+
+    def release(self) -> None:
+        """Give the run free; the file goes, so that nobody waits for it."""
+        if self._descriptor < 0:
+            return
+        if self._is_current():
+            self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def owner_of(folder: Path) -> dict[str, object] | None:
+    """Return who writes a run, or did so last.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+
+    Returns
+    -------
+    dict or None
+        ``host``, ``process``, ``since``; None where nobody does.
+    """
+    try:
+        owner = json.loads((folder / _NAME).read_text())
+    except (OSError, ValueError):
+        return None
+    return owner if isinstance(owner, dict) else None

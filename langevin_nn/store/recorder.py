@@ -1,0 +1,346 @@
+"""From records to labelled datasets: buffers of bounded size, emptied into segments."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from langevin_nn.errors import ConfigurationError, StorageError
+from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, describe
+from langevin_nn.store.forecast import recording_limit, refuse_unless_it_fits
+from langevin_nn.store.segments import SegmentFolder, assembled
+from langevin_nn.store.state import state_bytes
+from langevin_nn.update.state import State
+
+__all__ = ["Recorder"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+_COORDINATES = {
+    "epoch": {"long_name": "epoch", "units": "1"},
+    "time": {"long_name": "gradient-flow time, sum of time steps", "units": "1"},
+}
+_FIRST_ROWS = 16
+_SHARE = 8  # of the budget: a buffer that grows is there twice, and its image as a file is a third
+
+
+class _Buffer:
+    """Records of one group, in arrays that grow by doubling.
+
+    Parameters
+    ----------
+    expected : int
+        Records that will come: no more room is made.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self._expected = max(1, expected)
+        self._room = 0
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._filled: dict[str, array[int]] = {}
+        self.steps, self.epochs, self.times = array("q"), array("d"), array("d")
+        self.row_bytes = 0
+
+    def keep(self, step: int, epoch: float, time: float, values: Arrays) -> bool:
+        """Add variables of one record; return whether there were new ones."""
+        if not self.steps or self.steps[-1] != step:
+            self.steps.append(step)
+            self.epochs.append(epoch)
+            self.times.append(time)
+            if len(self.steps) > self._room:
+                self._grow()
+        row, begun = len(self.steps) - 1, False
+        for name, value in values.items():
+            kept = self._arrays.get(name)
+            if kept is None:
+                kept, begun = self._begin(name, np.asarray(value)), True
+            if value.shape != kept.shape[:1] + kept.shape[2:]:
+                raise ConfigurationError(
+                    f"{name!r} has shape {value.shape} at step {step}: expected {kept.shape[:1] + kept.shape[2:]} as in the "
+                    "records before, since a trajectory is one array; record a fixed number of values"
+                )
+            kept[:, row] = value
+            self._filled[name].append(row)
+        return begun
+
+    def _begin(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
+        self._arrays[name] = self._empty(value.shape, value.dtype, self._room)
+        self._filled[name] = array("q")
+        self.row_bytes += value.nbytes
+        return self._arrays[name]
+
+    @staticmethod
+    def _empty(shape: tuple[int, ...], dtype: np.dtype[Any], rows: int) -> NDArray[Any]:
+        made = np.empty((shape[0], rows, *shape[1:]), dtype)
+        return made
+
+    def _grow(self) -> None:
+        before = self._room
+        self._room = max(len(self.steps), min(max(2 * before, _FIRST_ROWS), self._expected))
+        for name, old in self._arrays.items():
+            new = self._empty((old.shape[0], *old.shape[2:]), old.dtype, self._room)
+            new[:, :before] = old
+            self._arrays[name] = new
+
+    def drop_until(self, step: int) -> None:
+        """Forget records up to a step: they lie in a segment."""
+        self._keep_rows(np.asarray(self.steps, dtype=np.int64) > step)
+
+    def drop_from(self, step: int) -> None:
+        """Forget records from a step on: they are not whole."""
+        self._keep_rows(np.asarray(self.steps, dtype=np.int64) < step)
+
+    def _keep_rows(self, chosen: NDArray[np.bool_]) -> None:
+        if chosen.all():
+            return
+        number = np.cumsum(chosen) - 1
+        for name, old in self._arrays.items():
+            filled = np.asarray(self._filled[name], dtype=np.int64)
+            self._filled[name] = array("q", number[filled[chosen[filled]]].tolist())
+            if chosen.any():
+                old[:, : chosen.sum()] = old[:, : len(chosen)][:, chosen]
+        for name in ("steps", "epochs", "times"):
+            values = getattr(self, name)
+            setattr(self, name, array(values.typecode, np.asarray(values)[chosen].tolist()))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the records."""
+        return self.row_bytes * len(self.steps)
+
+    def variables(self) -> dict[str, NDArray[Any]]:
+        """Return arrays of shape (replica, record, ...); NaN where a record does not have one."""
+        rows, found = len(self.steps), {}
+        for name, kept in self._arrays.items():
+            filled = self._filled[name]
+            if not filled:
+                continue
+            values = kept[:, :rows]
+            if len(filled) < rows:
+                absent = np.ones(rows, bool)
+                absent[np.asarray(filled)] = False
+                values = values.astype(np.result_type(values.dtype, np.float16))
+                values[:, absent] = np.nan
+            found[name] = values
+        return found
+
+
+class Recorder:
+    """Collects the records of one run, group by group.
+
+    Parameters
+    ----------
+    replicas : tuple of int
+        Indices of the replicas.
+    attributes : mapping
+        Of the file.
+    coordinates : mapping of str to array, shape (replica,)
+        What differs between replicas.
+    expected : mapping of str to int
+        How many records each group will have.
+    folder : SegmentFolder, optional
+        Where segments go; without one, everything is held in memory.
+    memory_limit : int, float or str, optional
+        The most that recording holds in memory where there is a folder; 256 MiB, or four records, unless said.
+    segment_seconds : float, optional
+        After how long a segment is finished at the latest.
+    """
+
+    def __init__(
+        self,
+        replicas: tuple[int, ...],
+        attributes: Mapping[str, Any],
+        coordinates: Arrays,
+        expected: Mapping[str, int],
+        folder: SegmentFolder | None = None,
+        memory_limit: int | float | str | None = None,
+        segment_seconds: float = 30.0,
+    ) -> None:
+        self._replicas, self._attributes, self._coordinates = replicas, dict(attributes), coordinates
+        self._expected, self._folder = dict(expected), folder
+        self._limit, self._seconds = memory_limit, segment_seconds
+        self._buffers = {group: _Buffer(count) for group, count in expected.items()}
+        self._timeless: dict[str, dict[str, NDArray[Any]]] = {}
+        self._kept_timeless = set(folder.manifest.timeless) if folder else set()
+        self._last_commit = monotonic()
+
+    @property
+    def started(self) -> bool:
+        """Whether anything has been recorded."""
+        return any(buffer.steps for buffer in self._buffers.values())
+
+    def keep(self, group: str, step: int, epoch: float, time: float, values: Arrays) -> None:
+        """Add some variables of one record.
+
+        Parameters
+        ----------
+        group : str
+            Group of the file.
+        step : int
+            Number of updates made.
+        epoch, time : float
+            The same on the two other clocks.
+        values : mapping of str to ndarray, shapes (replica, ...)
+            By name.
+        """
+        if self._buffers[group].keep(step, epoch, time, values):
+            self._refuse_unless_it_fits()
+
+    def _refuse_unless_it_fits(self) -> None:
+        """Forecast again: what was declared is now known exactly."""
+        whole = sum(buffer.row_bytes * self._expected[group] for group, buffer in self._buffers.items())
+        record = sum(buffer.row_bytes for buffer in self._buffers.values())
+        refuse_unless_it_fits(whole, record, 0, self._folder.folder if self._folder else None, self._limit)
+
+    def has_timeless(self, group: str) -> bool:
+        """Return whether what never changes has been kept.
+
+        Parameters
+        ----------
+        group : str
+            Group of the file.
+
+        Returns
+        -------
+        bool
+            Also where there was nothing to keep.
+        """
+        return group in self._kept_timeless
+
+    def keep_timeless(self, group: str, values: Arrays) -> None:
+        """Add variables that never change.
+
+        Parameters
+        ----------
+        group : str
+            Group of the file.
+        values : mapping of str to ndarray, shapes (replica, ...)
+            By name.
+        """
+        self._kept_timeless.add(group)
+        self._timeless.setdefault(group, {}).update(values)
+
+    def drop_from(self, step: int) -> None:
+        """Forget the records of a step that are not all there: a run that goes on makes them again.
+
+        Parameters
+        ----------
+        step : int
+            From which on.
+        """
+        for buffer in self._buffers.values():
+            buffer.drop_from(step)
+
+    def commit_if_due(self, state: State) -> None:
+        """Finish a segment where it is large or old enough.
+
+        Parameters
+        ----------
+        state : State
+            From which the run would go on; everything that is due until there has been recorded.
+        """
+        if self._folder is None:
+            return
+        held, record = (
+            sum(getattr(buffer, name) for buffer in self._buffers.values()) for name in ("size", "row_bytes")
+        )
+        full = held >= recording_limit(self._limit, record) // _SHARE
+        if full or monotonic() - self._last_commit >= self._seconds:
+            self.commit(state, recorded=True)
+
+    def commit(self, state: State, recorded: bool) -> None:
+        """Finish a segment.
+
+        Parameters
+        ----------
+        state : State
+            From which the run would go on.
+        recorded : bool
+            Whether everything that is due at its step has been recorded.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written; it carries the records that were in memory.
+        """
+        assert self._folder is not None
+        for buffer in self._buffers.values():  # an interrupt may have come after a segment and before this
+            buffer.drop_until(self._folder.manifest.recorded_until)
+        tree = self._segment() if self.started else None
+        until = state.step if recorded else state.step - 1
+        try:
+            self._folder.commit(tree, state_bytes(state, recorded), max(until, -1), tuple(sorted(self._kept_timeless)))
+        except StorageError as error:
+            error.trajectory = tree
+            raise
+        for buffer in self._buffers.values():
+            buffer.drop_until(until)
+        self._timeless.clear()
+        self._last_commit = monotonic()
+
+    def _segment(self) -> xr.DataTree:
+        return assembled([self._groups()], {**self._attributes, "complete": 0})
+
+    def tree(self, *, complete: bool = True) -> xr.DataTree:
+        """Return everything that is held in memory.
+
+        Parameters
+        ----------
+        complete : bool, optional
+            Whether the run reached its end.
+
+        Returns
+        -------
+        xarray.DataTree
+            In the schema of trajectory files.
+        """
+        return assembled([self._groups()], {**self._attributes, "complete": int(complete)})
+
+    def _groups(self) -> dict[str, xr.Dataset]:
+        groups = {f"/{group}": self._dataset(group) for group, buffer in self._buffers.items() if buffer.steps}
+        if "/" not in groups:
+            groups = {"/": xr.Dataset(coords=self._of_replicas()), **groups}
+        return groups
+
+    def _dataset(self, group: str) -> xr.Dataset:
+        clock, buffer = CLOCKS[group], self._buffers[group]
+        variables: dict[str, Any] = {}
+        for name, values in buffer.variables().items():
+            described = describe(name)
+            variables[name] = (("replica", clock, *described.dimensions), values, described.attributes)
+        for name, values in self._timeless.get(group, {}).items():
+            described = describe(name)
+            variables[name] = (("replica", *described.dimensions), values, described.attributes)
+        coordinates: dict[str, Any] = {
+            clock: _labelled(clock, np.array(buffer.steps), "number of updates"),
+            "time": (clock, np.array(buffer.times), _COORDINATES["time"]),
+        }
+        epochs = np.array(buffer.epochs)
+        if np.isfinite(epochs).all():
+            coordinates["epoch"] = (clock, epochs, _COORDINATES["epoch"])
+        if group == "":
+            coordinates["cohort"] = _labelled("cohort", list(COHORTS), "training samples taken over")
+            coordinates["cohort_pair"] = _labelled("cohort_pair", list(COHORT_PAIRS), "pair of mean gradients")
+            coordinates |= self._of_replicas()
+        dataset = xr.Dataset(variables, coords=coordinates)
+        if "mode" in dataset.sizes:
+            numbers = np.arange(1, dataset.sizes["mode"] + 1)
+            dataset = dataset.assign_coords(mode=_labelled("mode", numbers, "rank of the eigenvalue"))
+        return dataset
+
+    def _of_replicas(self) -> dict[str, Any]:
+        """Return the replicas and what differs between them, labelled."""
+        return {"replica": _labelled("replica", list(self._replicas), "replica")} | {
+            name: ("replica", values, {"long_name": name.replace("_", " "), "units": "1"})
+            for name, values in self._coordinates.items()
+        }
+
+
+def _labelled(dimension: str, values: Any, long_name: str) -> tuple[str, Any, dict[str, str]]:
+    return dimension, values, {"long_name": long_name, "units": "1"}

@@ -1,0 +1,133 @@
+"""Trajectories as files: written whole or not at all, opened lazily, whether their run has ended or not."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import xarray as xr
+
+from langevin_nn.errors import ConfigurationError, UnknownNameError
+from langevin_nn.store.durable import aside_of, publish, storage_errors
+from langevin_nn.store.migration import migrated
+from langevin_nn.store.netcdf import write_netcdf
+from langevin_nn.store.segments import folder_of, has_segments, read_segments
+
+__all__ = ["check_writable", "open_trajectory", "write_trajectory"]
+
+_ON_DAMAGE = ("raise", "leave_out")
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and raise unless files can be written into it.
+
+    Parameters
+    ----------
+    folder : Path
+        Where results will go; checked before anything is computed.
+
+    Raises
+    ------
+    ConfigurationError
+        Saying why not.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"output folder {str(folder)!r} cannot be written ({error.strerror}): expected a folder in which files can be "
+            "made; choose another"
+        ) from error
+
+
+def write_trajectory(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
+    """Write a trajectory to netCDF-4: aside first, then renamed, so that no half-written file is ever seen.
+
+    Variables are chunked for reading along time, carry Fletcher-32 checksums, and are compressed where that pays. What is
+    lazily opened is read block by block.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        In the schema of trajectory files.
+    path : path
+        The file, overwritten where it exists.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written; a file that was there before stays.
+    """
+    target = Path(path)
+    aside = aside_of(target)
+    with storage_errors(target, "nothing was put in its place; make room or write to another path"):
+        try:
+            write_netcdf(tree, aside)
+            publish(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+    return target
+
+
+def open_trajectory(path: str | os.PathLike[str], *, on_damage: Literal["raise", "leave_out"] = "raise") -> xr.DataTree:
+    """Open a trajectory with all its groups: a finished file, a running one, or the remains of a killed one.
+
+    Parameters
+    ----------
+    path : path
+        A file that `write_trajectory` or `langevin_nn.simulate` made or is making.
+    on_damage : {"raise", "leave_out"}, optional
+        What to do about segments of an unfinished run that are missing or whose checksum differs.
+
+    Returns
+    -------
+    xarray.DataTree
+        Lazily: values are read when they are asked for; `load()` reads all. `complete` is 0 where the run has not ended.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such file, or it is no netCDF, or none of ours, or of a newer version than this one knows.
+    DamagedTrajectory
+        If a segment is missing or its checksum differs.
+    UnknownNameError
+        If `on_damage` is none of its names.
+    """
+    if on_damage not in _ON_DAMAGE:
+        raise UnknownNameError("on_damage", on_damage, _ON_DAMAGE)
+    file, folder = Path(path), folder_of(Path(path))
+    while True:
+        if file.is_file():
+            return migrated(_open_file(file), str(path))
+        if not has_segments(folder):
+            if file.is_file():  # it has just been finished
+                continue
+            raise ConfigurationError(
+                f"no trajectory at {str(path)!r}: expected a netCDF file written by langevin_nn, or the segments of one "
+                f"that is being written in {str(folder)!r}"
+            )
+        try:
+            return migrated(read_segments(folder, on_damage), str(path))
+        except FileNotFoundError:
+            # The run ended between two looks at its folder.
+            if file == folder:
+                file = folder.with_name(folder.name.removesuffix(".segments"))
+
+
+def _open_file(path: Path) -> xr.DataTree:
+    try:
+        return xr.open_datatree(path, engine="netcdf4")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{str(path)!r} cannot be read as netCDF ({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
+            "expected a file written by langevin_nn; it is another kind of file or was cut short, name another or run again"
+        ) from error
