@@ -45,9 +45,12 @@ from langevin_nn.process import gradient_descent as gradient_descent
 from langevin_nn.process import isotropic_langevin as isotropic_langevin
 from langevin_nn.process import langevin as langevin
 from langevin_nn.process import sgd as sgd
+from langevin_nn.rerun import rerun as rerun
 from langevin_nn.seeds import Seeds as Seeds
 from langevin_nn.simulate import simulate as simulate
+from langevin_nn.store import merge as merge
 from langevin_nn.store import open_trajectory as open_trajectory
+from langevin_nn.store import validate as validate
 from langevin_nn.store import write_trajectory as write_trajectory
 from langevin_nn.update import BAOAB as BAOAB
 from langevin_nn.update import EulerMaruyama as EulerMaruyama

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -19,7 +17,6 @@ from tqdm import tqdm
 
 from langevin_nn.errors import (
     ConfigurationError,
-    ResumedElsewhereWarning,
     StorageError,
     UnknownNameError,
     UnstableTrajectory,
@@ -28,21 +25,18 @@ from langevin_nn.noise.base import is_number, kind_of
 from langevin_nn.observables import Observable, Snapshot, default_observables
 from langevin_nn.process import Process, State
 from langevin_nn.process.base import as_replicas, as_seeds
-from langevin_nn.provenance import attributes, differences, plain, versions
+from langevin_nn.provenance import attributes, plain
 from langevin_nn.schedules import EverySteps, Schedule
 from langevin_nn.seeds import Seeds
 from langevin_nn.store import (
     Recorder,
     SegmentFolder,
-    check_writable,
     folder_of,
-    has_segments,
     open_trajectory,
     refuse_unless_it_fits,
-    state_from,
     write_trajectory,
 )
-from langevin_nn.store.lock import RunLock, owner_of
+from langevin_nn.store.resumption import finished_run, has_remains, state_to_go_on_from, target_of
 from langevin_nn.store.segments import read_segments
 from langevin_nn.threads import single_threaded_products
 
@@ -51,7 +45,6 @@ __all__ = ["simulate"]
 _ON_DIVERGENCE = ("raise", "mask")
 _FIRST_BLOCK = 64  # updates
 _BLOCK_SECONDS = 1.0
-_SHOWN = 6  # differences of two configurations
 
 
 def simulate(
@@ -160,22 +153,23 @@ def simulate(
     schedule = schedule or EverySteps(max(1, last // 200))
     due = _due_steps(process, chosen, schedule, last)
     seeds = as_seeds(seed)
-    target = _target(path, resume)
+    target = target_of(path, resume)
     indices = as_replicas(replicas)
     described = _described(process, seeds, last, indices, chosen, schedule, on_divergence, weights) | dict(config or {})
-    if target is not None and resume is not None and (ended := _ended(target, described)) is not None:
+    if target is not None and resume is not None and (ended := finished_run(target, described)) is not None:
         return ended
     expected: dict[str, int] = {}
     for group in {each.group for each in chosen}:
         of_group = {step for step, observables in due.items() for each in observables if each.group == group}
         expected[group] = len(of_group)
     _refuse_unless_it_fits(process, due, len(indices), target, memory_limit)
-    state = None if _remains(target, resume) else process.start(indices, seeds, weights)
+    state = None if has_remains(target, resume is not None) else process.start(indices, seeds, weights)
     folder = None if target is None else SegmentFolder(folder_of(target), attributes(described, complete=False))
     try:
-        recorded = True
-        if folder is not None:
-            state, recorded = _taken_up(folder, process, described, resume is not None) or (state, True)
+        recorded = False
+        if folder is not None and resume is not None:
+            found = state_to_go_on_from(folder, described, process.landscape.device)
+            state, recorded = found or (state, False)
         if state is None:  # the run had been killed before anything was committed
             state = process.start(indices, seeds, weights)
         recorder = Recorder(
@@ -187,10 +181,9 @@ def simulate(
             memory_limit,
             segment_seconds,
         )
-        fresh = folder is None or folder.manifest.state is None
-        first = -1 if fresh else state.step if recorded else state.step - 1
-        remaining = {step: due[step] for step in sorted(due) if step > first}
-        run = _Run(process, recorder, on_divergence, state, folder is not None)
+        done = state.step if recorded else state.step - 1
+        remaining = {step: due[step] for step in sorted(due) if step > done}
+        run = _Run(process, recorder, on_divergence, state, recorded, folder is not None)
         try:
             with tqdm(
                 total=last,
@@ -230,6 +223,8 @@ class _Run:
         What to do about replicas that leave the finite numbers.
     state : State
         Where to begin.
+    recorded : bool
+        Whether what is due there has been recorded.
     commits : bool
         Whether records go to segments.
     """
@@ -240,10 +235,11 @@ class _Run:
         recorder: Recorder,
         on_divergence: Literal["raise", "mask"],
         state: State,
+        recorded: bool,
         commits: bool,
     ) -> None:
         self._process, self._recorder, self._on_divergence = process, recorder, on_divergence
-        self._state, self._recorded, self._commits = state, True, commits
+        self._state, self._recorded, self._commits = state, recorded, commits
         self._pace = _FIRST_BLOCK
 
     def advance(self, step: int, bar: Any) -> None:
@@ -297,27 +293,6 @@ class _Run:
         return open_trajectory(target)
 
 
-def _target(path: Any, resume: Any) -> Path | None:
-    if path is not None and resume is not None and Path(path) != Path(resume):
-        raise ConfigurationError(
-            f"path={str(path)!r} and resume={str(resume)!r}: expected one of them, or the same; resume names the file that "
-            "the run goes on to write"
-        )
-    named = resume if path is None else path
-    if named is None:
-        return None
-    target = Path(named)
-    if target.name.endswith(".segments"):
-        target = target.with_name(target.name.removesuffix(".segments"))
-    if target.is_dir():
-        raise ConfigurationError(
-            f"path {str(target)!r} is a folder: expected the file to write the trajectory to; add a file name, such as "
-            f"{str(target / 'run.nc')!r}"
-        )
-    check_writable(target.parent)
-    return target
-
-
 def _described(
     process: Process,
     seeds: Seeds,
@@ -358,85 +333,6 @@ def _refuse_unless_it_fits(
     weights = process.landscape.n_parameters * process.landscape.dtype.itemsize * replicas
     folder = None if target is None else folder_of(target)
     refuse_unless_it_fits(sum(map(sum, sizes)) * replicas, record, weights, folder, limit)
-
-
-def _refuse_another(known: Any, described: dict[str, Any], where: str) -> None:
-    """Raise where what is to go on is another run than the one that is there."""
-    before = json.loads(str(known))
-    versions_before = before.pop("versions", {})
-    now = json.loads(json.dumps(plain(described), sort_keys=True))
-    found = differences(before, now)
-    if found:
-        shown = [f"{name}: {_short(old)} there, {_short(new)} now" for name, (old, new) in list(found.items())[:_SHOWN]]
-        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise ConfigurationError(
-            f"the run at {where!r} has another configuration: {'; '.join(shown)}{more}: expected the same, since its first "
-            "part and its rest would not be one run; give the same arguments, or write to another path"
-        )
-    other = differences(versions_before, versions())
-    if other:
-        shown = [f"{name} {old} there, {new} now" for name, (old, new) in other.items()]
-        warnings.warn(
-            f"the run at {where!r} goes on with other versions ({'; '.join(shown)}): its bits may differ from those of an "
-            "uninterrupted run",
-            ResumedElsewhereWarning,
-            stacklevel=4,
-        )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _ended(target: Path, described: dict[str, Any]) -> xr.DataTree | None:
-    """Return the finished run that is to be resumed, where there is one."""
-    if not target.is_file():
-        return None
-    tree = open_trajectory(target)
-    same = not has_segments(folder_of(target))
-    if same or not differences(
-        json.loads(str(tree.attrs["config_json"])), {**plain(described), "versions": versions()}
-    ):
-        _refuse_another(tree.attrs["config_json"], described, str(target))
-        if not int(tree.attrs["complete"]):
-            raise ConfigurationError(
-                f"the run at {str(target)!r} ended before its time, by a divergence: expected one that was interrupted, "
-                "since this one would diverge again; change the learning rate or time step and write to another path"
-            )
-        return tree
-    return None  # an older file, which the run that is to go on will replace
-
-
-def _remains(target: Path | None, resume: Any) -> bool:
-    """Return whether there is something to go on from; raise where it is in the way."""
-    if target is None or not has_segments(folder_of(target)):
-        return False
-    if resume is None:
-        owner = owner_of(folder_of(target))
-        RunLock.refuse_if_held(folder_of(target))
-        raise ConfigurationError(
-            f"{str(folder_of(target))!r} holds a run that did not end{_begun(owner)}: expected nothing there, since its "
-            f"records would be lost; go on with resume={str(target)!r}, remove the folder, or write to another path"
-        )
-    return True
-
-
-def _begun(owner: dict[str, object] | None) -> str:
-    return f" (begun {owner['since']} by process {owner['process']} on {owner['host']})" if owner else ""
-
-
-def _taken_up(
-    folder: SegmentFolder, process: Process, described: dict[str, Any], resuming: bool
-) -> tuple[State, bool] | None:
-    """Return the state from which to go on, where there is one."""
-    if not resuming:
-        return None
-    content = folder.go_on()
-    if content is None:
-        return None
-    _refuse_another(folder.manifest.attributes["config_json"], described, str(folder.folder))
-    return state_from(content, process.landscape.device)
 
 
 def _chosen(observables: Any) -> tuple[Observable, ...]:

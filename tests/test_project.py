@@ -31,8 +31,9 @@ FLOORS = (
     ("observables",),
     ("store",),
     ("simulate",),
+    ("rerun",),
     ("analyzers",),
-    ("compare",),
+    ("compare", "report"),
     ("figures",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,0 +1,156 @@
+"""Look at trajectory files, check, join and export them.
+
+A file may be finished, still being written, or the remains of a run that was killed: name the file that the run writes.
+Each command has a --help of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from langevin_nn.errors import ConfigurationError, LangevinError
+from langevin_nn.store import export, join_processes, merge, open_trajectory, validate, write_trajectory
+
+__all__ = ["main"]
+
+INVALID, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Info:
+    """Print what was run, with which versions, which phases were found, and a small plot."""
+
+    file: tyro.conf.Positional[Path]
+    """The trajectory: a finished file, a running one, or the remains of a killed one."""
+
+    def run(self) -> int:
+        """Print the report."""
+        from langevin_nn.report import report
+
+        print(report(open_trajectory(self.file), str(self.file)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Validate:
+    """Say whether files hold what they say, to the last identity and checksum; exit code 1 where one does not."""
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """The trajectories."""
+
+    def run(self) -> int:
+        """Print what is wrong with each."""
+        if not self.files:
+            raise ConfigurationError("no file to validate: expected at least one")
+        found = 0
+        for file in self.files:
+            problems = validate(file)
+            found += len(problems)
+            print(f"{file}: not valid" if problems else f"{file}: valid")
+            for problem in problems:
+                print(f"  {problem}")
+        return INVALID if found else 0
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Join files: their replicas one after the other, or their processes side by side."""
+
+    out: tyro.conf.Positional[Path]
+    """The file to write."""
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """The trajectories to join, at least two."""
+    along: Literal["replica", "process"] = "replica"
+    """Replicas (more seeds, or points of a sweep: what their configurations differ in becomes a coordinate), or processes."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace the file to write where it exists."""
+
+    def run(self) -> int:
+        """Write the joined file."""
+        if self.out.exists() and not self.overwrite:
+            raise ConfigurationError(
+                f"{str(self.out)!r} is there already: expected a new name first, then the files to join; choose another "
+                "name, or give --overwrite"
+            )
+        trees = [open_trajectory(file) for file in self.files]
+        if self.along == "replica":
+            joined = merge(trees)
+        else:
+            configs = [json.loads(str(tree.attrs["config_json"])) for tree in trees]
+            pairs = zip(configs, self.files, strict=True)
+            names = [config.get("process", {}).get("name") or file.stem for config, file in pairs]
+            if len(names) < 2 or len(set(names)) < len(names):
+                raise ConfigurationError(
+                    f"the files hold the processes {', '.join(names)}: expected at least two, each of them once; join "
+                    "replicas of one process with --along replica"
+                )
+            joined = join_processes(dict(zip(names, trees, strict=True)), {"merged": configs})
+        write_trajectory(joined, self.out)
+        print(f"{self.out}: {' × '.join(f'{size} {name}' for name, size in joined.sizes.items())}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a table (CSV) of one group, or a Zarr store of all of them."""
+
+    file: tyro.conf.Positional[Path]
+    """The trajectory."""
+    format: Literal["csv", "zarr"] = "csv"
+    """CSV: a row for each replica and record, a column for each variable and label. Zarr needs the extra [zarr]."""
+    group: Literal["", "spectrum", "samples", "weights"] = ""
+    """Of a table: the root, which holds the scalars, unless given."""
+    out: Path | None = None
+    """Where to write; beside the file unless given."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace what is there."""
+
+    def run(self) -> int:
+        """Write it."""
+        name = f"{self.file.stem}{f'-{self.group}' if self.group else ''}.{self.format}"
+        out = self.out or self.file.with_name(name)
+        print(
+            export(open_trajectory(self.file), out, self.format, group=self.group, overwrite=self.overwrite),
+        )
+        return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Those of the command line unless given.
+
+    Returns
+    -------
+    int
+        Exit code: 0; 1 where a file is not valid; 2 for bad input.
+    """
+    command = tyro.cli(
+        Info | Validate | Merge | Export,
+        prog="python -m langevin_nn",
+        description=__doc__,
+        args=arguments,
+    )
+    try:
+        return command.run()
+    except LangevinError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,240 @@
+"""Whether a file's own configuration, run again, gives the same bits."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+import xarray as xr
+
+from langevin_nn import drift, landscape, noise, observables, schedules, update
+from langevin_nn.drift import GradientDrift
+from langevin_nn.errors import ConfigurationError, UnstableTrajectory
+from langevin_nn.landscape import Landscape
+from langevin_nn.process import Process
+from langevin_nn.provenance import differences, plain, versions
+from langevin_nn.simulate import simulate
+from langevin_nn.store import open_trajectory
+
+__all__ = ["Rerun", "rebuilt_process", "rerun"]
+
+_MODULES = (noise, drift, update, schedules, observables, landscape)
+_NUMBERS = ("inf", "-inf", "nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Rerun:
+    """What `rerun` found.
+
+    Parameters
+    ----------
+    differences : tuple of str
+        Variables whose bits differ, each with its group; none where the run was repeated to the last bit.
+    versions : mapping of str to tuple of str
+        Libraries whose versions differ, then and now: bits are promised for equal ones only.
+    trajectory : xarray.DataTree
+        The new run.
+    """
+
+    differences: tuple[str, ...]
+    versions: Mapping[str, tuple[str, str]]
+    trajectory: xr.DataTree
+
+    @property
+    def same(self) -> bool:
+        """Whether every recorded bit came again."""
+        return not self.differences
+
+
+def rerun(
+    path: str | os.PathLike[str],
+    *,
+    landscape: Landscape | None = None,
+    weights: Any = None,
+    run: Callable[[dict[str, Any]], xr.DataTree] | None = None,
+) -> Rerun:
+    """Run a file's own configuration again and compare bits.
+
+    Parameters
+    ----------
+    path : path
+        A finished file, a running one, or the remains of one: what is there is compared.
+    landscape : Landscape, optional
+        A network with its data, or a potential given by functions: these do not lie in the file, which knows their digest.
+    weights : array, shape (replica, parameter), optional
+        Where the run started, if that was given and is too large to lie in the file.
+    run : callable, optional
+        From a configuration to a trajectory, for files that more than one `langevin_nn.simulate` made; studies have it as
+        ``run_configuration``.
+
+    Returns
+    -------
+    Rerun
+        What differs.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file does not hold what the run needs, or `landscape` or `weights` are others than those of the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from langevin_nn import AnisotropicNoise, QuadraticLandscape
+    >>> valley = QuadraticLandscape(np.eye(2), np.eye(2))
+    >>> process = Process(valley, AnisotropicNoise(valley.noise_factor()), learning_rate=0.1)
+    >>> path = f"{tempfile.mkdtemp()}/run.nc"
+    >>> _ = simulate(process, steps=10, path=path)
+    >>> rerun(path).same
+    True
+    """
+    tree = open_trajectory(path)
+    config = json.loads(str(tree.attrs["config_json"]))
+    before = config.pop("versions", {})
+    if run is None:
+        again = _simulated(config, landscape, weights, str(path))
+    else:
+        again = run(config)
+    return Rerun(tuple(_different(tree, again)), differences(before, versions()), again)
+
+
+def _simulated(config: dict[str, Any], landscape: Landscape | None, weights: Any, name: str) -> xr.DataTree:
+    if "process" not in config:
+        study = config.get("study")
+        what = f"studies.{study}.run_configuration" if study else "a function from its configuration to a trajectory"
+        raise ConfigurationError(
+            f"{name!r} was not made by one simulate(...), but holds {', '.join(sorted(config))}: expected the function that "
+            f"makes it; pass run={what}"
+        )
+    process = rebuilt_process(config["process"], landscape)
+    start = config["weights"]
+    if start is not None and weights is None:
+        weights = _built(start)
+    if start is not None and (found := differences(start, plain(torch.as_tensor(weights)))):
+        raise ConfigurationError(
+            f"the weights given are not those from which {name!r} started ({', '.join(found)} differ): expected the same "
+            "array"
+        )
+    try:
+        return simulate(
+            process,
+            steps=config["steps"],
+            replicas=config["replicas"],
+            seed=config["seed"],
+            weights=weights,
+            schedule=_built(config["schedule"]),
+            observables=[_built(each) for each in config["observables"]],
+            on_divergence=config["on_divergence"],
+        )
+    except UnstableTrajectory as error:  # as it may have done the first time
+        return cast("xr.DataTree", error.trajectory)
+
+
+def rebuilt_process(described: Mapping[str, Any], landscape: Landscape | None = None) -> Process:
+    """Return the process that a configuration describes.
+
+    Parameters
+    ----------
+    described : mapping
+        ``process`` of a file's configuration.
+    landscape : Landscape, optional
+        Needed where it is a network or a potential given by functions.
+
+    Returns
+    -------
+    Process
+        Equal to that which ran.
+
+    Raises
+    ------
+    ConfigurationError
+        If a part does not lie in the configuration, or `landscape` is another one.
+    """
+    of_file = described["landscape"]
+    if landscape is None:
+        landscape = _built(of_file)
+    elif found := differences(of_file, json.loads(json.dumps(plain(landscape)))):
+        raise ConfigurationError(
+            f"the landscape given is not the one of the file: {', '.join(found)} differ; expected the same network, data "
+            "and labels"
+        )
+    assert isinstance(landscape, Landscape)
+    of_drift = described["drift"]
+    same = of_drift["type"] == "GradientDrift" and of_drift["landscape"] == of_file
+    parts = {name: _built(value) for name, value in described.items() if name not in ("type", "landscape", "drift")}
+    return Process(landscape, drift=GradientDrift(landscape) if same else _built(of_drift), **parts)
+
+
+def _known(name: str) -> Any:
+    for module in _MODULES:
+        if name in module.__all__:
+            return getattr(module, name)
+    raise ConfigurationError(
+        f"the file was made with {name}, which is none of langevin_nn's own: expected parts that it can make again; write "
+        "the run as a function of its configuration and pass it as run="
+    )
+
+
+def _built(described: Any) -> Any:
+    """Make what `langevin_nn.provenance.plain` described."""
+    if isinstance(described, list):
+        return tuple(_built(item) for item in described)
+    if isinstance(described, str) and described in _NUMBERS:
+        return float(described)
+    if not isinstance(described, Mapping):
+        return described
+    kind = described["type"]
+    if kind in ("ndarray", "Tensor"):
+        if "values" not in described:
+            raise ConfigurationError(
+                f"the file has the digest of an array of shape {described['shape']} and not the array: expected it as an "
+                "argument; pass landscape= or weights="
+            )
+        values = np.array(described["values"], dtype=described["dtype"]).reshape(described["shape"])
+        return torch.as_tensor(values) if kind == "Tensor" else values
+    if kind == "function":
+        raise ConfigurationError(
+            f"the file has the name and the digest of the function {described['name']} and not the function: pass the "
+            "landscape that holds it as landscape=, or the run as a function of its configuration as run="
+        )
+    made = _known(kind)
+    items = {name: _built(value) for name, value in described.items() if name != "type"}
+    taken = inspect.signature(made).parameters
+    missing = [name for name, each in taken.items() if each.default is each.empty and name not in items]
+    if missing:
+        raise ConfigurationError(
+            f"the file describes a {kind} and does not hold its {', '.join(missing)}: expected the landscape itself; pass it "
+            "as landscape="
+        )
+    return made(**{name: value for name, value in items.items() if name in taken})
+
+
+def _different(tree: xr.DataTree, again: xr.DataTree) -> list[str]:
+    """Return what differs, as far as the first tree goes."""
+    found = []
+    for node in tree.subtree:
+        if node.path not in again.groups:
+            found.append(f"group {node.path}")
+            continue
+        one, other = (cast("xr.DataTree", tree[node.path]).to_dataset(inherit=False) for tree in (tree, again))
+        for name, variable in one.variables.items():
+            if name not in other.variables:
+                found.append(f"{node.path.rstrip('/')}/{name}")
+                continue
+            sizes = {each: slice(size) for each, size in variable.sizes.items()}
+            if not _same_bits(variable, other.variables[name].isel(sizes)):
+                found.append(f"{node.path.rstrip('/')}/{name}")
+    return found
+
+
+def _same_bits(one: xr.Variable, other: xr.Variable) -> bool:
+    left, right = np.asarray(one.values), np.asarray(other.values)
+    if left.dtype.kind not in "fiub":
+        return left.tolist() == right.tolist()
+    return bool(left.dtype == right.dtype) and left.shape == right.shape and left.tobytes() == right.tobytes()

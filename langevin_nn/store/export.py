@@ -1,0 +1,125 @@
+"""Trajectories in other formats."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import xarray as xr
+
+from langevin_nn.errors import ConfigurationError, UnknownNameError
+from langevin_nn.schema import CLOCKS
+from langevin_nn.store.durable import aside_of, publish, storage_errors
+
+__all__ = ["FORMATS", "export"]
+
+FORMATS = ("csv", "zarr")
+_TOGETHER = 10_000  # records that are turned into text at a time
+
+
+def export(trajectory: xr.DataTree, path: Path, kind: str = "csv", *, group: str = "", overwrite: bool = False) -> Path:
+    """Write a trajectory as a table or as a Zarr store.
+
+    Parameters
+    ----------
+    trajectory : xarray.DataTree
+        Opened lazily, or in memory.
+    path : Path
+        The file, or the folder of the store.
+    kind : {"csv", "zarr"}, optional
+        A table of one group, a row for each replica and record and a column for each variable and label
+        (``activity[correct]``), or all groups as they are.
+    group : str, optional
+        Of a table: "" is the root.
+    overwrite : bool, optional
+        Whether to replace what lies at `path`.
+
+    Returns
+    -------
+    Path
+        The same.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is something at `path`, there is no such group, or Zarr is not installed.
+    UnknownNameError
+        If `kind` is none of the formats.
+    StorageError
+        If it cannot be written.
+    """
+    if kind not in FORMATS:
+        raise UnknownNameError("format", kind, FORMATS)
+    if path.exists() and not overwrite:
+        raise ConfigurationError(f"{str(path)!r} is there already: expected a new name, or leave to overwrite it")
+    with storage_errors(path, "nothing was put in its place"):
+        if kind == "zarr":
+            _write_zarr(trajectory, path)
+        else:
+            _write_table(trajectory, path, group.strip("/"))
+    return path
+
+
+def _write_zarr(trajectory: xr.DataTree, path: Path) -> None:
+    aside = aside_of(path)
+    try:
+        plain = trajectory.map_over_datasets(lambda dataset: dataset.drop_encoding())
+        plain.to_zarr(aside, mode="w", zarr_format=2)
+        if path.exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        aside.rename(path)
+    except ImportError as error:
+        raise ConfigurationError(
+            "Zarr is not installed: expected the package zarr for this format; pip install 'langevin_nn[zarr]'"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_table(trajectory: xr.DataTree, path: Path, group: str) -> None:
+    if f"/{group}" not in trajectory.groups:
+        known = ", ".join(name.strip("/") or "(root)" for name in trajectory.groups)
+        raise ConfigurationError(f"there is no group {group!r}: expected one of {known}")
+    node = trajectory[f"/{group}"]
+    assert isinstance(node, xr.DataTree)
+    dataset, clock = node.to_dataset(), CLOCKS[group]
+    if clock not in dataset.sizes:
+        raise ConfigurationError(f"group {group or '(root)'} has no records: choose another with group=")
+    moving = dataset[[name for name, each in dataset.data_vars.items() if clock in each.dims]]
+    aside = aside_of(path)
+    try:
+        for start in range(0, moving.sizes[clock], _TOGETHER):
+            rows = _flat(moving.isel({clock: slice(start, start + _TOGETHER)}), clock)
+            index = [name for name in ("process", "replica", clock) if name in rows.dims]
+            table = rows.to_dataframe(dim_order=index).reset_index()
+            table.to_csv(aside, mode="a" if start else "w", header=not start, index=False)
+        publish(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _flat(dataset: xr.Dataset, clock: str) -> xr.Dataset:
+    """Turn labels into columns: ``activity`` by cohort becomes ``activity[all]``, ``activity[correct]``, …."""
+    kept = {"process", "replica", clock}
+    columns: dict[str, xr.DataArray] = {}
+    for name, variable in dataset.data_vars.items():
+        others = [dimension for dimension in variable.dims if dimension not in kept]
+        if not others:
+            columns[str(name)] = variable
+            continue
+        flat = variable.stack(label=others, create_index=False)
+        labels = zip(*(_labels(variable, dimension, others) for dimension in others), strict=True)
+        for position, label in enumerate(labels):
+            columns[f"{name}[{','.join(label)}]"] = flat.isel(label=position, drop=True)
+    table = xr.Dataset(columns)
+    return table.drop_vars([name for name in table.coords if not set(table[name].dims) <= kept or not table[name].dims])
+
+
+def _labels(variable: xr.DataArray, dimension: object, others: list[object]) -> list[str]:
+    names = [str(each) for each in variable[dimension].values]
+    before = after = 1
+    for each in others[: others.index(dimension)]:
+        before *= variable.sizes[each]
+    for each in others[others.index(dimension) + 1 :]:
+        after *= variable.sizes[each]
+    return [name for _ in range(before) for name in names for _ in range(after)]

@@ -1,0 +1,226 @@
+"""Whether a trajectory is what it says: names, dimensions, units, identities, provenance."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, SCHEMA_VERSION, describe
+from langevin_nn.store.trajectory import open_trajectory
+
+__all__ = ["validate"]
+
+_ROUNDING = 1e-6  # of the largest term of an identity
+_ATTRIBUTES = ("schema_version", "config_json", "created_at", "source", "complete")
+
+
+def validate(trajectory: xr.DataTree | xr.Dataset | str | os.PathLike[str]) -> tuple[str, ...]:
+    """Say what is wrong with a trajectory.
+
+    Names, dimensions, units and long names are those of `langevin_nn.schema`; clocks move forward; the order parameters obey
+    the identities that hold to rounding (A = A₀ + D = A∥ + A⊥, D = A⊥ + D∥, σ_λ² = D∥/A₀, A₀ = A₀,c + A₀,w +
+    2 (A₀,c A₀,w)^½ R_cw; Feng & Tu 2021, doi 10.1088/2632-2153/abf5b9), eigenvalues descend and do not exceed D, errors are
+    shares, and the attributes say where the file comes from. All values are read, so that a finished file's checksums are
+    tried too.
+
+    Parameters
+    ----------
+    trajectory : xarray.DataTree, xarray.Dataset or path
+        All groups, or the root alone, or where they are.
+
+    Returns
+    -------
+    tuple of str
+        One sentence for each thing that is wrong; none where all is well.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is neither a trajectory nor the path of one.
+
+    Examples
+    --------
+    >>> validate(xr.Dataset({"test_eror": ("step", [0.5])}))[0]
+    "variable 'test_eror' of group / is unknown: did you mean 'test_error'?"
+    """
+    if isinstance(trajectory, str | os.PathLike):
+        trajectory = open_trajectory(trajectory)
+    if isinstance(trajectory, xr.Dataset):
+        trajectory = xr.DataTree(trajectory)
+    if not isinstance(trajectory, xr.DataTree):
+        raise ConfigurationError(
+            f"trajectory is {type(trajectory).__name__}: expected an xarray DataTree or Dataset, or the path of a file"
+        )
+    found: list[str] = []
+    try:
+        for node in trajectory.subtree:
+            found += _names(node.to_dataset(), node.path.strip("/"))
+            found += _clock(node.to_dataset(), node.path.strip("/"))
+        root = trajectory.to_dataset()
+        found += _shares(root)
+        found += _identities(root)
+        found += _spectra(trajectory)
+    except (OSError, RuntimeError) as error:
+        found.append(f"a value cannot be read ({error}): its checksum differs, the file is damaged")
+    return (*found, *_provenance(trajectory.attrs))
+
+
+def _names(node: xr.Dataset, group: str) -> Iterator[str]:
+    if group not in CLOCKS:
+        yield f"group /{group} is unknown: expected /, {', '.join(f'/{name}' for name in CLOCKS if name)}"
+        return
+    processes = ("process",) if "process" in node.sizes else ()
+    for name, variable in node.data_vars.items():
+        where = f"variable {str(name)!r} of group /{group}"
+        if name == "update_count":
+            continue
+        try:
+            known = describe(str(name))
+        except ConfigurationError as error:
+            hint = str(error).rpartition("; ")[2] if "did you mean" in str(error) else "see langevin_nn.schema"
+            yield f"{where} is unknown: {hint}"
+            continue
+        if known.group != group:
+            yield f"{where} belongs into group /{known.group}"
+            continue
+        expected = (
+            ("replica", *known.dimensions)
+            if known.timeless
+            else (*processes, "replica", CLOCKS[group], *known.dimensions)
+        )
+        if variable.dims != expected:
+            yield f"{where} has dimensions {', '.join(map(str, variable.dims))}: expected {', '.join(expected)}"
+        for attribute, value in known.attributes.items():
+            if variable.attrs.get(attribute) != value:
+                yield f"{where} has {attribute}={variable.attrs.get(attribute)!r}: expected {value!r}"
+        if variable.dtype.kind not in "fiub":
+            yield f"{where} holds {variable.dtype}: expected numbers"
+    for name, labels in (("cohort", COHORTS), ("cohort_pair", COHORT_PAIRS)):
+        if name in node.dims and (name not in node.coords or tuple(node[name].values) != labels):
+            yield f"dimension {name!r} of group /{group} lacks its labels: expected {', '.join(labels)}"
+
+
+def _clock(node: xr.Dataset, group: str) -> Iterator[str]:
+    clock = CLOCKS.get(group)
+    if clock is None or clock not in node.sizes:
+        return
+    for name in (clock, "time", "epoch"):
+        if name not in node.coords:
+            if name != "epoch":
+                yield f"group /{group} lacks the coordinate {name!r} along {clock!r}"
+            continue
+        values = np.asarray(node[name].values, dtype=np.float64)
+        if not np.isfinite(values).all() or not (np.diff(values, axis=-1) > 0).all() or (values < 0).any():
+            yield f"coordinate {name!r} of group /{group} does not move forward from 0 on: expected increasing values"
+
+
+def _shares(tree: xr.Dataset) -> Iterator[str]:
+    for name in ("train_error", "test_error"):
+        if name in tree.data_vars:
+            values = tree[name].values
+            with np.errstate(invalid="ignore"):
+                if ((values < 0) | (values > 1)).any():
+                    yield f"{name!r} leaves 0 to 1: expected shares of samples"
+    for name in ("gradient_alignment", "alignment"):
+        if name in tree.data_vars:
+            with np.errstate(invalid="ignore"):
+                if (np.abs(tree[name].values) > 1 + _ROUNDING).any():
+                    yield f"{name!r} leaves −1 to 1: expected cosines"
+
+
+def _disagrees(whole: Any, *terms: Any) -> bool:
+    """Return whether terms do not add up, to rounding of the largest of them."""
+    arrays: list[NDArray[np.float64]] = [np.asarray(each, dtype=np.float64) for each in (whole, *terms)]
+    scale = np.max(np.abs(arrays), axis=0)
+    with np.errstate(invalid="ignore"):
+        return bool((np.abs(arrays[0] - sum(arrays[1:])) > _ROUNDING * scale).any())
+
+
+def _identities(tree: xr.Dataset) -> Iterator[str]:
+    def has(*names: str) -> bool:
+        return all(name in tree.data_vars and "cohort" in tree[name].dims for name in names)
+
+    def of(name: str, cohort: str | None = None) -> Any:
+        return tree[name].values if cohort is None else tree[name].sel(cohort=cohort).values
+
+    if "cohort" not in tree.coords:
+        return
+    if has("activity", "parallel_activity", "perpendicular_activity") and _disagrees(
+        of("activity"), of("parallel_activity"), of("perpendicular_activity")
+    ):
+        yield "A = A∥ + A⊥ does not hold: activity is not parallel_activity + perpendicular_activity"
+    if has("noise_strength", "parallel_noise", "perpendicular_activity") and _disagrees(
+        of("noise_strength"), of("perpendicular_activity"), of("parallel_noise")
+    ):
+        yield "D = A⊥ + D∥ does not hold: noise_strength is not perpendicular_activity + parallel_noise"
+    if has("activity", "directed_activity", "noise_strength") and _disagrees(
+        of("activity", "all"), of("directed_activity", "all"), of("noise_strength", "all")
+    ):
+        yield "A = A₀ + D does not hold for all samples: activity is not directed_activity + noise_strength"
+    if has("projection_variance", "parallel_noise", "directed_activity"):
+        product = of("projection_variance", "all") * of("directed_activity", "all")
+        if _disagrees(product, of("parallel_noise", "all")):
+            yield "σ_λ² = D∥/A₀ does not hold for all samples: projection_variance is not parallel_noise/directed_activity"
+    if has("directed_activity") and "gradient_alignment" in tree.data_vars and "cohort_pair" in tree.coords:
+        whole, correct, wrong = (of("directed_activity", cohort) for cohort in COHORTS)
+        cosine = tree["gradient_alignment"].sel(cohort_pair="correct_mislabeled").values
+        with np.errstate(invalid="ignore"):
+            mixed = 2 * np.sqrt(correct * wrong) * cosine
+        if _disagrees(whole, correct, wrong, mixed):
+            yield "A₀ = A₀,c + A₀,w + 2 √(A₀,c A₀,w) R_cw does not hold: directed_activity and gradient_alignment disagree"
+
+
+def _spectra(tree: xr.DataTree) -> Iterator[str]:
+    if "spectrum" not in tree.children or "noise_eigenvalue" not in tree.children["spectrum"].data_vars:
+        return
+    spectrum, root = tree.children["spectrum"].to_dataset(inherit=False), tree.to_dataset()
+    values = spectrum["noise_eigenvalue"].transpose(..., "mode").values
+    largest = np.abs(values).max(-1, keepdims=True, initial=0)
+    with np.errstate(invalid="ignore"):
+        if (np.diff(values, axis=-1) > _ROUNDING * largest).any() or (values < -_ROUNDING * largest).any():
+            yield "'noise_eigenvalue' does not descend from a largest value to 0: expected the spectrum of a covariance"
+    if "noise_strength" not in root.data_vars or "cohort" not in root.coords or "step" not in root.coords:
+        return
+    common = np.intersect1d(spectrum["spectrum_step"].values, root["step"].values)
+    strength = root["noise_strength"].sel(cohort="all", step=common).values
+    total = spectrum["noise_eigenvalue"].sel(spectrum_step=common).sum("mode", skipna=False).values
+    with np.errstate(invalid="ignore"):
+        if (total > (1 + 1e-3) * strength).any():
+            yield "the sum of 'noise_eigenvalue' exceeds 'noise_strength', its trace"
+
+
+def _provenance(attributes: Any) -> Iterator[str]:
+    for name in _ATTRIBUTES:
+        if name not in attributes:
+            yield f"attribute {name!r} is missing: nobody could tell what was run"
+    version = attributes.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        yield f"attribute schema_version is {version!r}: expected {SCHEMA_VERSION!r}"
+    if "config_json" in attributes:
+        try:
+            config = json.loads(str(attributes["config_json"]))
+        except ValueError:
+            yield "attribute config_json is no JSON"
+            return
+        if not isinstance(config, dict):
+            yield "attribute config_json is no object of JSON"
+            return
+        if json.dumps(config, sort_keys=True) != attributes["config_json"]:
+            yield "attribute config_json has unsorted keys: expected them sorted, so that equal configurations are equal text"
+        for name in ("versions",) if "merged" in config else ("seed", "versions"):
+            if name not in config:
+                yield f"config_json lacks {name!r}, without which the run cannot be repeated"
+    try:
+        datetime.fromisoformat(str(attributes.get("created_at", "2021-01-01")))
+    except ValueError:
+        yield f"attribute created_at is {attributes['created_at']!r}: expected a moment in ISO 8601"
+    if attributes.get("complete", 1) not in (0, 1):
+        yield f"attribute complete is {attributes['complete']!r}: expected 0 or 1"
