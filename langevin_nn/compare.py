@@ -20,7 +20,15 @@ from langevin_nn.provenance import plain
 from langevin_nn.schedules import AtEpochs, EveryEpochs, Schedule
 from langevin_nn.seeds import Seeds
 from langevin_nn.simulate import simulate
-from langevin_nn.store import check_writable, join_processes, write_trajectory
+from langevin_nn.store import (
+    check_writable,
+    folder_of,
+    has_segments,
+    join_processes,
+    open_trajectory,
+    write_trajectory,
+)
+from langevin_nn.store.resumption import refuse_another
 
 __all__ = ["compare"]
 
@@ -46,6 +54,7 @@ def compare(
     trace_epoch: float = 50.0,
     schedule: Schedule | None = None,
     out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     progress: bool | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Comparison:
@@ -89,8 +98,10 @@ def compare(
     schedule : Schedule, optional
         When to record; 60 times at equal distances unless said.
     out : path, optional
-        Folder for ``trajectories.nc``; meanwhile each process is kept there in a file of its own, which stays where the
-        run fails.
+        Folder for ``trajectories.nc``; meanwhile each process is kept there in a file of its own, or in segments while it
+        runs, which stay where the run fails.
+    resume : bool, optional
+        Whether to go on with the run that was killed or interrupted in `out`, to the same bits as an uninterrupted one.
     progress : bool, optional
         Whether to show progress bars; on a terminal unless said.
     config : mapping, optional
@@ -104,7 +115,8 @@ def compare(
     Raises
     ------
     ConfigurationError
-        If an argument cannot be run, before anything is computed.
+        If an argument cannot be run, before anything is computed; also where the remains of a run are in the way, or the one
+        to resume has another configuration.
     UnstableTrajectory
         If a replica diverges.
 
@@ -137,8 +149,14 @@ def compare(
     if not 0 < epochs < float("inf"):
         raise ConfigurationError(f"epochs={epochs}: expected a positive, finite number, the length of each run")
     folder = None if out is None else Path(out)
+    if folder is None and resume:
+        raise ConfigurationError(
+            "resume=True without out: expected the folder in which the run was killed or interrupted"
+        )
     if folder is not None:
         check_writable(folder)
+        if not resume:
+            _refuse_remains(folder, chosen)
     seeds = Seeds(seed)
     glances = AtEpochs(tuple(share * epochs for share in _GLANCES))
     observables: list[Observable] = [
@@ -159,6 +177,12 @@ def compare(
         "landscape": plain(landscape),
         **(config or {}),
     }
+    described = {"processes": {name: plain(process) for name, process in chosen.items()}, **settings}
+    if folder is not None and resume and (folder / "trajectories.nc").exists():
+        finished = open_trajectory(folder / "trajectories.nc")
+        refuse_another(finished.attrs["config_json"], described, str(folder / "trajectories.nc"))
+        _remove_parts(folder, chosen)
+        return analyze(finished, epoch=trace_epoch, tolerance=tolerance)
     if folder is not None:
         # An earlier run's result must not lie beside the parts of this one.
         (folder / "trajectories.nc").unlink(missing_ok=True)
@@ -174,17 +198,36 @@ def compare(
             schedule=schedule or EveryEpochs(epochs / _RECORDS),
             observables=observables,
             path=None if folder is None else folder / f"{name}.nc",
+            resume=folder / f"{name}.nc" if folder is not None and resume else None,
             progress=progress,
             config=settings,
         )
-    described = {name: plain(process) for name, process in chosen.items()}
-    trajectories = join_processes(recorded, {"processes": described, **settings})
+    trajectories = join_processes(recorded, described)
     trajectories.attrs["covariance_factor"] = covariance_factor(landscape.n_samples, batch_size)
     if folder is not None:
-        write_trajectory(trajectories, folder / "trajectories.nc")
-        for name in recorded:
-            (folder / f"{name}.nc").unlink()
+        trajectories = open_trajectory(write_trajectory(trajectories, folder / "trajectories.nc"))
+        for each in recorded.values():
+            each.close()
+        _remove_parts(folder, chosen)
     return analyze(trajectories, epoch=trace_epoch, tolerance=tolerance)
+
+
+def _refuse_remains(folder: Path, names: Iterable[str]) -> None:
+    """Raise where an interrupted run would be lost; the parts of one that diverged have had their day."""
+    files = [folder / f"{name}.nc" for name in names]
+    parts = [open_trajectory(file) for file in files if file.exists()]
+    killed = [file for file in files if has_segments(folder_of(file))]
+    between = bool(parts) and all(int(part.attrs["complete"]) for part in parts)
+    if killed or between:
+        raise ConfigurationError(
+            f"{str(folder)!r} holds a run that did not end: expected none, since its records would be lost; go on with it "
+            "(resume=True, --resume), remove the folder, or write to another one"
+        )
+
+
+def _remove_parts(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        (folder / f"{name}.nc").unlink(missing_ok=True)
 
 
 def _null_seeds(seeds: Seeds) -> Seeds:

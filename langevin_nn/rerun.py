@@ -236,5 +236,5 @@ def _different(tree: xr.DataTree, again: xr.DataTree) -> list[str]:
 def _same_bits(one: xr.Variable, other: xr.Variable) -> bool:
     left, right = np.asarray(one.values), np.asarray(other.values)
     if left.dtype.kind not in "fiub":
-        return left.tolist() == right.tolist()
-    return bool(left.dtype == right.dtype) and left.shape == right.shape and left.tobytes() == right.tobytes()
+        return bool(left.tolist() == right.tolist())
+    return bool(left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes())

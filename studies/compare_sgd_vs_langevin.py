@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ import tyro
 import xarray as xr
 
 from langevin_nn import Comparison, NetworkLandscape, Seeds, compare, write_trajectory
-from langevin_nn.errors import ConfigurationError, LangevinError, UnknownNameError
+from langevin_nn.errors import ConfigurationError, StorageError, UnknownNameError, UnstableTrajectory
 from langevin_nn.figures import FIGURES, save_figures
 from langevin_nn.schedules import EveryEpochs
 from models.datasets import load_dataset
@@ -27,7 +28,7 @@ from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron
 from studies.command import guarded
 
-__all__ = ["Config", "build_landscape", "main", "run"]
+__all__ = ["Config", "build_landscape", "main", "run", "run_configuration"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class Config:
     """Where to compute: cpu, or cuda for a GPU."""
     out: Path = field(default=Path("output/compare_sgd_vs_langevin"))
     """Folder for trajectories.nc, summary.json and figures."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run that was killed or interrupted in the output folder, to the same results."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """A small run of a few seconds that shows what comes out: unless given, 20 images a class, 3 replicas, 5 epochs."""
 
@@ -171,33 +174,19 @@ def run(config: Config) -> Comparison:
 
     Raises
     ------
-    LangevinError
-        If a choice cannot be run or the dynamics diverge; what was recorded stays in the output folder.
+    ConfigurationError
+        If a choice cannot be run, or an earlier run that did not end is in the way.
+    UnstableTrajectory
+        If the dynamics diverge; what was recorded stays in the output folder.
+    StorageError
+        If the disk fails; what was recorded stays, and --resume goes on from there.
     """
     config = config.sized()
     started = time.perf_counter()
     try:
-        result = compare(
-            build_landscape(config),
-            learning_rate=config.learning_rate,
-            batch_size=config.batch_size,
-            epochs=config.epochs,
-            replicas=config.replicas,
-            seed=config.seed,
-            processes=config.processes,
-            refresh_every=config.refresh_every,
-            alignment_minibatches=config.alignment_minibatches,
-            tolerance=config.tolerance,
-            trace_epoch=config.trace_epoch,
-            schedule=_schedule(config),
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            out=config.out,
-            config={"study": "compare_sgd_vs_langevin", "choices": _words(config)},
-        )
-    except LangevinError:
-        if (config.out / "sgd.nc").exists():  # the run began: an earlier one's results must not pass for this one's
-            _remove_results(config.out)
+        result = _compared(config, config.out)
+    except (UnstableTrajectory, StorageError):  # the run began: an earlier one's results must not pass for this one's
+        _remove_results(config.out)
         raise
     summary = {**result.summary, "seconds": round(time.perf_counter() - started, 1)}
     aside = config.out / ".summary.json.part"
@@ -207,6 +196,47 @@ def run(config: Config) -> Comparison:
     write_trajectory(xr.DataTree.from_dict(distances), config.out / "distances.nc")
     save_figures(result, config.out)
     return result
+
+
+def _compared(config: Config, out: Path | None) -> Comparison:
+    return compare(
+        build_landscape(config),
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        replicas=config.replicas,
+        seed=config.seed,
+        processes=config.processes,
+        refresh_every=config.refresh_every,
+        alignment_minibatches=config.alignment_minibatches,
+        tolerance=config.tolerance,
+        trace_epoch=config.trace_epoch,
+        schedule=_schedule(config),
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        out=out,
+        resume=config.resume and out is not None,
+        config={"study": "compare_sgd_vs_langevin", "choices": _words(config)},
+    )
+
+
+def run_configuration(config: Mapping[str, Any]) -> xr.DataTree:
+    """Run the configuration of a file again, for `langevin_nn.rerun`.
+
+    Parameters
+    ----------
+    config : mapping
+        ``config_json`` of a ``trajectories.nc`` that this study wrote.
+
+    Returns
+    -------
+    xarray.DataTree
+        In memory; nothing is written.
+    """
+    choices: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in config["choices"].items()
+    }
+    return _compared(Config(**choices), None).trajectories
 
 
 def _remove_results(folder: Path) -> None:
@@ -221,9 +251,12 @@ def _schedule(config: Config) -> EveryEpochs | None:
     return EveryEpochs(config.epochs / config.records) if config.epochs > 0 else None
 
 
+_NOT_OF_THE_RUN = ("out", "data_dir", "resume")
+
+
 def _words(config: Config) -> dict[str, object]:
     """Return the choices that made the numbers; where they were written is none of them."""
-    chosen = {name: value for name, value in asdict(config).items() if name not in ("out", "data_dir")}
+    chosen = {name: value for name, value in asdict(config).items() if name not in _NOT_OF_THE_RUN}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
 
 

@@ -10,6 +10,7 @@ verdict.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,9 +27,10 @@ from langevin_nn.analyzers import TransitionRates
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.figures import flat_minima_figure
 from langevin_nn.observables import Weights
-from langevin_nn.provenance import attributes
+from langevin_nn.provenance import attributes, differences, plain, versions
 from langevin_nn.schedules import EverySteps
-from langevin_nn.store import check_writable
+from langevin_nn.store import check_writable, write_trajectory
+from langevin_nn.store.durable import write_durably
 from langevin_nn.theory import mean_first_passage_time, stationary_density
 from models.potentials import TwoValleys
 from studies.command import guarded
@@ -69,6 +71,8 @@ class Config:
     """Owner of all randomness."""
     out: Path = field(default=Path("output/flat_minima"))
     """Folder for rates.nc, summary.json and the figure."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run that was killed or interrupted in the output folder, to the same results."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """A small run of a few seconds that shows what comes out: unless given, 2 batch sizes, 256 replicas."""
 
@@ -187,7 +191,7 @@ def predicted(config: Config, batch_size: int, name: str) -> dict[str, float]:
     }
 
 
-def _measured(config: Config, batch_size: int, name: str) -> tuple[xr.Dataset, dict[str, float]]:
+def _measured(config: Config, batch_size: int, name: str) -> xr.Dataset:
     """Run one noise at one batch size for twice the time that a replica stays in a valley, or as long as is allowed."""
     landscape, theory = _landscape(config, batch_size), predicted(config, batch_size, name)
     process = Process(
@@ -207,7 +211,31 @@ def _measured(config: Config, batch_size: int, name: str) -> tuple[xr.Dataset, d
         progress=False,
     )
     cores = landscape.position(np.array([-_CORE, _CORE]))
-    return TransitionRates(float(cores[0]), float(cores[1]))(trajectory), theory
+    return TransitionRates(float(cores[0]), float(cores[1]))(trajectory)
+
+
+def _points_done(config: Config) -> Path:
+    """Return the folder of points that are done, which says of what run they are."""
+    folder, said = config.out / "points", json.dumps({"choices": plain(_words(config)), "versions": versions()})
+    about = folder / "configuration.json"
+    if about.exists() and not config.resume:
+        raise ConfigurationError(
+            f"{str(folder)!r} holds a run that did not end: expected none, since its points would be lost; go on with it "
+            "(--resume), remove the folder, or write to another --out"
+        )
+    if about.exists() and (found := differences(json.loads(about.read_text()), json.loads(said))):
+        shown = "; ".join(f"{name}: {old} there, {new} now" for name, (old, new) in found.items())
+        raise ConfigurationError(
+            f"the run in {str(folder)!r} has another configuration: {shown}: expected the same, since its points would not "
+            "be of one run; give the same choices, or write to another --out"
+        )
+    folder.mkdir(exist_ok=True)
+    write_durably(about, said.encode())
+    return folder
+
+
+def _keep(found: xr.Dataset, path: Path) -> None:
+    write_trajectory(xr.DataTree(found), path)
 
 
 def run(config: Config) -> xr.Dataset:
@@ -233,6 +261,7 @@ def run(config: Config) -> xr.Dataset:
     config = config.sized()
     _checked(config)
     check_writable(config.out)
+    points_done = _points_done(config)
     started = time.perf_counter()
     points = [(name, size) for name in NOISES for size in config.batch_sizes]
     shape = (len(NOISES), len(config.batch_sizes), 2)
@@ -240,7 +269,11 @@ def run(config: Config) -> xr.Dataset:
     shares = np.empty(shape[:2])
     for number, (name, size) in enumerate(tqdm(points, desc="flat minima", unit="run", disable=None)):
         place = np.unravel_index(number, shape[:2])
-        found, theory = _measured(config, size, name)
+        kept = points_done / f"{name}-{size}.nc"
+        if not kept.exists():
+            _keep(_measured(config, size, name), kept)
+        with xr.open_dataset(kept) as file:
+            found, theory = file.load(), predicted(config, size, name)
         arrays["rate"][place] = found.transition_rate
         arrays["rate_standard_error"][place] = found.transition_rate_standard_error
         arrays["transitions"][place] = found.transitions
@@ -261,11 +294,12 @@ def run(config: Config) -> xr.Dataset:
         "seconds": round(time.perf_counter() - started, 1),
     }
     (config.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    shutil.rmtree(points_done)
     return result
 
 
 def _words(config: Config) -> dict[str, object]:
-    return {name: value for name, value in asdict(config).items() if name != "out"}
+    return {name: value for name, value in asdict(config).items() if name not in ("out", "resume")}
 
 
 def _by_noise(result: xr.Dataset, name: str) -> dict[str, list[float]]:
