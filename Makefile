@@ -6,14 +6,16 @@ CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 BENCH := .venv-bench
 
-.PHONY: help study test lint types bench clean
+.PHONY: help study test torture calibrate lint types bench clean
 
 help:
 	@echo "make study   run the front door: SGD against Langevin dynamics (at most 3 minutes on two cores)"
 	@echo "make test    run the whole test suite"
+	@echo "make torture    kill, corrupt and starve recordings by the hundred, and count (about 10 minutes)"
+	@echo "make calibrate  false alarms and coverage of phases of learning, over thousands of synthetic trajectories"
 	@echo "make lint    ruff: style and docstrings"
 	@echo "make types   mypy, strict"
-	@echo "make bench   time gradients, ensembles and Langevin dynamics against peers, installed into $(BENCH); ARGS=langevin: a part"
+	@echo "make bench   time gradients, ensembles, Langevin dynamics and recording against peers, installed into $(BENCH); ARGS=langevin: a part"
 	@echo "make clean   remove the environment and caches"
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
@@ -29,6 +31,12 @@ study: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest $(ARGS)
+
+torture: $(VENV)/installed
+	$(BIN)/python -m tests.torture $(ARGS)
+
+calibrate: $(VENV)/installed
+	$(BIN)/python -m tests.calibrate_phases $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/python -m ruff check .

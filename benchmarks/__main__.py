@@ -1,4 +1,5 @@
-"""Weighted gradients against PyTorch and the matrix products alone; gradient ensemble and Langevin dynamics against peers.
+"""Weighted gradients against PyTorch and the matrix products alone; gradient ensemble and Langevin dynamics against peers;
+what recording costs.
 
 ``python -m benchmarks`` runs all parts, ``python -m benchmarks langevin`` one of them.
 """
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from benchmarks import gradient_ensemble, langevin
+from benchmarks import gradient_ensemble, langevin, recording
 from benchmarks.timing import medians, table
 from langevin_nn import NetworkLandscape, Seeds
 from langevin_nn.landscape.gradients import TracedGradient
@@ -121,7 +122,12 @@ def report() -> None:
         print("", gradients(landscape, module, n_replicas, n_rows, rate), sep="\n", flush=True)
 
 
-PARTS = {"gradients": report, "ensemble": gradient_ensemble.report, "langevin": langevin.report}
+PARTS = {
+    "gradients": report,
+    "ensemble": gradient_ensemble.report,
+    "langevin": langevin.report,
+    "recording": recording.report,
+}
 
 
 def main() -> None:
