@@ -36,7 +36,7 @@ torture: $(VENV)/installed
 	$(BIN)/python -m tests.torture $(ARGS)
 
 calibrate: $(VENV)/installed
-	$(BIN)/python -m tests.calibrate_phases $(ARGS)
+	$(BIN)/python tests/calibrate_phases.py $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/python -m ruff check .

@@ -1,24 +1,63 @@
 """Analyzers: a dataset in, a dataset out; they work on files, and on trajectories that somebody else made."""
 
+from langevin_nn.analyzers.autocorrelation import (
+    Autocorrelation,
+    TimeAverage,
+    autocorrelation_function,
+    effective_sample_size,
+    integrated_autocorrelation_time,
+    time_average,
+)
 from langevin_nn.analyzers.comparison import COMPARED, ComparisonAnalyzer, Quantity, at_equal_loss
-from langevin_nn.analyzers.phases import PhaseDetector, detect_phases
+from langevin_nn.analyzers.decline import decline_p_value
+from langevin_nn.analyzers.losses import LossMixture
+from langevin_nn.analyzers.mixture import GaussianMixture, gaussian_mixture
+from langevin_nn.analyzers.phases import PhaseDetector, detect_phases, mean_boundaries
+from langevin_nn.analyzers.stationarity import Stationarity, StationarityTest, stationarity_test
 from langevin_nn.analyzers.statistics import logarithm, mean_with_interval
 from langevin_nn.analyzers.summary import Comparison, analyze
+from langevin_nn.analyzers.synthetic import (
+    four_phase_trajectory,
+    score_boundaries,
+    stationary_trajectory,
+    two_phase_trajectory,
+)
+from langevin_nn.analyzers.timescales import Timescales, smoothed_minimum
 from langevin_nn.analyzers.transitions import TransitionRates
 from langevin_nn.analyzers.verdict import label, verdict
 
 __all__ = [
     "COMPARED",
+    "Autocorrelation",
     "Comparison",
     "ComparisonAnalyzer",
+    "GaussianMixture",
+    "LossMixture",
     "PhaseDetector",
     "Quantity",
+    "Stationarity",
+    "StationarityTest",
+    "TimeAverage",
+    "Timescales",
     "TransitionRates",
     "analyze",
     "at_equal_loss",
+    "autocorrelation_function",
+    "decline_p_value",
     "detect_phases",
+    "effective_sample_size",
+    "four_phase_trajectory",
+    "gaussian_mixture",
+    "integrated_autocorrelation_time",
     "label",
     "logarithm",
+    "mean_boundaries",
     "mean_with_interval",
+    "score_boundaries",
+    "smoothed_minimum",
+    "stationarity_test",
+    "stationary_trajectory",
+    "time_average",
+    "two_phase_trajectory",
     "verdict",
 ]

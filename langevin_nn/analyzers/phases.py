@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -13,9 +12,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers.base import require, root_of
-from langevin_nn.errors import ConfigurationError
+from langevin_nn.analyzers.decline import decline_p_value
+from langevin_nn.analyzers.statistics import mean_with_interval
+from langevin_nn.errors import ConfigurationError, EstimationRefused
 
-__all__ = ["FOUR_PHASES", "TWO_PHASES", "PhaseDetector", "detect_phases"]
+__all__ = ["FOUR_PHASES", "TWO_PHASES", "PhaseDetector", "detect_phases", "mean_boundaries"]
 
 TWO_PHASES = ("fast_learning", "exploration")
 FOUR_PHASES = ("I", "II", "III", "IV")
@@ -40,6 +41,20 @@ class PhaseDetector:
     best (fewest records on the wrong side) has its step, so that single records on the wrong side are
     outvoted. Phases after Feng & Tu (2021), doi 10.1088/2632-2153/abf5b9, sections 3 and 4, who placed theirs by eye.
 
+    **No transition.** A boundary is reported only where the error that defines it (of the correct samples, of the
+    mislabeled ones, of all) has fallen in a way that stationary noise does not: `decline_p_value` must be at most
+    `significance` over the number of boundaries, so that a trajectory of noise, whatever its level, shows any boundary
+    with a probability of at most `significance`. With fewer than 7 records (8 for four phases) nothing can be shown and
+    there is no boundary. The test asks for a fall somewhere, not at one place: it does not protect against an error
+    that fell and then wanders about a threshold. A phase in which the first record already is has no boundary either:
+    it began before.
+
+    **How well boundaries are known.** Between two records an error crosses its threshold somewhere: ``crossing_epoch`` is
+    where the line between them does, halfway between the first and the last of equally good places. For it, the highest
+    error and the whole fall are taken from medians over phase II, in which both errors are flat; for ``boundary_epoch``
+    they are extremes of single records, which noise moves. `mean_boundaries` says how the intervals over replicas come
+    about.
+
     Parameters
     ----------
     learned : float, optional
@@ -48,11 +63,33 @@ class PhaseDetector:
         Relative fall of the mislabeled samples' error that ends phase II.
     fitted : float, optional
         Training error at which all samples count as fitted.
+    significance : float, optional
+        Largest probability of any boundary in a trajectory of stationary noise.
+    correlation : float, optional
+        Largest correlation of successive records that this noise may have.
+    level : float, optional
+        Coverage of the intervals of mean boundaries.
+
+    Raises
+    ------
+    ConfigurationError
+        If a parameter is out of its range.
     """
 
     learned: float = 0.9
     forgotten: float = 0.1
     fitted: float = 0.01
+    significance: float = 0.05
+    correlation: float = 0.97
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        for name in ("learned", "forgotten", "fitted", "significance", "correlation", "level"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigurationError(
+                    f"{name}={getattr(self, name)}: expected a number between 0 and 1, both excluded, since it is a share or "
+                    f"a probability; the default is {getattr(type(self), name)}"
+                )
 
     def __call__(self, trajectory: xr.DataTree | xr.Dataset) -> xr.Dataset:
         """Label a trajectory.
@@ -66,7 +103,11 @@ class PhaseDetector:
         -------
         xarray.Dataset
             ``phase`` (…, step), from 1, and 0 after a divergence; ``boundary_epoch`` and ``boundary_time`` (…, boundary):
-            epoch and gradient-flow time of the first record of each phase but the first, NaN where it was not reached.
+            epoch and gradient-flow time of the first record of each phase but the first, NaN where it was not reached, or
+            began before the first record; ``crossing_epoch`` and ``crossing_time``: where the error crossed the threshold
+            between the records at ``crossing_epoch_lower`` and ``crossing_epoch_upper`` (the same for time);
+            ``transition_p_value`` (…, boundary): the probability of such a fall under stationary noise, NaN with fewer
+            than 7 records. With two replicas or more, also all that `mean_boundaries` returns.
 
         Raises
         ------
@@ -84,43 +125,85 @@ class PhaseDetector:
                 "some replicas have mislabeled samples and some have none: expected all alike, since they pass through four "
                 "phases and two; select replicas of one kind"
             )
-        phase = xr.apply_ufunc(
-            partial(self._before_divergence, self._four if noisy else self._two),
-            errors,
-            input_core_dims=[["step", "cohort"]],
-            output_core_dims=[["step"]],
-            vectorize=True,
-        ).astype(np.int8)
-        phase.attrs = {"long_name": "phase of learning", "units": "1", "flag_meanings": " ".join(names)}
         boundaries = [f"{before}|{after}" for before, after in pairwise(names)]
-        result = xr.Dataset({"phase": phase}).assign_coords(boundary=boundaries)
+        phase, position, p_value = xr.apply_ufunc(
+            partial(self._before_divergence, len(boundaries)),
+            errors.sel(cohort=["all", "correct", "mislabeled"]),
+            input_core_dims=[["step", "cohort"]],
+            output_core_dims=[["step"], ["boundary"], ["boundary"]],
+            vectorize=True,
+        )
+        phase = phase.astype(np.int8)
+        phase.attrs = {"long_name": "phase of learning", "units": "1", "flag_meanings": " ".join(names)}
+        p_value.attrs = {"long_name": "probability of such a fall under stationary noise", "units": "1"}
+        result = xr.Dataset({"phase": phase, "transition_p_value": p_value}).assign_coords(boundary=boundaries)
+        position = position.assign_coords(boundary=boundaries)
         for clock in ("epoch", "time"):
             if clock in root.coords:
-                result[f"boundary_{clock}"] = _first_records(phase, root[clock], boundaries)
+                first = _first_records(phase, root[clock], boundaries).where(position.notnull())
+                result[f"boundary_{clock}"] = first.assign_attrs(
+                    long_name=f"{clock} at which a phase begins", units="1"
+                )
+                result = result.assign(_crossings(position, root[clock]))
+        if result.sizes.get("replica", 1) > 1:
+            result = result.assign(mean_boundaries(result, level=self.level))
         return result.assign_coords(root.coords)
 
-    @staticmethod
-    def _before_divergence(label: Callable[[Floats], NDArray[np.int64]], errors: Floats) -> NDArray[np.int64]:
-        """Label the records up to the first without a training error; 0 from there."""
+    def _before_divergence(self, n_boundaries: int, errors: Floats) -> tuple[Floats, Floats, Floats]:
+        """Label the records up to the first without a training error, 0 from there; crossings in units of records."""
         missing = ~np.isfinite(errors[:, 0])
         end = int(np.argmax(missing)) if missing.any() else len(errors)
-        phases = np.zeros(len(errors), dtype=np.int64)
-        if end > 0:
-            phases[:end] = label(errors[:end])
-        return phases
+        phases = np.zeros(len(errors))
+        if end == 0:
+            return phases, np.full(n_boundaries, np.nan), np.full(n_boundaries, np.nan)
+        used = errors[:end]
+        p_values = np.array(
+            [self._p_value(series) for series in (used.T[[1, 2, 0]] if n_boundaries > 1 else used.T[:1])]
+        )
+        # NaN, of too few records, is not below anything.
+        fallen = p_values <= self.significance / n_boundaries
+        phases[:end], crossings = self._four(used, fallen) if n_boundaries > 1 else self._two(used, fallen)
+        starts = np.array([np.argmax(phases[:end] >= number) for number in range(2, n_boundaries + 2)])
+        crossings = np.minimum.accumulate(crossings[::-1])[::-1]  # a phase that is skipped ends where the next does
+        crossings = np.where(np.isfinite(crossings), crossings, starts - 0.5)
+        # The argmax of nothing is 0, too: either not reached, or there from the first record on.
+        return phases, np.where(starts > 0, crossings, np.nan), p_values
 
-    def _two(self, errors: Floats) -> NDArray[np.int64]:
-        return 1 + _steps_up(errors[:, 0] <= self.fitted)
+    def _p_value(self, errors: Floats) -> float:
+        try:
+            return decline_p_value(errors, correlation=self.correlation)
+        except EstimationRefused:
+            return np.nan
 
-    def _four(self, errors: Floats) -> NDArray[np.int64]:
+    def _fitted(self, everything: Floats, fallen: np.bool_) -> NDArray[np.int64]:
+        """Return where all samples are fitted: in all records or none, unless their error has fallen."""
+        if fallen:
+            return _steps_up(everything <= self.fitted)
+        return np.full(len(everything), int(np.median(everything) <= self.fitted))
+
+    def _two(self, errors: Floats, fallen: NDArray[np.bool_]) -> tuple[NDArray[np.int64], Floats]:
+        everything = errors[:, 0]
+        return 1 + self._fitted(everything, fallen[0]), np.array([_crossing(everything, self.fitted)])
+
+    def _four(self, errors: Floats, fallen: NDArray[np.bool_]) -> tuple[NDArray[np.int64], Floats]:
         everything, correct, wrong = errors.T
-        fitted = _steps_up(everything <= self.fitted)
-        memorising = _steps_up(wrong < (1 - self.forgotten) * np.maximum.accumulate(wrong)) | fitted
+        fitted = self._fitted(everything, fallen[2])
+        highest = np.maximum.accumulate(wrong)
+        memorising = (_steps_up(wrong < (1 - self.forgotten) * highest) if fallen[1] else 0) | fitted
         # Only records before memorisation tell how low the correct samples' error falls on its own.
         before = correct[memorising == 0] if (memorising == 0).any() else correct[:1]
         whole_fall = correct[0] - before.min()
-        learned = _steps_up((whole_fall > 0) & (correct[0] - correct >= self.learned * whole_fall))
-        return 1 + (learned | memorising) + memorising + fitted
+        learned = _steps_up((whole_fall > 0) & (correct[0] - correct >= self.learned * whole_fall)) if fallen[0] else 0
+        phases = 1 + (learned | memorising) + memorising + fitted
+        flat = phases == 2
+        lowest, top = (
+            (np.median(correct[flat]), np.median(wrong[flat])) if flat.any() else (before.min(), highest.max())
+        )
+        levels = (correct[0] - self.learned * (correct[0] - lowest), (1 - self.forgotten) * top, self.fitted)
+        crossings = [
+            _crossing(series, level) for series, level in zip((correct, wrong, everything), levels, strict=True)
+        ]
+        return phases, np.where(fallen, crossings, np.inf)
 
 
 def detect_phases(trajectory: xr.DataTree | xr.Dataset, **parameters: Any) -> xr.Dataset:
@@ -140,29 +223,146 @@ def detect_phases(trajectory: xr.DataTree | xr.Dataset, **parameters: Any) -> xr
 
     Examples
     --------
-    >>> errors = np.array([[0.9, 0.9, np.nan], [0.2, 0.2, np.nan], [0.0, 0.0, np.nan]])
+    >>> errors = np.array([0.9, 0.7, 0.3, 0.1, 0.02, 0.0, 0.0, 0.0])
     >>> trajectory = xr.Dataset(
-    ...     {"train_error": (("step", "cohort"), errors)},
-    ...     coords={"cohort": ["all", "correct", "mislabeled"], "time": ("step", [0.0, 1.0, 2.0])},
+    ...     {"train_error": (("step", "cohort"), np.stack([errors, errors, np.full(8, np.nan)], axis=1))},
+    ...     coords={"cohort": ["all", "correct", "mislabeled"], "time": ("step", np.arange(8.0))},
     ... )
-    >>> detect_phases(trajectory).boundary_time.values
-    array([2.])
+    >>> phases = detect_phases(trajectory)
+    >>> phases.boundary_time.values, phases.crossing_time.values
+    (array([5.]), array([4.5]))
+    >>> np.unique(detect_phases(0 * trajectory + 0.5).phase)  # no transition
+    array([1], dtype=int8)
     """
     return PhaseDetector(**parameters)(trajectory)
 
 
-def _steps_up(indicator: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the rising 0-1 step that disagrees with the fewest records; the last of equally good ones."""
+def mean_boundaries(phases: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
+    """Return the mean boundaries over replicas with intervals that hold for few replicas and coarse records.
+
+    The interval is Student's t of the crossings x_r over R replicas, widened by the records b_r < x_r ≤ a_r between which
+    they lie,
+
+        [x̄ − t s/√R − mean(x − b),  x̄ + t s/√R + mean(a − x)],
+
+    since linear interpolation between coarse records errs in the same direction in all replicas, which their spread does
+    not show: where all fall into the same record interval, that is the interval. The mean is that of the crossings of the
+    noiseless curves; a replica that does not reach a boundary makes it undefined, for a mean over those only that were fast
+    enough would be too early. Percentile bootstraps over 4 replicas cover about 80 % where they say 95.
+
+    Parameters
+    ----------
+    phases : xarray.Dataset
+        Of `PhaseDetector`: ``crossing_epoch`` (…, replica, boundary) with its lower and upper records, or those of time.
+    level : float, optional
+        Coverage of the intervals.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``mean_boundary_epoch``, ``mean_boundary_epoch_lower``, ``mean_boundary_epoch_upper`` (…, boundary), the same for
+        ``time``, NaN unless all replicas reached the boundary; ``reached_count``: how many did.
+
+    Raises
+    ------
+    EstimationRefused
+        For fewer than two replicas, which have no spread.
+    ConfigurationError
+        If there are no crossings.
+
+    Examples
+    --------
+    >>> values = {"crossing_time": [2.2, 2.4], "crossing_time_lower": [2.0, 2.0], "crossing_time_upper": [3.0, 3.0]}
+    >>> phases = xr.Dataset({name: ("replica", each) for name, each in values.items()})
+    >>> result = mean_boundaries(phases)
+    >>> result.mean_boundary_time.item(), round(result.mean_boundary_time_upper.item(), 3)  # 2.3 + 12.706/10 + 0.7
+    (2.3, 4.271)
+    """
+    n_replicas = phases.sizes.get("replica", 1)
+    if n_replicas < 2:
+        raise EstimationRefused(
+            f"intervals of mean boundaries need at least 2 replicas, got {n_replicas}: one has no spread, and how much "
+            "boundaries differ from run to run cannot be said; simulate more replicas",
+            replicas=n_replicas,
+            needed=2,
+        )
+    clocks = [clock for clock in ("epoch", "time") if f"crossing_{clock}" in phases]
+    if not clocks:
+        require(phases, "crossing_epoch")
+    result = xr.Dataset()
+    for clock in clocks:
+        crossing = phases[f"crossing_{clock}"].reset_coords(drop=True)
+        moments = mean_with_interval(crossing, level=level)
+        complete = moments["count"] == n_replicas
+        before = (crossing - phases[f"crossing_{clock}_lower"]).mean("replica")
+        after = (phases[f"crossing_{clock}_upper"] - crossing).mean("replica")
+        name = f"mean_boundary_{clock}"
+        ends = {"": moments["mean_value"], "_lower": moments["lower"] - before, "_upper": moments["upper"] + after}
+        words = {
+            "": "mean over replicas of",
+            "_lower": "lower end of the interval of",
+            "_upper": "upper end of the interval of",
+        }
+        for end, values in ends.items():
+            attributes = {"long_name": f"{words[end]} the {clock} at which a phase begins", "units": "1"}
+            result[name + end] = values.where(complete).assign_attrs(attributes)
+        result["reached_count"] = moments["count"].assign_attrs(long_name="replicas that reached the phase", units="1")
+    return result
+
+
+def _disagreements(indicator: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return with how many records each rising 0-1 step disagrees, by the record at which it rises."""
     ones_before = np.concatenate([[0], np.cumsum(indicator)])
     zeros_after = np.concatenate([np.cumsum(~indicator[::-1])[::-1], [0]])
-    disagreements = ones_before + zeros_after
-    split = len(indicator) - int(np.argmin(disagreements[::-1]))
+    disagreements: NDArray[np.int64] = ones_before + zeros_after
+    return disagreements
+
+
+def _steps_up(indicator: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the rising 0-1 step that disagrees with the fewest records; the last of equally good ones."""
+    split = len(indicator) - int(np.argmin(_disagreements(indicator)[::-1]))
     return (np.arange(len(indicator)) >= split).astype(np.int64)
+
+
+def _crossing(errors: Floats, level: float) -> float:
+    """Return where errors fall through a level for good, in records: infinity if they lie on one side of it."""
+    disagreements = _disagreements(errors <= level)
+    best = np.flatnonzero(disagreements == disagreements.min())
+    # The last of equally good steps alone would be late, the more so the finer the records.
+    after = best[[0, -1]]
+    if after[0] == 0 or after[1] == len(errors):
+        return np.inf
+    # The best steps lie between a record above the level and one that is not: else a neighbour would be better.
+    above, below = errors[after - 1] - level, errors[after] - level
+    return float((after - 1 + above / (above - below)).mean())
 
 
 def _first_records(phase: xr.DataArray, clock: xr.DataArray, boundaries: list[str]) -> xr.DataArray:
     """Return the clock at the first record of each phase but the first."""
     starts = [clock.where(phase >= number).min("step") for number in range(2, len(boundaries) + 2)]
-    joined = xr.concat(starts, dim="boundary").transpose(..., "boundary").assign_coords(boundary=boundaries)
-    joined.attrs = {"long_name": f"{clock.name} at which a phase begins", "units": "1"}
-    return joined
+    return xr.concat(starts, dim="boundary").transpose(..., "boundary").assign_coords(boundary=boundaries)
+
+
+def _crossings(position: xr.DataArray, clock: xr.DataArray) -> xr.Dataset:
+    """Return what a clock says at positions in units of records, and at the records around them."""
+
+    def read(positions: Floats, times: Floats) -> Floats:
+        return np.where(np.isfinite(positions), np.interp(positions, np.arange(len(times)), times), np.nan)
+
+    upper = np.ceil(position)
+    words = {
+        "": "where the error crosses the threshold",
+        "_lower": "of the record before",
+        "_upper": "of the record after",
+    }
+    result = xr.Dataset()
+    for end, places in {"": position, "_lower": upper - 1, "_upper": upper}.items():
+        result[f"crossing_{clock.name}{end}"] = xr.apply_ufunc(
+            read,
+            places,
+            clock.reset_coords(drop=True),
+            input_core_dims=[["boundary"], ["step"]],
+            output_core_dims=[["boundary"]],
+            vectorize=True,
+        ).assign_attrs(long_name=f"{clock.name} {words[end]}", units="1")
+    return result

@@ -1,0 +1,326 @@
+"""What analyzers share: finding a variable and its clock, and results that say what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from langevin_nn.analyzers.base import require
+from langevin_nn.analyzers.statistics import mean_with_interval
+from langevin_nn.errors import ConfigurationError, EstimationRefused
+from langevin_nn.schema import CLOCKS
+
+__all__ = [
+    "along_clock",
+    "clock_of",
+    "described",
+    "evenly_spaced",
+    "group_with",
+    "on_clocks",
+    "over_replicas",
+    "selected",
+]
+
+_CLOCK_NAMES = ("epoch", "time")
+
+
+def group_with(trajectory: xr.DataTree | xr.Dataset, *names: str) -> xr.Dataset:
+    """Return the group of a trajectory that has some variables.
+
+    Parameters
+    ----------
+    trajectory : xarray.DataTree or xarray.Dataset
+        A trajectory, or the group itself; nothing is read that is not asked for.
+    *names : str
+        What is needed.
+
+    Returns
+    -------
+    xarray.Dataset
+        The first group that has all of them.
+
+    Raises
+    ------
+    ConfigurationError
+        If none has, naming what is missing.
+    """
+    if isinstance(trajectory, xr.DataTree):
+        groups = [node.to_dataset() for node in trajectory.subtree]
+        for group in groups:
+            if all(name in group.variables for name in names):
+                return group
+        found = sorted({str(name) for group in groups for name in group.data_vars})
+        raise ConfigurationError(
+            f"no group of the trajectory has {', '.join(names)}: expected a trajectory recorded with the observables "
+            f"that give them; its groups have {', '.join(found) or 'nothing'}"
+        )
+    require(trajectory, *names)
+    return trajectory
+
+
+def selected(values: xr.DataArray, selection: Mapping[str, Any]) -> xr.DataArray:
+    """Return a part of a variable, by coordinates.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        A variable of a trajectory.
+    selection : mapping of str to object
+        Such as ``{"cohort": "all"}``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Nothing is read yet.
+
+    Raises
+    ------
+    ConfigurationError
+        If it has no such coordinate or value.
+    """
+    try:
+        return values.sel(dict(selection))
+    except (KeyError, ValueError) as error:
+        known = {str(name): each.values.tolist()[:10] for name, each in values.coords.items() if name in values.dims}
+        raise ConfigurationError(
+            f"{values.name!r} has nothing at {dict(selection)}: expected coordinates that it has, among {known}"
+        ) from error
+
+
+def clock_of(values: xr.DataArray) -> str:
+    """Return the dimension along which a variable was recorded.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        A variable of a trajectory.
+
+    Returns
+    -------
+    str
+        One of ``step``, ``spectrum_step``, ``sample_step``, ``weight_step``.
+
+    Raises
+    ------
+    ConfigurationError
+        If the variable has none of them.
+
+    Examples
+    --------
+    >>> clock_of(xr.DataArray(np.zeros((2, 3)), dims=("replica", "sample_step")))
+    'sample_step'
+    """
+    known = list(CLOCKS.values())
+    found = [str(name) for name in values.dims if name in known]
+    if len(found) != 1:
+        raise ConfigurationError(
+            f"{values.name!r} has the dimensions {', '.join(map(str, values.dims)) or 'none'}: expected one clock "
+            f"among {', '.join(known)}, along which it was recorded; name another dimension with clock=..."
+        )
+    return found[0]
+
+
+def along_clock(values: xr.DataArray, clock: str | None) -> tuple[xr.DataArray, str]:
+    """Return a variable as float64 numbers in memory with its clock last.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        A variable of a trajectory, in memory or on disk.
+    clock : str or None
+        Its clock; found by name where it is None.
+
+    Returns
+    -------
+    values : xarray.DataArray, shape (..., clock)
+        Loaded; NaN where it is not finite.
+    clock : str
+        The dimension.
+
+    Raises
+    ------
+    ConfigurationError
+        If it has no such dimension.
+    """
+    clock = clock or clock_of(values)
+    if clock not in values.dims:
+        raise ConfigurationError(
+            f"{values.name!r} has the dimensions {', '.join(map(str, values.dims))}, none called {clock!r}: expected "
+            "the dimension along which it was recorded"
+        )
+    return in_memory(values.transpose(..., clock)), clock
+
+
+def in_memory(values: xr.DataArray) -> xr.DataArray:
+    """Return a variable as float64 numbers in memory, in one layout: sums have the same bits from a file and from memory.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        A variable of a trajectory.
+
+    Returns
+    -------
+    xarray.DataArray
+        NaN where it is not finite, as after a divergence.
+    """
+    numbers = np.asarray(values.values, dtype=np.float64)
+    return values.copy(data=np.ascontiguousarray(np.where(np.isfinite(numbers), numbers, np.nan)))
+
+
+def evenly_spaced(values: xr.DataArray, clock: str) -> xr.DataArray:
+    """Return a series of evenly spaced records, without a last one that is off the beat because the run ended there.
+
+    Parameters
+    ----------
+    values : xarray.DataArray, shape (..., clock)
+        Where it has no coordinate along the clock, it is taken at its word.
+    clock : str
+        The dimension.
+
+    Returns
+    -------
+    xarray.DataArray
+        All records, or all but the last.
+
+    Raises
+    ------
+    EstimationRefused
+        If the intervals between records differ by more than a tenth.
+
+    Examples
+    --------
+    >>> evenly_spaced(xr.DataArray(np.zeros(4), dims="step", coords={"step": [0, 10, 20, 25]}), "step").sizes["step"]
+    3
+    """
+    if clock not in values.coords or values.sizes[clock] < 3:
+        return values
+    gaps = np.diff(values[clock].values.astype(np.float64))
+    usual = float(np.median(gaps))
+    # Whole epochs need not be whole numbers of updates: one more or less is even enough.
+    off = np.abs(gaps - usual) > max(0.1 * abs(usual), 1.0 if usual > 2 else 0.0)
+    if off[:-1].any():
+        raise EstimationRefused(
+            f"{values.name!r} is recorded at intervals from {gaps.min():g} to {gaps.max():g} along {clock!r}: expected "
+            "even ones, since correlations are counted in records; record with EverySteps or EveryEpochs, or select "
+            "records that are evenly spaced",
+            shortest_interval=float(gaps.min()),
+            longest_interval=float(gaps.max()),
+        )
+    return values.isel({clock: slice(0, -1)}) if off[-1] else values
+
+
+def described(dimensions: Iterable[Any], values: NDArray[Any], long_name: str, units: str = "1") -> Any:
+    """Return what `xarray.Dataset` takes for a variable that says what it is.
+
+    Parameters
+    ----------
+    dimensions : iterable of str
+        Names.
+    values : array
+        Numbers; bools become 0 or 1, since netCDF has none.
+    long_name, units : str
+        As on an axis.
+
+    Returns
+    -------
+    tuple
+        Dimensions, values and attributes.
+    """
+    numbers = np.asarray(values)
+    if numbers.dtype == bool:
+        numbers = numbers.astype(np.int8)
+    return tuple(dimensions), numbers, {"long_name": long_name, "units": units}
+
+
+def on_clocks(
+    positions: NDArray[np.float64], moments: xr.DataArray | xr.Dataset, clock: str, dimensions: Iterable[Any], text: str
+) -> xr.DataArray:
+    """Return the moments of some records on every clock that there is.
+
+    Parameters
+    ----------
+    positions : array, shape (...)
+        Indices of records; NaN where there is none.
+    moments : xarray.DataArray or xarray.Dataset
+        With coordinates along the clock.
+    clock : str
+        The dimension of the records.
+    dimensions : iterable of str
+        Of the positions.
+    text : str
+        Long name of the result.
+
+    Returns
+    -------
+    xarray.DataArray, shape (..., clock)
+        Along the dimension ``clock``: ``step``, the number of updates (of the record, where updates are not known), and
+        ``epoch`` and ``time`` where they were recorded.
+
+    Examples
+    --------
+    >>> run = xr.Dataset(coords={"step": [0, 10, 20], "epoch": ("step", [0.0, 1.0, 2.0])})
+    >>> on_clocks(np.array([1.0, np.nan]), run, "step", ["replica"], "moment").sel(clock="epoch").values
+    array([ 1., nan])
+    """
+    counted = moments[clock] if clock in moments.coords else xr.DataArray(np.arange(moments.sizes[clock]), dims=clock)
+    clocks = {"step": counted}
+    clocks |= {
+        name: moments.coords[name]
+        for name in _CLOCK_NAMES
+        if name in moments.coords and moments.coords[name].dims == (clock,)
+    }
+    known = np.isfinite(positions)
+    index = np.where(known, positions, 0).astype(np.int64)
+    values = [np.where(known, each.values.astype(np.float64)[index], np.nan) for each in clocks.values()]
+    return xr.DataArray(
+        np.stack(values, axis=-1),
+        dims=(*dimensions, "clock"),
+        coords={"clock": list(clocks)},
+        attrs={"long_name": text, "units": "1"},
+    )
+
+
+def over_replicas(dataset: xr.Dataset, names: Iterable[str], level: float = 0.95) -> xr.Dataset:
+    """Add means over replicas with Student's t intervals.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Results by replica.
+    names : iterable of str
+        Which of them.
+    level : float, optional
+        Coverage of the intervals.
+
+    Returns
+    -------
+    xarray.Dataset
+        With ``mean_<name>``, its ``_standard_error``, ``_lower``, ``_upper`` and ``_count``, the replicas that have a
+        value.
+
+    Examples
+    --------
+    >>> result = over_replicas(xr.Dataset({"delay": ("replica", [1.0, 2.0, 3.0])}), ["delay"])
+    >>> result.mean_delay.item(), round(result.mean_delay_upper.item(), 3), result.mean_delay_count.item()
+    (2.0, 4.484, 3)
+    """
+    results: dict[str, xr.DataArray] = {}
+    for name in names:
+        moments = mean_with_interval(dataset[name], level=level)
+        long_name = dataset[name].attrs.get("long_name", name.replace("_", " "))
+        units = dataset[name].attrs.get("units", "1")
+        parts = {
+            "": ("mean_value", f"mean over replicas of {long_name}", units),
+            "_standard_error": ("standard_error", f"standard error of the mean over replicas of {long_name}", units),
+            "_lower": ("lower", f"lower end of the {level:.0%} interval of the mean of {long_name}", units),
+            "_upper": ("upper", f"upper end of the {level:.0%} interval of the mean of {long_name}", units),
+            "_count": ("count", f"number of replicas that have {long_name}", "1"),
+        }
+        for suffix, (part, text, unit) in parts.items():
+            results[f"mean_{name}{suffix}"] = moments[part].assign_attrs(long_name=text, units=unit)
+    return dataset.assign(results)
