@@ -6,7 +6,7 @@ Each command has a --help of its own.
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Annotated, Literal
 import tyro
 
 from langevin_nn.errors import ConfigurationError, LangevinError
+from langevin_nn.provenance import configuration
+from langevin_nn.report import report, say
 from langevin_nn.store import export, join_processes, merge, open_trajectory, validate, write_trajectory
 
 __all__ = ["main"]
@@ -31,9 +33,7 @@ class Info:
 
     def run(self) -> int:
         """Print the report."""
-        from langevin_nn.report import report
-
-        print(report(open_trajectory(self.file), str(self.file)))
+        say(report(open_trajectory(self.file), str(self.file)))
         return 0
 
 
@@ -52,9 +52,9 @@ class Validate:
         for file in self.files:
             problems = validate(file)
             found += len(problems)
-            print(f"{file}: not valid" if problems else f"{file}: valid")
+            say(f"{file}: not valid" if problems else f"{file}: valid")
             for problem in problems:
-                print(f"  {problem}")
+                say(f"  {problem}")
         return INVALID if found else 0
 
 
@@ -82,7 +82,7 @@ class Merge:
         if self.along == "replica":
             joined = merge(trees)
         else:
-            configs = [json.loads(str(tree.attrs["config_json"])) for tree in trees]
+            configs = [configuration(tree.attrs, str(file)) for tree, file in zip(trees, self.files, strict=True)]
             pairs = zip(configs, self.files, strict=True)
             names = [config.get("process", {}).get("name") or file.stem for config, file in pairs]
             if len(names) < 2 or len(set(names)) < len(names):
@@ -92,7 +92,7 @@ class Merge:
                 )
             joined = join_processes(dict(zip(names, trees, strict=True)), {"merged": configs})
         write_trajectory(joined, self.out)
-        print(f"{self.out}: {' × '.join(f'{size} {name}' for name, size in joined.sizes.items())}")
+        say(f"{self.out}: {' × '.join(f'{size} {name}' for name, size in joined.sizes.items())}")
         return 0
 
 
@@ -115,9 +115,8 @@ class Export:
         """Write it."""
         name = f"{self.file.stem}{f'-{self.group}' if self.group else ''}.{self.format}"
         out = self.out or self.file.with_name(name)
-        print(
-            export(open_trajectory(self.file), out, self.format, group=self.group, overwrite=self.overwrite),
-        )
+        export(open_trajectory(self.file), out, self.format, group=self.group, overwrite=self.overwrite)
+        say(str(out))
         return 0
 
 
@@ -133,6 +132,11 @@ def main(arguments: list[str] | None = None) -> int:
     -------
     int
         Exit code: 0; 1 where a file is not valid; 2 for bad input.
+
+    Raises
+    ------
+    RuntimeError
+        If something fails that is no damage of a file.
     """
     command = tyro.cli(
         Info | Validate | Merge | Export,
@@ -141,13 +145,24 @@ def main(arguments: list[str] | None = None) -> int:
         args=arguments,
     )
     try:
-        return command.run()
+        code = command.run()
+        sys.stdout.flush()
+        return code
     except LangevinError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        sys.stderr.close()
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough. Python would try once more to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except RuntimeError as error:
+        if "NetCDF" not in str(error):
+            raise
+        print(
+            f"error: a value cannot be read ({error}): the file is damaged; validate names the variables",
+            file=sys.stderr,
+        )
+        return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -11,9 +11,11 @@ from typing import Any
 import xarray as xr
 
 from langevin_nn.analyzers import Comparison, analyze
+from langevin_nn.checks import as_path, instance, listed, number, one_of, truth, whole_number
 from langevin_nn.ensemble import covariance_factor
-from langevin_nn.errors import ConfigurationError, UnknownNameError
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import NetworkLandscape
+from langevin_nn.noise import IsotropicNoise
 from langevin_nn.observables import DrivingNoise, Losses, NoiseSpectrum, Observable, OrderParameters, SampleLosses
 from langevin_nn.process import PROCESSES, Process
 from langevin_nn.provenance import plain
@@ -26,6 +28,7 @@ from langevin_nn.store import (
     has_segments,
     join_processes,
     open_trajectory,
+    refuse_unless_it_fits,
     write_trajectory,
 )
 from langevin_nn.store.resumption import refuse_another
@@ -129,7 +132,11 @@ def compare(
     >>> sorted(result.summary["follows"]["equal_time"])
     ['langevin']
     """
-    names = [processes] if isinstance(processes, str) else list(processes)
+    instance("landscape", landscape, NetworkLandscape, "a NetworkLandscape, a network with its data")
+    instance("schedule", schedule, (Schedule, type(None)), "a Schedule, which says when to record")
+    instance("config", config, (Mapping, type(None)), "a mapping, to be added to the configuration of the file")
+    expected = "names of processes (str)"
+    names = (processes,) if isinstance(processes, str) else listed("processes", processes, expected)
     chosen = _processes(landscape, names, learning_rate, batch_size, momentum, weight_decay, refresh_every)
     if not landscape.is_classifier:
         raise ConfigurationError(
@@ -141,14 +148,17 @@ def compare(
             f"batch_size={batch_size} with {landscape.n_samples} training samples: expected 1 to {landscape.n_samples - 1}, "
             "since a minibatch of all of them has no noise and every process would be gradient descent"
         )
-    if replicas < 2:
-        raise ConfigurationError(
-            f"replicas={replicas}: expected at least 2, since distances are measured in units of the replica-to-replica "
-            "spread"
-        )
-    if not 0 < epochs < float("inf"):
-        raise ConfigurationError(f"epochs={epochs}: expected a positive, finite number, the length of each run")
-    folder = None if out is None else Path(out)
+    expected = "at least 2 (int), since distances are measured in units of the replica-to-replica spread"
+    replicas = whole_number("replicas", replicas, expected, least=2)
+    epochs = number("epochs", epochs, "a positive, finite number, the length of each run", above=0)
+    resume = truth("resume", resume, "whether to go on with the run in out")
+    seeds = Seeds(seed)
+    seed = seeds.seed
+    tolerance = number("tolerance", tolerance, "a finite number from 0, in spreads", least=0)
+    trace_epoch = number("trace_epoch", trace_epoch, "a finite number from 0, where to report Tr Σ", least=0)
+    size = landscape.n_parameters * landscape.dtype.itemsize * replicas
+    refuse_unless_it_fits(0, 0, size, None, None)
+    folder = None if out is None else as_path("out", out)
     if folder is None and resume:
         raise ConfigurationError(
             "resume=True without out: expected the folder in which the run was killed or interrupted"
@@ -157,7 +167,6 @@ def compare(
         check_writable(folder)
         if not resume:
             _refuse_remains(folder, chosen)
-    seeds = Seeds(seed)
     glances = AtEpochs(tuple(share * epochs for share in _GLANCES))
     observables: list[Observable] = [
         Losses(),
@@ -195,7 +204,7 @@ def compare(
             replicas=replicas,
             seed=_null_seeds(seeds) if name == "sgd_null" else seeds,
             weights=weights,
-            schedule=schedule or EveryEpochs(epochs / _RECORDS),
+            schedule=EveryEpochs(epochs / _RECORDS) if schedule is None else schedule,
             observables=observables,
             path=None if folder is None else folder / f"{name}.nc",
             resume=folder / f"{name}.nc" if folder is not None and resume else None,
@@ -245,9 +254,8 @@ def _processes(
 ) -> dict[str, Process]:
     """Return the processes to run, SGD and its null first."""
     made: dict[str, Process] = {}
-    for name in dict.fromkeys(["sgd", *names]):
-        if name not in PROCESSES:
-            raise UnknownNameError("process", name, PROCESSES)
+    IsotropicNoise(batch_size, refresh_every)  # refuses what is read only where isotropic noise is asked for
+    for name in dict.fromkeys(["sgd", *(one_of("process", each, PROCESSES) for each in names)]):
         options: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay}
         if name == "isotropic_langevin":
             options["refresh_every"] = refresh_every

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from numbers import Real
 from pathlib import Path
 
+from langevin_nn.checks import is_number, shown
 from langevin_nn.errors import ConfigurationError
 
 __all__ = ["DEFAULT_MEMORY_LIMIT", "as_bytes", "as_text", "available_memory"]
@@ -38,20 +40,25 @@ def as_bytes(limit: int | float | str | None) -> int:
     >>> as_bytes("2 GiB"), as_bytes(2**20), as_bytes("1.5 MB")
     (2147483648, 1048576, 1500000)
     """
-    text = str(DEFAULT_MEMORY_LIMIT if limit is None else limit).strip()
-    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([A-Za-z]*)", text)
+    size: int | None = None
+    asked = DEFAULT_MEMORY_LIMIT if limit is None else limit
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([A-Za-z]*)\s*", asked) if isinstance(asked, str) else None
     try:
-        size = int(float(match[1]) * _UNITS[match[2]]) if match else None
+        if is_number(asked, Real) and float(asked) >= 0:
+            size = int(float(asked))
+        elif match:
+            size = int(float(match[1]) * _UNITS[match[2]])
     except (KeyError, ValueError, OverflowError):
-        size = None
+        pass
+    came = f"memory_limit={shown(limit)}"
     if size is None:
         raise ConfigurationError(
-            f"memory_limit={limit!r}: expected bytes, or a number with one of the units {', '.join(filter(None, _UNITS))}, "
+            f"{came}: expected bytes, or a number with one of the units {', '.join(filter(None, _UNITS))}, "
             'such as "512 MiB"'
         )
     if size < _SMALLEST:
         raise ConfigurationError(
-            f"memory_limit={limit!r} is {size} bytes: expected at least 1 MiB, in which a few samples can be worked through"
+            f"{came} is {size} bytes: expected at least 1 MiB, in which a few samples can be worked through"
         )
     return size
 

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.schema import SCHEMA_VERSION
 
-__all__ = ["attributes", "differences", "digest", "plain", "versions"]
+__all__ = ["attributes", "configuration", "differences", "digest", "plain", "versions"]
 
-_LARGEST_ARRAY = 4096
+_LARGEST_ARRAY = 16384
 _LIBRARIES = ("langevin_nn", "numba", "numpy", "scipy", "torch", "xarray")
 _ABSENT = "absent"
 
@@ -97,7 +98,7 @@ def plain(value: Any) -> Any:
     ----------
     value : object
         Numbers, text, containers, paths, frozen dataclasses, things with a ``description``, arrays; of functions the
-        name and a digest, of arrays of more than 4,096 numbers the shape and a digest.
+        name and a digest, of arrays of more than 16,384 numbers the shape and a digest.
 
     Returns
     -------
@@ -171,6 +172,38 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, t
     names = dict.fromkeys([*left, *right])
     pairs = {name: (left.get(name, _ABSENT), right.get(name, _ABSENT)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def configuration(attributes: Mapping[Any, Any], name: str = "trajectory") -> dict[str, Any]:
+    """Return the configuration that a file carries.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Of the file.
+    name : str, optional
+        Of the file, for errors.
+
+    Returns
+    -------
+    dict
+        With the seed and the library versions.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none.
+    """
+    try:
+        found = json.loads(str(attributes["config_json"]))
+    except (KeyError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigurationError(
+            f"{name!r} has no configuration in its attribute config_json: expected an object of JSON, as langevin_nn writes "
+            "it, since nobody could tell what was run; see what else is wrong with validate"
+        )
+    return found
 
 
 def attributes(config: Mapping[str, Any], *, complete: bool = True) -> dict[str, str | int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,14 +12,47 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers import detect_phases
-from langevin_nn.errors import LangevinError
+from langevin_nn.errors import ConfigurationError, LangevinError
 from langevin_nn.memory import as_text
+from langevin_nn.provenance import configuration
 
-__all__ = ["plot", "report"]
+__all__ = ["plot", "report", "say"]
 
 _WIDTH, _HEIGHT = 64, 12
 _MARKS = {"train": "•", "test": "o"}
+# For terminals and pipes that have no Unicode; what is not here becomes a question mark.
+_IN_ASCII = str.maketrans(
+    {
+        "•": "*",
+        "×": "x",
+        "±": "+-",
+        "−": "-",
+        "–": "-",
+        "√": "sqrt",
+        "α": "alpha",
+        "λ": "lambda",
+        "μ": "mu",
+        "σ": "sigma",
+    }
+    | {"Σ": "Sigma", "Δ": "Delta", "ρ": "rho", "₀": "0", "₂": "2", "²": "2", "∥": "_parallel", "⊥": "_perpendicular"}
+)
 _QUIET = ("versions", "observables", "values", "sha256")
+
+
+def say(text: str) -> None:
+    """Print text wherever it goes, also where only ASCII does.
+
+    Parameters
+    ----------
+    text : str
+        Anything.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(_IN_ASCII).encode(encoding, "replace").decode(encoding)
+    print(text)
 
 
 def report(trajectory: xr.DataTree, name: str = "trajectory") -> str:
@@ -37,7 +71,10 @@ def report(trajectory: xr.DataTree, name: str = "trajectory") -> str:
         Provenance, groups, configuration, versions, phases of learning and a plot of the errors, or of the loss.
     """
     attributes = trajectory.attrs
-    config = json.loads(str(attributes.get("config_json", "{}")))
+    try:
+        config = configuration(attributes)
+    except ConfigurationError:
+        config = {"config_json": "missing, or no object of JSON"}
     ended = "complete" if int(attributes.get("complete", 0)) else "not complete: it is running, was killed, or diverged"
     lines = [
         f"{name}: {ended}",
@@ -65,7 +102,7 @@ def _lines_of(config: Mapping[str, Any], depth: int = 1) -> list[str]:
         if name in _QUIET:
             continue
         margin = "  " * depth
-        if name == "drift" and value.get("landscape") == config.get("landscape"):
+        if name == "drift" and isinstance(value, Mapping) and value.get("landscape") == config.get("landscape"):
             value = {"type": value["type"]}
         if isinstance(value, Mapping) and value:
             kind = f" {value['type']}" if "type" in value else ""
@@ -149,7 +186,8 @@ def plot(x: NDArray[np.float64], curves: Mapping[str, NDArray[np.float64]], titl
         return []
     x = np.log(x[inside])
     heights = np.concatenate([values[inside] for values in curves.values()])
-    low, high = float(np.nanmin(heights)), float(np.nanmax(heights))
+    heights = heights[np.isfinite(heights)]
+    low, high = float(heights.min()), float(heights.max())
     spread = high - low or 1.0
     grid = [[" "] * _WIDTH for _ in range(_HEIGHT)]
     for number, (name, values) in enumerate(curves.items()):

@@ -14,11 +14,10 @@ import torch
 import xarray as xr
 
 from langevin_nn import drift, landscape, noise, observables, schedules, update
-from langevin_nn.drift import GradientDrift
 from langevin_nn.errors import ConfigurationError, UnstableTrajectory
 from langevin_nn.landscape import Landscape
 from langevin_nn.process import Process
-from langevin_nn.provenance import differences, plain, versions
+from langevin_nn.provenance import configuration, differences, plain, versions
 from langevin_nn.simulate import simulate
 from langevin_nn.store import open_trajectory
 
@@ -35,7 +34,7 @@ class Rerun:
     Parameters
     ----------
     differences : tuple of str
-        Variables whose bits differ, each with its group; none where the run was repeated to the last bit.
+        Variables whose bits differ, or cannot be read, each with its group; none where the run was repeated to the last bit.
     versions : mapping of str to tuple of str
         Libraries whose versions differ, then and now: bits are promised for equal ones only.
     trajectory : xarray.DataTree
@@ -95,7 +94,7 @@ def rerun(
     True
     """
     tree = open_trajectory(path)
-    config = json.loads(str(tree.attrs["config_json"]))
+    config = configuration(tree.attrs, str(path))
     before = config.pop("versions", {})
     if run is None:
         again = _simulated(config, landscape, weights, str(path))
@@ -165,10 +164,11 @@ def rebuilt_process(described: Mapping[str, Any], landscape: Landscape | None = 
             "and labels"
         )
     assert isinstance(landscape, Landscape)
-    of_drift = described["drift"]
-    same = of_drift["type"] == "GradientDrift" and of_drift["landscape"] == of_file
-    parts = {name: _built(value) for name, value in described.items() if name not in ("type", "landscape", "drift")}
-    return Process(landscape, drift=GradientDrift(landscape) if same else _built(of_drift), **parts)
+    given = (of_file, landscape)
+    parts = {
+        name: _built(value, given) for name, value in described.items() if name not in ("type", "landscape", "name")
+    }
+    return Process(landscape, name=described["name"], **parts)
 
 
 def _known(name: str) -> Any:
@@ -176,15 +176,17 @@ def _known(name: str) -> Any:
         if name in module.__all__:
             return getattr(module, name)
     raise ConfigurationError(
-        f"the file was made with {name}, which is none of langevin_nn's own: expected parts that it can make again; write "
-        "the run as a function of its configuration and pass it as run="
+        f"the file was made with {name}, which is none of langevin_nn's own: expected parts that it can make again; pass a "
+        "landscape as landscape=, anything else in a function from the configuration to the trajectory as run="
     )
 
 
-def _built(described: Any) -> Any:
-    """Make what `langevin_nn.provenance.plain` described."""
+def _built(described: Any, given: tuple[Any, Landscape] | None = None) -> Any:
+    """Make what `langevin_nn.provenance.plain` described, with the landscape that is given wherever it is described."""
+    if given is not None and described == given[0]:
+        return given[1]
     if isinstance(described, list):
-        return tuple(_built(item) for item in described)
+        return tuple(_built(item, given) for item in described)
     if isinstance(described, str) and described in _NUMBERS:
         return float(described)
     if not isinstance(described, Mapping):
@@ -194,7 +196,8 @@ def _built(described: Any) -> Any:
         if "values" not in described:
             raise ConfigurationError(
                 f"the file has the digest of an array of shape {described['shape']} and not the array: expected it as an "
-                "argument; pass landscape= or weights="
+                "argument; pass landscape= or weights=, or, where it belongs to the noise or the drift, a function from the "
+                "configuration to the trajectory as run="
             )
         values = np.array(described["values"], dtype=described["dtype"]).reshape(described["shape"])
         return torch.as_tensor(values) if kind == "Tensor" else values
@@ -204,7 +207,7 @@ def _built(described: Any) -> Any:
             "landscape that holds it as landscape=, or the run as a function of its configuration as run="
         )
     made = _known(kind)
-    items = {name: _built(value) for name, value in described.items() if name != "type"}
+    items = {name: _built(value, given) for name, value in described.items() if name != "type"}
     taken = inspect.signature(made).parameters
     missing = [name for name, each in taken.items() if each.default is each.empty and name not in items]
     if missing:
@@ -228,7 +231,11 @@ def _different(tree: xr.DataTree, again: xr.DataTree) -> list[str]:
                 found.append(f"{node.path.rstrip('/')}/{name}")
                 continue
             sizes = {each: slice(size) for each, size in variable.sizes.items()}
-            if not _same_bits(variable, other.variables[name].isel(sizes)):
+            try:
+                same = _same_bits(variable, other.variables[name].isel(sizes))
+            except (OSError, RuntimeError):  # a checksum differs
+                same = False
+            if not same:
                 found.append(f"{node.path.rstrip('/')}/{name}")
     return found
 

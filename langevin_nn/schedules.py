@@ -8,9 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from langevin_nn.checks import listed, number, whole_number
 from langevin_nn.errors import ConfigurationError
 
 __all__ = ["AtEpochs", "AtSteps", "EveryEpochs", "EverySteps", "Logarithmic", "Schedule"]
+
+
+MOST_RECORDS = 10_000_000  # their steps are listed in memory
 
 
 class Schedule(ABC):
@@ -34,6 +38,21 @@ class Schedule(ABC):
         """
 
 
+def _equidistant(interval: float, last_step: int) -> NDArray[np.int64]:
+    """Return every `interval`-th step, or all where that is shorter than one."""
+    interval = max(interval, 1)
+    _refuse_too_many(last_step / interval)
+    return _with_ends(np.arange(0, last_step, interval), last_step)
+
+
+def _refuse_too_many(records: float) -> None:
+    if records > MOST_RECORDS:
+        raise ConfigurationError(
+            f"the schedule has about {records:.2g} records: expected at most {MOST_RECORDS:,}, since their steps are listed "
+            "in memory; choose a longer interval between records"
+        )
+
+
 def _with_ends(inner: NDArray[np.floating] | NDArray[np.int64], last_step: int) -> NDArray[np.int64]:
     inner = np.rint(inner).astype(np.int64)
     return np.unique(np.concatenate([[0], inner[(inner > 0) & (inner < last_step)], [last_step]]))
@@ -42,13 +61,9 @@ def _with_ends(inner: NDArray[np.floating] | NDArray[np.int64], last_step: int) 
 def _epochs_exist(steps_per_epoch: float) -> None:
     if not np.isfinite(steps_per_epoch):
         raise ConfigurationError(
-            "a schedule in epochs needs a process with samples, and this one has none: give a schedule in steps"
+            "a schedule in epochs needs a process with samples, and this one has none: expected a schedule in steps; use "
+            "EverySteps(n) or AtSteps(...)"
         )
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ConfigurationError(f"a schedule needs {name} > 0, got {value}: records must move forward in time")
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,11 @@ class EverySteps(Schedule):
     interval : int
         Number of updates between records.
 
+    Raises
+    ------
+    ConfigurationError
+        If it is no whole number from 1.
+
     Examples
     --------
     >>> EverySteps(4).steps(last_step=10, steps_per_epoch=5.0)
@@ -69,10 +89,11 @@ class EverySteps(Schedule):
     interval: int
 
     def __post_init__(self) -> None:
-        _positive("interval", self.interval)
+        expected = "a whole number (int) of updates from 1: records must move forward in time"
+        object.__setattr__(self, "interval", whole_number("interval", self.interval, expected, least=1))
 
     def steps(self, last_step: int, steps_per_epoch: float) -> NDArray[np.int64]:  # noqa: D102
-        return _with_ends(np.arange(0, last_step, self.interval), last_step)
+        return _equidistant(self.interval, last_step)
 
 
 @dataclass(frozen=True)
@@ -84,6 +105,11 @@ class EveryEpochs(Schedule):
     interval : float
         Number of epochs between records.
 
+    Raises
+    ------
+    ConfigurationError
+        If it is no positive and finite number.
+
     Examples
     --------
     >>> EveryEpochs(1).steps(last_step=10, steps_per_epoch=5.0)
@@ -93,11 +119,12 @@ class EveryEpochs(Schedule):
     interval: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive("interval", self.interval)
+        expected = "a positive, finite number of epochs: records must move forward in time"
+        object.__setattr__(self, "interval", number("interval", self.interval, expected, above=0))
 
     def steps(self, last_step: int, steps_per_epoch: float) -> NDArray[np.int64]:  # noqa: D102
         _epochs_exist(steps_per_epoch)
-        return _with_ends(np.arange(0, last_step, self.interval * steps_per_epoch), last_step)
+        return _equidistant(self.interval * steps_per_epoch, last_step)
 
 
 @dataclass(frozen=True)
@@ -109,6 +136,11 @@ class Logarithmic(Schedule):
     per_decade : int, optional
         Number of records in each factor of ten.
 
+    Raises
+    ------
+    ConfigurationError
+        If it is no whole number from 1, or beyond all use.
+
     Examples
     --------
     >>> Logarithmic(per_decade=2).steps(last_step=100, steps_per_epoch=5.0)
@@ -118,7 +150,12 @@ class Logarithmic(Schedule):
     per_decade: int = 10
 
     def __post_init__(self) -> None:
-        _positive("per_decade", self.per_decade)
+        expected = (
+            f"a whole number (int) from 1 to {MOST_RECORDS // 20:,}, as many records in each factor of ten: records must "
+            "move forward in time"
+        )
+        found = whole_number("per_decade", self.per_decade, expected, least=1, most=MOST_RECORDS // 20)
+        object.__setattr__(self, "per_decade", found)
 
     def steps(self, last_step: int, steps_per_epoch: float) -> NDArray[np.int64]:  # noqa: D102
         decades = np.log10(max(last_step, 1))
@@ -134,6 +171,11 @@ class AtSteps(Schedule):
     at : tuple of int
         The steps.
 
+    Raises
+    ------
+    ConfigurationError
+        If one is no whole number.
+
     Examples
     --------
     >>> AtSteps((0, 3, 30)).steps(last_step=10, steps_per_epoch=5.0)
@@ -142,8 +184,13 @@ class AtSteps(Schedule):
 
     at: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        expected = "whole numbers (int), the steps at which to record"
+        at = tuple(whole_number("at", each, expected, least=-(2**63)) for each in listed("at", self.at, expected))
+        object.__setattr__(self, "at", at)
+
     def steps(self, last_step: int, steps_per_epoch: float) -> NDArray[np.int64]:  # noqa: D102
-        chosen = np.unique(np.asarray(self.at, dtype=np.int64))
+        chosen = np.unique(np.array(self.at, dtype=np.int64))
         return chosen[(chosen >= 0) & (chosen <= last_step)]
 
 
@@ -156,6 +203,11 @@ class AtEpochs(Schedule):
     at : tuple of float
         The epochs.
 
+    Raises
+    ------
+    ConfigurationError
+        If one is no finite number.
+
     Examples
     --------
     >>> AtEpochs((0, 2)).steps(last_step=10, steps_per_epoch=5.0)
@@ -164,7 +216,13 @@ class AtEpochs(Schedule):
 
     at: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        expected = "finite numbers, the epochs at which to record"
+        at = tuple(number("at", each, expected) for each in listed("at", self.at, expected))
+        object.__setattr__(self, "at", at)
+
     def steps(self, last_step: int, steps_per_epoch: float) -> NDArray[np.int64]:  # noqa: D102
         _epochs_exist(steps_per_epoch)
-        nearest = np.rint(np.asarray(self.at) * steps_per_epoch).astype(np.int64)
-        return AtSteps(tuple(nearest.tolist())).steps(last_step, steps_per_epoch)
+        with np.errstate(over="ignore"):
+            nearest = np.rint(np.array(self.at, dtype=np.float64) * steps_per_epoch)
+        return np.unique(nearest[(nearest >= 0) & (nearest <= last_step)].astype(np.int64))

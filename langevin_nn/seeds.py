@@ -10,6 +10,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from langevin_nn.checks import whole_number
 from langevin_nn.errors import ConfigurationError
 
 __all__ = ["Key", "Seeds"]
@@ -32,7 +33,12 @@ class Seeds:
     Parameters
     ----------
     seed : int
-        Any integer.
+        Any integer of at most 128 bits, as many as the generator's key has.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is none.
 
     Examples
     --------
@@ -45,6 +51,13 @@ class Seeds:
     """
 
     seed: int
+
+    def __post_init__(self) -> None:
+        expected = (
+            "a whole number (int) of at most 128 bits, or Seeds, the owner of all randomness; a run without a seed of its "
+            "own cannot be repeated, so choose any number"
+        )
+        object.__setattr__(self, "seed", whole_number("seed", self.seed, expected, least=-(2**127), most=2**128 - 1))
 
     def generator(self, purpose: str, replica: int, step: int = 0) -> np.random.Generator:
         """Return the generator at an address.

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from numbers import Integral, Real
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
-from langevin_nn.errors import (
-    ConfigurationError,
-    StorageError,
-    UnknownNameError,
-    UnstableTrajectory,
-)
-from langevin_nn.noise.base import is_number, kind_of
+from langevin_nn.checks import as_path, instance, kind_of, number, one_of, shown, truth, whole_number
+from langevin_nn.errors import ConfigurationError, StorageError, UnstableTrajectory
 from langevin_nn.observables import Observable, Snapshot, default_observables
 from langevin_nn.process import Process, State
-from langevin_nn.process.base import as_replicas, as_seeds
+from langevin_nn.process.base import as_replicas, as_seeds, as_weights
 from langevin_nn.provenance import attributes, plain
 from langevin_nn.schedules import EverySteps, Schedule
 from langevin_nn.seeds import Seeds
@@ -37,12 +33,12 @@ from langevin_nn.store import (
     write_trajectory,
 )
 from langevin_nn.store.resumption import finished_run, has_remains, state_to_go_on_from, target_of
-from langevin_nn.store.segments import read_segments
 from langevin_nn.threads import single_threaded_products
 
 __all__ = ["simulate"]
 
 _ON_DIVERGENCE = ("raise", "mask")
+_MOST_STEPS = 2**53  # beyond it clocks in floating point lose count
 _FIRST_BLOCK = 64  # updates
 _BLOCK_SECONDS = 1.0
 
@@ -141,73 +137,136 @@ def simulate(
             f"process is {kind_of(process)}: expected a Process, the thing to run; make one with langevin_nn.sgd(...), "
             "langevin(...) or Process(...)"
         )
-    if on_divergence not in _ON_DIVERGENCE:
-        raise UnknownNameError("on_divergence", on_divergence, _ON_DIVERGENCE)
+    one_of("on_divergence", on_divergence, _ON_DIVERGENCE)
     if schedule is not None and not isinstance(schedule, Schedule):
         raise ConfigurationError(
             f"schedule is {kind_of(schedule)}: expected a Schedule, which says when to record; use EverySteps(n) or "
             "EveryEpochs(n)"
         )
-    last = _last_step(process, epochs, steps)
+    instance("config", config, (Mapping, type(None)), "a mapping, to be added to the configuration of the file")
+    number("segment_seconds", segment_seconds, "a number of seconds from 0, after which a segment is finished", least=0)
+    path, resume = (
+        None if each is None else as_path(name, each) for name, each in (("path", path), ("resume", resume))
+    )
+    weights = None if weights is None else as_weights(weights)
+    hidden = _disabled(progress)
     chosen = _chosen(observables)
+    last = _last_step(process, epochs, steps)
     schedule = schedule or EverySteps(max(1, last // 200))
-    due = _due_steps(process, chosen, schedule, last)
-    seeds = as_seeds(seed)
+    plan = _Plan(
+        process=process,
+        seeds=as_seeds(seed),
+        replicas=as_replicas(replicas),
+        weights=weights,
+        last=last,
+        observables=chosen,
+        schedule=schedule,
+        due=_Due.of(process, chosen, schedule, last),
+        on_divergence=on_divergence,
+        config=dict(config or {}),
+    )
     target = target_of(path, resume)
-    indices = as_replicas(replicas)
-    described = _described(process, seeds, last, indices, chosen, schedule, on_divergence, weights) | dict(config or {})
-    if target is not None and resume is not None and (ended := finished_run(target, described)) is not None:
+    resuming = resume is not None
+    if target is not None and resuming and (ended := finished_run(target, plan.described)) is not None:
         return ended
-    expected: dict[str, int] = {}
-    for group in {each.group for each in chosen}:
-        of_group = {step for step, observables in due.items() for each in observables if each.group == group}
-        expected[group] = len(of_group)
-    _refuse_unless_it_fits(process, due, len(indices), target, memory_limit)
-    state = None if has_remains(target, resume is not None) else process.start(indices, seeds, weights)
-    folder = None if target is None else SegmentFolder(folder_of(target), attributes(described, complete=False))
+    plan.refuse_unless_it_fits(target, memory_limit)
+    # What cannot start is found before a folder is made.
+    state = None if has_remains(target, resuming) else plan.start()
+    folder = None if target is None else SegmentFolder(folder_of(target), attributes(plan.described, complete=False))
     try:
         recorded = False
-        if folder is not None and resume is not None:
-            found = state_to_go_on_from(folder, described, process.landscape.device)
+        if folder is not None and resuming:
+            found = state_to_go_on_from(folder, plan.described, process.landscape.device)
             state, recorded = found or (state, False)
-        if state is None:  # the run had been killed before anything was committed
-            state = process.start(indices, seeds, weights)
-        recorder = Recorder(
-            indices,
-            attributes(described) if folder is None else folder.manifest.attributes,
-            _coordinates(process, indices),
-            expected,
-            folder,
-            memory_limit,
-            segment_seconds,
-        )
-        done = state.step if recorded else state.step - 1
-        remaining = {step: due[step] for step in sorted(due) if step > done}
-        run = _Run(process, recorder, on_divergence, state, recorded, folder is not None)
-        try:
-            with tqdm(
-                total=last,
-                initial=state.step,
-                desc=process.name or "process",
-                unit="step",
-                disable=_disabled(progress),
-            ) as bar:
-                for step, observables in remaining.items():
-                    run.advance(step, bar)
-                    run.record(observables)
-        except UnstableTrajectory as error:
-            # Whoever goes on from here diverges again: the run has ended, and becomes a file.
-            error.trajectory = run.finish(target, folder, complete=False)
-            raise
-        except StorageError:
-            raise
-        except BaseException as error:
-            run.rescue(error)
-            raise
-        return run.finish(target, folder, complete=True)
+        recorder = plan.recorder(folder, memory_limit, segment_seconds)
+        run = _Run(plan, recorder, state or plan.start(), recorded, target, folder)
+        return run.to_the_end(hidden)
     finally:
         if folder is not None:
             folder.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is to be run and recorded, checked and complete.
+
+    Parameters
+    ----------
+    process : Process
+        What runs.
+    seeds : Seeds
+        Owner of all randomness.
+    replicas : tuple of int
+        Which.
+    weights : Tensor or None
+        Where to start; drawn by the landscape where it is None.
+    last : int
+        Number of updates.
+    observables : tuple of Observable
+        What to record.
+    schedule : Schedule
+        When, unless they say so themselves.
+    due : _Due
+        Which of them at which step.
+    on_divergence : {"raise", "mask"}
+        What to do about replicas that leave the finite numbers.
+    config : mapping
+        Added to the configuration.
+    """
+
+    process: Process
+    seeds: Seeds
+    replicas: tuple[int, ...]
+    weights: Tensor | None
+    last: int
+    observables: tuple[Observable, ...]
+    schedule: Schedule
+    due: _Due
+    on_divergence: Literal["raise", "mask"]
+    config: Mapping[str, Any]
+
+    @cached_property
+    def described(self) -> dict[str, Any]:
+        """The configuration, by which a run is known again."""
+        return {
+            "process": plain(self.process),
+            "seed": self.seeds.seed,
+            "steps": self.last,
+            "replicas": list(self.replicas),
+            "observables": [plain(each) for each in self.observables],
+            "schedule": plain(self.schedule),
+            "on_divergence": self.on_divergence,
+            "weights": None if self.weights is None else plain(self.weights),
+            **self.config,
+        }
+
+    def start(self) -> State:
+        """Return the state from which the run begins."""
+        return self.process.start(self.replicas, self.seeds, self.weights)
+
+    def refuse_unless_it_fits(self, target: Path | None, limit: Any) -> None:
+        """Forecast from what observables say of themselves, before the first weights are drawn."""
+        n_replicas, landscape = len(self.replicas), self.process.landscape
+        sizes = np.array([each.bytes_per_replica(self.process) for each in self.observables], dtype=np.float64)
+        of_records = sizes @ self.due.wanted * n_replicas
+        weights = landscape.n_parameters * landscape.dtype.itemsize * n_replicas
+        folder = None if target is None else folder_of(target)
+        refuse_unless_it_fits(int(of_records.sum()), int(of_records.max()), weights, folder, limit)
+
+    def recorder(self, folder: SegmentFolder | None, memory_limit: Any, segment_seconds: float) -> Recorder:
+        """Return where records go."""
+        groups = np.array([each.group for each in self.observables])
+        expected = {
+            str(group): int(self.due.wanted[groups == group].any(axis=0).sum()) for group in dict.fromkeys(groups)
+        }
+        process, n_replicas = self.process, len(self.replicas)
+        coordinates = {
+            "learning_rate": np.full(n_replicas, process.learning_rate),
+            # α/(1 − μ), the rate at which a constant gradient moves the weights in the end.
+            "effective_learning_rate": np.full(n_replicas, process.effective_learning_rate),
+        }
+        carried = attributes(self.described) if folder is None else folder.manifest.attributes
+        return Recorder(self.replicas, carried, coordinates, expected, folder, memory_limit, segment_seconds)
 
 
 class _Run:
@@ -215,39 +274,65 @@ class _Run:
 
     Parameters
     ----------
-    process : Process
-        What runs.
+    plan : _Plan
+        What is to be run.
     recorder : Recorder
         Where records go.
-    on_divergence : {"raise", "mask"}
-        What to do about replicas that leave the finite numbers.
     state : State
         Where to begin.
     recorded : bool
         Whether what is due there has been recorded.
-    commits : bool
-        Whether records go to segments.
+    target : Path or None
+        The file to be.
+    folder : SegmentFolder or None
+        Where its segments go meanwhile.
     """
 
     def __init__(
         self,
-        process: Process,
+        plan: _Plan,
         recorder: Recorder,
-        on_divergence: Literal["raise", "mask"],
         state: State,
         recorded: bool,
-        commits: bool,
+        target: Path | None,
+        folder: SegmentFolder | None,
     ) -> None:
-        self._process, self._recorder, self._on_divergence = process, recorder, on_divergence
-        self._state, self._recorded, self._commits = state, recorded, commits
+        self._plan, self._recorder, self._target, self._folder = plan, recorder, target, folder
+        self._state, self._recorded = state, recorded
         self._pace = _FIRST_BLOCK
+
+    def to_the_end(self, hidden: bool | None) -> xr.DataTree:
+        """Run, and return the trajectory; keep what there is, whatever ends the run."""
+        plan = self._plan
+        done = self._state.step if self._recorded else self._state.step - 1
+        try:
+            with tqdm(
+                total=plan.last,
+                initial=self._state.step,
+                desc=plan.process.name or "process",
+                unit="step",
+                disable=hidden,
+            ) as bar:
+                for number in np.flatnonzero(plan.due.steps > done):
+                    self.advance(int(plan.due.steps[number]), bar)
+                    self.record([plan.observables[each] for each in np.flatnonzero(plan.due.wanted[:, number])])
+        except UnstableTrajectory as error:
+            # Whoever goes on from here diverges again: the run has ended, and becomes a file.
+            error.trajectory = self.finish(complete=False)
+            raise
+        except StorageError:
+            raise  # a disk that failed once is not tried again
+        except BaseException as error:
+            self.rescue(error)
+            raise
+        return self.finish(complete=True)
 
     def advance(self, step: int, bar: Any) -> None:
         """Go to a step, in blocks of about a second, after which a state can be saved."""
         while self._state.step < step:
             count = min(self._pace, step - self._state.step)
             started = monotonic()
-            self._state = self._process.advance(self._state, count, self._on_divergence)
+            self._state = self._plan.process.advance(self._state, count, self._plan.on_divergence)
             self._recorded = self._state.step < step
             if count == self._pace:
                 seconds = max(monotonic() - started, 1e-9)
@@ -260,9 +345,9 @@ class _Run:
         """Record what is due here."""
         first = not self._recorder.started
         self._recorded = False
-        _record(self._process, self._state, observables, self._recorder, self._on_divergence)
+        _record(self._plan.process, self._state, observables, self._recorder, self._plan.on_divergence)
         self._recorded = True
-        if self._commits and first and self._state.step == 0:
+        if self._folder is not None and first and self._state.step == 0:
             # At once: what cannot be written or saved is found before the work, and the run can be looked at.
             self._recorder.commit(self._state, recorded=True)
         else:
@@ -272,67 +357,32 @@ class _Run:
         """Keep what there is, whatever ended the run, an interrupt too."""
         if not self._recorded:
             self._recorder.drop_from(self._state.step)
-        if not self._commits or not (self._recorder.started or self._state.step):
+        if self._folder is None or not (self._recorder.started or self._state.step):
             return
         try:
             self._recorder.commit(self._state, self._recorded)
         except StorageError as second:
             error.add_note(f"and then {second}")
 
-    def finish(self, target: Path | None, folder: SegmentFolder | None, complete: bool) -> xr.DataTree:
+    def finish(self, complete: bool) -> xr.DataTree:
         """Make the trajectory of what was recorded, and the file where there is a path."""
-        if target is None or folder is None:
+        if self._target is None or self._folder is None:
             return self._recorder.tree(complete=complete)
-        self._recorder.commit(self._state, recorded=True)
-        tree = read_segments(folder.folder)
-        tree.attrs["complete"] = int(complete)
-        write_trajectory(tree, target)
-        for node in tree.subtree:
-            node.close()
-        folder.remove()
-        return open_trajectory(target)
-
-
-def _described(
-    process: Process,
-    seeds: Seeds,
-    last: int,
-    indices: tuple[int, ...],
-    chosen: tuple[Observable, ...],
-    schedule: Schedule,
-    on_divergence: str,
-    weights: Any,
-) -> dict[str, Any]:
-    """Return the configuration, by which a run is known again."""
-    return {
-        "process": plain(process),
-        "seed": seeds.seed,
-        "steps": last,
-        "replicas": list(indices),
-        "observables": [plain(each) for each in chosen],
-        "schedule": plain(schedule),
-        "on_divergence": on_divergence,
-        "weights": None if weights is None else plain(torch.as_tensor(weights)),
-    }
-
-
-def _coordinates(process: Process, indices: tuple[int, ...]) -> dict[str, NDArray[np.float64]]:
-    return {
-        "learning_rate": np.full(len(indices), process.learning_rate),
-        # α/(1 − μ), the rate at which a constant gradient moves the weights in the end.
-        "effective_learning_rate": np.full(len(indices), process.effective_learning_rate),
-    }
-
-
-def _refuse_unless_it_fits(
-    process: Process, due: dict[int, list[Observable]], replicas: int, target: Path | None, limit: Any
-) -> None:
-    """Forecast from what observables say of themselves, before the first weights are drawn."""
-    sizes = [[each.bytes_per_replica(process) for each in observables] for observables in due.values()]
-    record = max(sum(each) for each in sizes) * replicas
-    weights = process.landscape.n_parameters * process.landscape.dtype.itemsize * replicas
-    folder = None if target is None else folder_of(target)
-    refuse_unless_it_fits(sum(map(sum, sizes)) * replicas, record, weights, folder, limit)
+        tree = self._recorder.whole(complete=complete)
+        try:
+            write_trajectory(tree, self._target)
+        except BaseException as error:
+            error.add_note(
+                f"finished segments are in {str(self._folder.folder)!r}: go on with resume={str(self._target)!r}"
+            )
+            if isinstance(error, StorageError):
+                error.trajectory = self._recorder.tree(complete=False)
+            self.rescue(error)
+            raise
+        finally:
+            tree.close()
+        self._folder.remove()
+        return open_trajectory(self._target)
 
 
 def _chosen(observables: Any) -> tuple[Observable, ...]:
@@ -351,32 +401,24 @@ def _chosen(observables: Any) -> tuple[Observable, ...]:
 
 
 def _disabled(progress: bool | None) -> bool | None:
-    return None if progress is None else not progress
+    return None if progress is None else not truth("progress", progress, "or None for a bar on terminals only")
 
 
 def _last_step(process: Process, epochs: float | None, steps: int | None) -> int:
     if (epochs is None) == (steps is None):
         raise ConfigurationError(
-            f"epochs={epochs} and steps={steps}: expected exactly one of them, the length of the run"
+            f"epochs={shown(epochs)} and steps={shown(steps)}: expected exactly one of them, the length of the run"
         )
     if epochs is not None:
         if not np.isfinite(process.epochs_per_step):
             raise ConfigurationError(
                 "this process has no samples and hence no epochs: give the length of the run in steps"
             )
-        if not is_number(epochs, Real):
-            raise ConfigurationError(
-                f"epochs={epochs!r}: expected a number, the length of the run; convert it with float(...)"
-            )
-        if not np.isfinite(epochs):
-            raise ConfigurationError(f"epochs={epochs}: expected a finite number, the length of the run")
-        steps = round(epochs / process.epochs_per_step)
-    if not is_number(steps, Integral):
-        raise ConfigurationError(
-            f"steps={steps!r}: expected a whole number (int), since updates are counted; round it, or give epochs instead"
-        )
-    assert steps is not None
-    steps = int(steps)
+        most = _MOST_STEPS * process.epochs_per_step
+        expected = f"a number of at most {most:.3g}, the length of the run; convert it with float(...)"
+        steps = round(number("epochs", epochs, expected, most=most) / process.epochs_per_step)
+    expected = "a whole number (int) of at most 2⁵³, since updates are counted; round it, or give epochs instead"
+    steps = whole_number("steps", steps, expected, most=_MOST_STEPS)
     if steps < 1:
         raise ConfigurationError(
             f"the run would have {steps} updates: expected at least one; give more epochs or steps"
@@ -384,16 +426,31 @@ def _last_step(process: Process, epochs: float | None, steps: int | None) -> int
     return steps
 
 
-def _due_steps(
-    process: Process, observables: tuple[Observable, ...], schedule: Schedule, last: int
-) -> dict[int, list[Observable]]:
-    """Return which observables are due at which step; the end is always among the steps."""
-    per_epoch = 1 / process.epochs_per_step
-    due: dict[int, list[Observable]] = {last: []}
-    for observable in observables:
-        for step in (observable.schedule or schedule).steps(last, per_epoch).tolist():
-            due.setdefault(step, []).append(observable)
-    return due
+@dataclass(frozen=True, eq=False)
+class _Due:
+    """What is to be recorded when, as arrays: a million moments are no million lists.
+
+    Parameters
+    ----------
+    steps : ndarray, shape (record,)
+        All of them, increasing; the end of the run is the last.
+    wanted : ndarray of bool, shape (observable, record)
+        Which observables are due at which of them.
+    """
+
+    steps: NDArray[np.int64]
+    wanted: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, process: Process, observables: tuple[Observable, ...], schedule: Schedule, last: int) -> _Due:
+        """Ask the schedules."""
+        per_epoch = 1 / process.epochs_per_step
+        each = [(observable.schedule or schedule).steps(last, per_epoch) for observable in observables]
+        steps = np.unique(np.concatenate([*each, [last]]))
+        wanted = np.zeros((len(observables), len(steps)), dtype=bool)
+        for row, own in zip(wanted, each, strict=True):
+            row[np.searchsorted(steps, own)] = True
+        return cls(steps, wanted)
 
 
 def _record(

@@ -12,6 +12,8 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,13 +22,15 @@ import tyro
 import xarray as xr
 
 from langevin_nn import Comparison, NetworkLandscape, Seeds, compare, write_trajectory
-from langevin_nn.errors import ConfigurationError, StorageError, UnknownNameError, UnstableTrajectory
+from langevin_nn.checks import one_of, shown
+from langevin_nn.errors import ConfigurationError, StorageError, UnstableTrajectory
 from langevin_nn.figures import FIGURES, save_figures
+from langevin_nn.report import say
 from langevin_nn.schedules import EveryEpochs
 from models.datasets import load_dataset
 from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron
-from studies.command import guarded
+from studies.command import checked, guarded
 
 __all__ = ["Config", "build_landscape", "main", "run", "run_configuration"]
 
@@ -98,6 +102,8 @@ class Config:
         return replace(config, **untouched)
 
 
+_MOST_PARAMETERS = 10_000_000
+
 _QUICK: dict[str, Any] = {
     "samples_per_class": 20,
     "hidden": (20, 20),
@@ -134,8 +140,7 @@ def build_landscape(config: Config) -> NetworkLandscape:
             f"device {config.device!r}: expected a GPU that this installation of torch can use, found none; run with "
             "--device cpu, or install torch's CUDA build (see the README)"
         )
-    if config.label_noise_kind not in ("uniform", "exclusive"):
-        raise UnknownNameError("kind of label noise", config.label_noise_kind, ("uniform", "exclusive"))
+    one_of("kind of label noise", config.label_noise_kind, ("uniform", "exclusive"))
     data = load_dataset(config.dataset, samples_per_class=config.samples_per_class, data_dir=config.data_dir)
     labels = corrupt_labels(
         data.train_labels,
@@ -146,6 +151,12 @@ def build_landscape(config: Config) -> NetworkLandscape:
     )
     inputs = data.train_inputs.reshape(len(data.train_inputs), -1)
     widths = (inputs.shape[1], *config.hidden, data.n_classes)
+    n_parameters = sum((before + 1) * after for before, after in pairwise(widths))
+    if n_parameters > _MOST_PARAMETERS:
+        raise ConfigurationError(
+            f"hidden={shown(config.hidden)} makes a network of {n_parameters:,} parameters: expected at most "
+            f"{_MOST_PARAMETERS:,}, since the noise of every sample's gradient is measured; choose narrower layers"
+        )
     return NetworkLandscape(
         lambda: multilayer_perceptron(widths, config.activation),
         inputs,
@@ -181,7 +192,7 @@ def run(config: Config) -> Comparison:
     StorageError
         If the disk fails; what was recorded stays, and --resume goes on from there.
     """
-    config = config.sized()
+    config = checked(config).sized()
     started = time.perf_counter()
     try:
         result = _compared(config, config.out)
@@ -248,7 +259,7 @@ def _schedule(config: Config) -> EveryEpochs | None:
     """Return when to record; None where the length of the run will be refused anyway."""
     if config.records < 1:
         raise ConfigurationError(f"records={config.records}: expected at least one, besides that of the start")
-    return EveryEpochs(config.epochs / config.records) if config.epochs > 0 else None
+    return EveryEpochs(config.epochs / config.records) if 0 < config.epochs < inf else None
 
 
 _NOT_OF_THE_RUN = ("out", "data_dir", "resume")
@@ -277,8 +288,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def study() -> None:
         result = run(config)
-        print(result.verdict)
-        print(f"\nResults are in {config.out}: trajectories.nc, distances.nc, summary.json and five figures (*.png).")
+        say(result.verdict)
+        say(f"\nResults are in {config.out}: trajectories.nc, distances.nc, summary.json and five figures (*.png).")
 
     return guarded(study, config.out)
 

@@ -24,20 +24,24 @@ from tqdm import tqdm
 
 from langevin_nn import DiagonalNoise, EulerMaruyama, LandscapeNoise, Noise, Process, simulate
 from langevin_nn.analyzers import TransitionRates
+from langevin_nn.checks import number, shown, whole_number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.figures import flat_minima_figure
 from langevin_nn.observables import Weights
-from langevin_nn.provenance import attributes, differences, plain, versions
+from langevin_nn.provenance import attributes, versions
+from langevin_nn.report import say
 from langevin_nn.schedules import EverySteps
 from langevin_nn.store import check_writable, write_trajectory
 from langevin_nn.store.durable import write_durably
+from langevin_nn.store.resumption import refuse_another
 from langevin_nn.theory import mean_first_passage_time, stationary_density
 from models.potentials import TwoValleys
-from studies.command import guarded
+from studies.command import checked, guarded
 
 __all__ = ["NOISES", "Config", "main", "predicted", "run", "verdict"]
 
 NOISES = ("isotropic", "anisotropic", "curvature")
+_MOST_PARAMETERS, _MOST_WEIGHTS = 1000, 10**8
 _CORE = 0.5  # valleys begin half-way from the barrier to the bottom, in the coordinate that joins them
 
 
@@ -95,25 +99,24 @@ _QUICK: dict[str, Any] = {
 
 
 def _checked(config: Config) -> None:
-    for name in ("learning_rate", "sample_noise", "longest"):
-        if not 0 < getattr(config, name) < float("inf"):
-            raise ConfigurationError(f"{name}={getattr(config, name)}: expected a positive, finite number")
+    for name in ("narrow", "wide", "barrier", "learning_rate", "sample_noise", "longest"):
+        expected = "a positive, finite number, from 1e-9 to 1e9"
+        number(name, getattr(config, name), expected, least=1e-9, most=1e9)
     if not config.batch_sizes or min(config.batch_sizes) < 1 or len(set(config.batch_sizes)) < len(config.batch_sizes):
         raise ConfigurationError(
-            f"batch_sizes={config.batch_sizes}: expected whole numbers from 1, at least one, each of them once"
+            f"batch_sizes={shown(config.batch_sizes)}: expected whole numbers from 1, at least one, each of them once"
         )
-    if not 0 < config.along < config.n_parameters:
-        raise ConfigurationError(
-            f"along={config.along}: expected above 0 and below {config.n_parameters}, the number of dimensions, so that some "
-            "of the noise is left for those across"
-        )
-    if config.records < 10:
-        raise ConfigurationError(f"records={config.records}: expected at least 10, to see escapes between them")
-    if config.n_parameters < 2 or config.replicas < 2:
-        raise ConfigurationError(
-            f"n_parameters={config.n_parameters} and replicas={config.replicas}: expected at least 2 of both, a direction "
-            "across the path and a replica in each valley"
-        )
+    both = "at least 2 of both (int), a direction across the path and a replica in each valley"
+    most = f"{both}, and at most {_MOST_PARAMETERS}"
+    whole_number("n_parameters", config.n_parameters, most, least=2, most=_MOST_PARAMETERS)
+    replicas = _MOST_WEIGHTS // config.n_parameters
+    whole_number("replicas", config.replicas, f"{both}, and at most {replicas}", least=2, most=replicas)
+    expected = (
+        f"above 0 and below {config.n_parameters}, the number of dimensions, so that some of the noise is left for those "
+        "across"
+    )
+    number("along", config.along, expected, least=1e-9, most=config.n_parameters - 1e-9)
+    whole_number("records", config.records, "at least 10 (int), to see escapes between them", least=10)
 
 
 def _landscape(config: Config, batch_size: int) -> TwoValleys:
@@ -216,22 +219,35 @@ def _measured(config: Config, batch_size: int, name: str) -> xr.Dataset:
 
 def _points_done(config: Config) -> Path:
     """Return the folder of points that are done, which says of what run they are."""
-    folder, said = config.out / "points", json.dumps({"choices": plain(_words(config)), "versions": versions()})
+    folder, described = config.out / "points", {"choices": _words(config)}
     about = folder / "configuration.json"
     if about.exists() and not config.resume:
         raise ConfigurationError(
             f"{str(folder)!r} holds a run that did not end: expected none, since its points would be lost; go on with it "
             "(--resume), remove the folder, or write to another --out"
         )
-    if about.exists() and (found := differences(json.loads(about.read_text()), json.loads(said))):
-        shown = "; ".join(f"{name}: {old} there, {new} now" for name, (old, new) in found.items())
-        raise ConfigurationError(
-            f"the run in {str(folder)!r} has another configuration: {shown}: expected the same, since its points would not "
-            "be of one run; give the same choices, or write to another --out"
-        )
     folder.mkdir(exist_ok=True)
-    write_durably(about, said.encode())
+    if about.exists():
+        refuse_another(about.read_text(), described, str(folder))
+        return folder
+    for nobodys in folder.glob("*.nc"):  # of a run that was killed when it had ended
+        nobodys.unlink()
+    write_durably(about, json.dumps({**described, "versions": versions()}).encode())
     return folder
+
+
+def _finished(config: Config) -> xr.Dataset | None:
+    """Return the result of a run that is to go on where it has ended."""
+    if not config.resume or not (config.out / "rates.nc").exists() or (config.out / "points").exists():
+        return None
+    with xr.open_dataset(config.out / "rates.nc") as file:
+        result = file.load()
+    refuse_another(result.attrs["config_json"], _described(config), str(config.out / "rates.nc"))
+    return result
+
+
+def _described(config: Config) -> dict[str, object]:
+    return {"study": "flat_minima", "seed": config.seed, "choices": _words(config)}
 
 
 def _keep(found: xr.Dataset, path: Path) -> None:
@@ -258,17 +274,19 @@ def run(config: Config) -> xr.Dataset:
     UnstableTrajectory
         If a replica diverges.
     """
-    config = config.sized()
+    config = checked(config).sized()
     _checked(config)
     check_writable(config.out)
+    if (finished := _finished(config)) is not None:
+        return finished
     points_done = _points_done(config)
     started = time.perf_counter()
     points = [(name, size) for name in NOISES for size in config.batch_sizes]
     shape = (len(NOISES), len(config.batch_sizes), 2)
     arrays = {key: np.empty(shape) for key in ("rate", "rate_standard_error", "transitions", "rate_predicted")}
     shares = np.empty(shape[:2])
-    for number, (name, size) in enumerate(tqdm(points, desc="flat minima", unit="run", disable=None)):
-        place = np.unravel_index(number, shape[:2])
+    for position, (name, size) in enumerate(tqdm(points, desc="flat minima", unit="run", disable=None)):
+        place = np.unravel_index(position, shape[:2])
         kept = points_done / f"{name}-{size}.nc"
         if not kept.exists():
             _keep(_measured(config, size, name), kept)
@@ -356,9 +374,9 @@ def _dataset(config: Config, arrays: dict[str, NDArray[np.float64]], shares: NDA
         curvature / _mean_curvature(landscape),
         {"long_name": "noise that goes with curvature, relative to isotropic noise", "units": "1"},
     )
-    return result.assign_attrs(
-        attributes({"study": "flat_minima", "seed": config.seed, "choices": _words(config)})
-    ).assign_attrs(width_ratio=config.wide / config.narrow, n_parameters=config.n_parameters)
+    return result.assign_attrs(attributes(_described(config))).assign_attrs(
+        width_ratio=config.wide / config.narrow, n_parameters=config.n_parameters
+    )
 
 
 def verdict(result: xr.Dataset) -> str:
@@ -394,7 +412,8 @@ def verdict(result: xr.Dataset) -> str:
     lines.append("")
     for noise in NOISES:
         lines.append(f"{_NAMES[noise]}: {_trend(change[noise], errors[noise])} as B grows from {first} to {last}.")
-    deviation = abs(np.log(result.escape_rate / result.escape_rate_predicted))
+    with np.errstate(divide="ignore"):  # where nobody escaped
+        deviation = abs(np.log(result.escape_rate / result.escape_rate_predicted))
     within = abs(result.escape_rate - result.escape_rate_predicted) <= 3 * result.escape_rate_standard_error
     finite = deviation.where(np.isfinite(deviation))
     lines.append(
@@ -433,8 +452,8 @@ def main(arguments: list[str] | None = None) -> int:
     config = tyro.cli(Config, prog="python -m studies.flat_minima", description=__doc__, args=arguments)
 
     def study() -> None:
-        print(verdict(run(config)))
-        print(f"\nResults are in {config.out}: rates.nc, summary.json and flat_minima.png.")
+        say(verdict(run(config)))
+        say(f"\nResults are in {config.out}: rates.nc, summary.json and flat_minima.png.")
 
     return guarded(study, config.out)
 

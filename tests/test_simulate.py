@@ -775,3 +775,14 @@ def test_a_file_says_what_it_was_made_of(digits):
     assert network["gradient_path"] == "perceptron kernel"
     surrogate = json.loads(simulate(quadratic(), steps=1, replicas=1).attrs["config_json"])["process"]["landscape"]
     assert surrogate["hessian"] == [[1.0, 0.0], [0.0, 3.0]]
+
+
+def test_a_replica_that_diverged_has_no_curvature_and_the_others_keep_theirs(digits):
+    weights = digits.initial_weights((0, 1), Seeds(0))
+    observables = [NoiseSpectrum(n_modes=3, n_hessian_modes=2, schedule=EverySteps(2))]
+    run = {"steps": 4, "replicas": 2, "observables": observables, "on_divergence": "mask"}
+    calm = simulate(sgd(digits, ALPHA, B), weights=weights, **run)["spectrum"].hessian_eigenvalue
+    weights[1] = 1e38
+    wild = simulate(sgd(digits, ALPHA, B), weights=weights, **run)["spectrum"].hessian_eigenvalue
+    np.testing.assert_array_equal(wild.sel(replica=0), calm.sel(replica=0))
+    assert np.isnan(wild.sel(replica=1, spectrum_step=[2, 4])).all()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from langevin_nn.checks import instance
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import Landscape
 
@@ -74,9 +75,17 @@ class GradientDrift(Drift):
     ----------
     landscape : Landscape
         Whose gradient.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no landscape.
     """
 
     landscape: Landscape
+
+    def __post_init__(self) -> None:
+        instance("landscape", self.landscape, Landscape, "a Landscape, whose gradient is the drift")
 
     def __call__(self, weights: Tensor) -> Tensor:  # noqa: D102
         return self.landscape.gradient(weights)
@@ -108,11 +117,12 @@ class SumDrift(Drift):
     terms: tuple[Drift, ...]
 
     def __post_init__(self) -> None:
+        instance("terms", self.terms, (tuple, list), "a tuple of Drift, what is added")
+        object.__setattr__(self, "terms", tuple(self.terms))
         if not self.terms:
             raise ConfigurationError("a sum of no drifts came: expected at least one term")
         for each in self.terms:
-            if not isinstance(each, Drift):
-                raise ConfigurationError(f"a term of the sum is of type {type(each).__name__}: expected a Drift")
+            instance("a term of the sum", each, Drift, "a Drift")
         sizes = {each.n_parameters for each in self.terms} - {None}
         if len(sizes) > 1:
             known = " and ".join(str(size) for size in sizes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langevin_nn.checks import number, numbers, point
 from langevin_nn.drift.gradient import Drift
 from langevin_nn.errors import ConfigurationError
 
@@ -21,11 +21,7 @@ __all__ = ["Confinement", "LinearDrift"]
 
 
 def _vector(name: str, values: object, n_parameters: int) -> NDArray[np.float64]:
-    array = np.zeros(n_parameters) if values is None else np.array(values, dtype=np.float64)
-    if array.shape != (n_parameters,) or not np.isfinite(array).all():
-        raise ConfigurationError(
-            f"{name} of shape {array.shape} came: expected ({n_parameters},) finite numbers, a point of weight space"
-        )
+    array = np.zeros(n_parameters) if values is None else point(name, values, n_parameters)
     array.flags.writeable = False
     return array
 
@@ -56,11 +52,10 @@ class LinearDrift(Drift):
     centre: NDArray[np.float64] = None  # type: ignore[assignment]  # filled in below
 
     def __post_init__(self) -> None:
-        matrix = np.array(self.matrix, dtype=np.float64)
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
-            raise ConfigurationError(
-                f"matrix of shape {matrix.shape} came: expected (parameter, parameter) finite numbers, a linear field"
-            )
+        expected = "(parameter, parameter) finite numbers, a linear field"
+        matrix = numbers("matrix", self.matrix, expected)
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+            raise ConfigurationError(f"matrix of shape {matrix.shape} came: expected {expected}")
         matrix.flags.writeable = False
         object.__setattr__(self, "matrix", matrix)
         object.__setattr__(self, "centre", _vector("centre", self.centre, len(matrix)))
@@ -105,14 +100,11 @@ class Confinement(Drift):
 
     def __post_init__(self) -> None:
         for name in ("stiffness", "radius"):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 <= float(value) < float("inf"):
-                raise ConfigurationError(
-                    f"{name}={value!r}: expected a finite number from 0, since a wall pushes inward"
-                )
+            expected = "a finite number from 0, since a wall pushes inward"
+            object.__setattr__(self, name, number(name, getattr(self, name), expected, least=0))
         if self.centre is not None:
-            centre = np.array(self.centre, dtype=np.float64)
-            object.__setattr__(self, "centre", _vector("centre", centre, centre.size))
+            centre = numbers("centre", self.centre, "finite numbers, a point of weight space")
+            object.__setattr__(self, "centre", _vector("centre", centre, max(1, centre.size)))
 
     @property
     def n_parameters(self) -> int | None:

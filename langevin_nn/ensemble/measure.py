@@ -81,7 +81,8 @@ def gradient_ensemble(
     if not isinstance(landscape, EmpiricalLandscape) or batch_size is None:
         raise ConfigurationError(
             "a gradient ensemble needs sample gradients with a batch_size, or a landscape with known moments; got "
-            f"{type(landscape).__name__} and batch_size={batch_size}"
+            f"{type(landscape).__name__} and batch_size={batch_size}: expected one of the two; give a batch_size, or leave "
+            "observables of order parameters and spectra out"
         )
     if cohort_mask is not None and cohort_mask not in COHORT_MASKS:
         raise UnknownNameError("cohort mask", cohort_mask, COHORT_MASKS)

@@ -183,7 +183,8 @@ def _compiled(
         try:
             try:
                 return njit(signature, cache=not values, error_model="numpy")(plain)
-            except RuntimeError:  # nowhere to cache: a function typed into an interpreter
+            # A function typed into an interpreter cannot be cached, one cached under another name of its file not be loaded.
+            except (RuntimeError, ImportError, AttributeError):
                 return njit(signature, error_model="numpy")(plain)
         except (NumbaError, TypeError, NotImplementedError) as error:
             wanted = (

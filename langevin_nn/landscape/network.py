@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp
 
+from langevin_nn.checks import shown
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.landscape.base import EmpiricalLandscape
 from langevin_nn.landscape.checks import check_sample_losses, refuse_sample_mixing
@@ -471,9 +472,9 @@ def _device(device: str | torch.device) -> torch.device:
         torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise ConfigurationError(
-            f"device={str(device)!r} cannot be used here ({str(error).splitlines()[0]}): expected a device of this machine, "
-            f"{'cpu or cuda' if torch.cuda.is_available() else 'cpu, since no GPU is available to torch'}; choose another or "
-            "leave it out"
+            f"device={shown(str(device))} cannot be used here ({str(error).splitlines()[0][:200]}): expected a device of "
+            f"this machine, {'cpu or cuda' if torch.cuda.is_available() else 'cpu, since no GPU is available to torch'}; "
+            "choose another or leave it out"
         ) from error
     return chosen
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langevin_nn.checks import point as checked_point
+from langevin_nn.checks import whole_number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.base import MomentLandscape
 from langevin_nn.seeds import Seeds
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from langevin_nn.kernels.sources import CompiledField, CompiledNoise
 
 __all__ = ["PotentialLandscape", "try_out"]
+
+MOST_PARAMETERS, MOST_COLUMNS = 10_000, 10_000  # matrices of these sizes are made
 
 # Central differences of step 1e-5 agree with a derivative to about 1e-10 of the scale of the potential.
 _STEP, _AGREEMENT = 1e-5, 1e-5
@@ -106,8 +109,8 @@ class PotentialLandscape(MomentLandscape):
         start: Any = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        if not (isinstance(n_parameters, Integral) and int(n_parameters) >= 1):
-            raise ConfigurationError(f"n_parameters={n_parameters!r}: expected a whole number from 1")
+        expected = f"a whole number from 1 to {MOST_PARAMETERS:,}, the dimensions of the space"
+        self.n_parameters = whole_number("n_parameters", n_parameters, expected, least=1, most=MOST_PARAMETERS)
         if dtype not in (torch.float64, torch.float32):
             raise ConfigurationError(
                 f"dtype={dtype}: expected torch.float64 or torch.float32, for which the integrators are compiled"
@@ -116,16 +119,11 @@ class PotentialLandscape(MomentLandscape):
             if function is not None and not callable(function):
                 raise ConfigurationError(f"{name} is of type {type(function).__name__}: expected a function of a point")
         self.potential, self._gradient, self._amplitude, self._rank = potential, gradient, amplitude, rank
-        self.n_parameters, self.dtype, self.device = int(n_parameters), dtype, torch.device("cpu")
-        self.start = np.zeros(self.n_parameters) if start is None else np.array(start, dtype=np.float64)
-        if self.start.shape != (self.n_parameters,):
-            raise ConfigurationError(
-                f"start has shape {self.start.shape}: expected ({self.n_parameters},), a point of weight space"
-            )
-        if rank is not None and (isinstance(rank, bool) or not isinstance(rank, Integral) or int(rank) < 1):
-            raise ConfigurationError(
-                f"rank={rank!r}: expected a whole number from 1, the columns of F; leave it out for a diagonal"
-            )
+        self.dtype, self.device = dtype, torch.device("cpu")
+        self.start = np.zeros(self.n_parameters) if start is None else checked_point("start", start, self.n_parameters)
+        if rank is not None:
+            expected = "a whole number from 1, the columns of F; leave it out for a diagonal"
+            self._rank = whole_number("rank", rank, expected, least=1, most=MOST_COLUMNS)
         self._check_potential()
         if gradient is not None:
             try_out("gradient", gradient, self.start, (self.n_parameters,))

@@ -9,6 +9,7 @@ import torch
 from scipy.linalg import cholesky, solve_discrete_lyapunov
 from torch import Tensor
 
+from langevin_nn.checks import numbers, point
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.base import MomentLandscape
 from langevin_nn.seeds import Seeds
@@ -58,13 +59,8 @@ class QuadraticLandscape(MomentLandscape):
             )
         self.noise_covariance = covariance
         self._factor = torch.as_tensor(_factor(covariance))
-        self.minimum = np.zeros(self.n_parameters) if minimum is None else np.asarray(minimum, dtype=np.float64)
-        self.start = self.minimum if start is None else np.asarray(start, dtype=np.float64)
-        for name in ("minimum", "start"):
-            if getattr(self, name).shape != (self.n_parameters,):
-                raise ConfigurationError(
-                    f"{name} has shape {getattr(self, name).shape}: expected ({self.n_parameters},), a point of weight space"
-                )
+        self.minimum = np.zeros(self.n_parameters) if minimum is None else point("minimum", minimum, self.n_parameters)
+        self.start = self.minimum if start is None else point("start", start, self.n_parameters)
 
     @property
     def description(self) -> dict[str, object]:
@@ -135,9 +131,10 @@ class QuadraticLandscape(MomentLandscape):
 
 
 def _symmetric(name: str, values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    matrix = np.asarray(values, dtype=np.float64)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ConfigurationError(f"{name} has shape {matrix.shape}: expected a symmetric matrix (parameter, parameter)")
+    expected = "a symmetric matrix (parameter, parameter) of finite numbers"
+    matrix = numbers(name, values, expected)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise ConfigurationError(f"{name} has shape {matrix.shape}: expected {expected}")
     asymmetry = float(np.abs(matrix - matrix.T).max())
     if not asymmetry <= 1e-9 * np.abs(matrix).max():
         raise ConfigurationError(f"{name} differs from its transpose by {asymmetry:g}: expected a symmetric matrix")

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langevin_nn.checks import numbers, point
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.base import EmpiricalLandscape
 from langevin_nn.landscape.sample_gradients import SampleGradients
@@ -51,23 +52,16 @@ class LinearRegressionLandscape(EmpiricalLandscape):
     """
 
     def __init__(self, inputs: Any, targets: Any, *, start: Any = None) -> None:
-        self.inputs, self.targets = np.array(inputs, dtype=np.float64), np.array(targets, dtype=np.float64)
-        if self.inputs.ndim != 2 or self.targets.shape != (len(self.inputs),) or not len(self.inputs):
+        expected = "finite numbers, one row a sample; leave out samples that have none"
+        self.inputs, self.targets = numbers("inputs", inputs, expected), numbers("targets", targets, expected)
+        if self.inputs.ndim != 2 or self.targets.shape != self.inputs.shape[:1] or not self.inputs.size:
             raise ConfigurationError(
                 f"inputs of shape {self.inputs.shape} and targets of shape {self.targets.shape} came: expected (sample, "
                 "parameter) and (sample,), at least one sample; a single feature is a column"
             )
-        if not (np.isfinite(self.inputs).all() and np.isfinite(self.targets).all()):
-            raise ConfigurationError(
-                "inputs or targets are not finite: expected finite numbers; leave such samples out"
-            )
         self.n_samples, self.n_parameters = self.inputs.shape
         self.dtype, self.device = torch.float64, torch.device("cpu")
-        self.start = np.zeros(self.n_parameters) if start is None else np.array(start, dtype=np.float64)
-        if self.start.shape != (self.n_parameters,):
-            raise ConfigurationError(
-                f"start has shape {self.start.shape}: expected ({self.n_parameters},), a point of weight space"
-            )
+        self.start = np.zeros(self.n_parameters) if start is None else point("start", start, self.n_parameters)
         self._x, self._y = torch.as_tensor(self.inputs), torch.as_tensor(self.targets)
 
     @property

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from langevin_nn.checks import truth, whole_number
 from langevin_nn.ensemble import covariance_factor
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
@@ -19,41 +18,9 @@ from langevin_nn.seeds import Key
 if TYPE_CHECKING:
     from langevin_nn.kernels.sources import CompiledNoise
 
-__all__ = ["AdditiveNoise", "Noise", "SampleWeightNoise", "SampleWeights", "is_number", "kind_of"]
+__all__ = ["AdditiveNoise", "Noise", "SampleWeightNoise", "SampleWeights"]
 
-
-def is_number(value: Any, kind: type) -> bool:
-    """Return whether a value is a number of some kind.
-
-    Parameters
-    ----------
-    value : object
-        Anything.
-    kind : type
-        ``numbers.Real`` or ``numbers.Integral``.
-
-    Returns
-    -------
-    bool
-        False for truth values.
-    """
-    return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
-
-
-def kind_of(value: Any) -> str:
-    """Say what came, for messages.
-
-    Parameters
-    ----------
-    value : object
-        Anything.
-
-    Returns
-    -------
-    str
-        Whether it is a class, or of which it is an instance.
-    """
-    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+_LARGEST = 10_000_000  # samples of a minibatch drawn with replacement
 
 
 @dataclass(frozen=True)
@@ -104,12 +71,15 @@ class Noise(ABC):
         What its increments are: independent and Gaussian in the limit, correlated in time, or of heavy tails.
     calculus : {"ito", "stratonovich"}
         How a noise that depends on the weights is to be read.
+    needs_batch_size : bool
+        Whether there is no such noise without a minibatch.
     """
 
     family: ClassVar[Literal["sample_weights", "additive"]]
     law: ClassVar[Literal["brownian", "coloured", "stable"]] = "brownian"
     calculus: Literal["ito", "stratonovich"] = "ito"
     batch_size: int | None = None
+    needs_batch_size: ClassVar[bool] = False
 
     def dependence(self, landscape: Landscape) -> Literal["constant", "diagonal", "full"]:
         """Return how η depends on the weights.
@@ -135,6 +105,21 @@ class Noise(ABC):
     def learning_rate_exponent(self) -> float:
         """Power of α in the noise increment."""
         return 1 - self.time_step_exponent
+
+    def strength_ratio(self, learning_rate: float) -> float:
+        """Return what turns `strength` into that of noise of the gradient, Δw = √(αΔt) η.
+
+        Parameters
+        ----------
+        learning_rate : float
+            α.
+
+        Returns
+        -------
+        float
+            1 for noise of the gradient.
+        """
+        return float(learning_rate ** (2 * (self.learning_rate_exponent - 1 + self.time_step_exponent)))
 
     def compiled(self, landscape: Landscape) -> CompiledNoise:
         """Return the noise for the compiled integrators.
@@ -172,24 +157,23 @@ class Noise(ABC):
         ConfigurationError
             If samples are needed and there are none, or fewer than a minibatch, or `batch_size` is not a whole number.
         """
-        if self.batch_size is None:
+        if self.batch_size is None and not self.needs_batch_size:
             return
         if not isinstance(landscape, EmpiricalLandscape):
             raise ConfigurationError(
                 f"{type(self).__name__} draws minibatches, but {type(landscape).__name__} has no samples: expected a "
                 "landscape that averages sample losses"
             )
-        if not is_number(self.batch_size, Integral):
-            raise ConfigurationError(
-                f"batch_size={self.batch_size!r}: expected a whole number (int), since samples are counted; round it"
+        replacement = truth(
+            "replacement", getattr(self, "replacement", False), "whether a sample may come twice in a minibatch"
+        )
+        size = whole_number("batch_size", self.batch_size, "a whole number (int), since samples are counted; round it")
+        if replacement:
+            expected = (
+                f"at least 1 and at most {_LARGEST:,}, since an empty minibatch has no gradient; choose another one"
             )
-        if getattr(self, "replacement", False):
-            if self.batch_size < 1:
-                raise ConfigurationError(
-                    f"batch_size={self.batch_size}: expected at least 1, since an empty minibatch has no gradient; choose a "
-                    "larger one"
-                )
-        elif not 1 <= self.batch_size <= landscape.n_samples:
+            whole_number("batch_size", size, expected, least=1, most=_LARGEST)
+        elif not 1 <= size <= landscape.n_samples:
             raise ConfigurationError(
                 f"batch_size={self.batch_size} with {landscape.n_samples} training samples: expected 1 to "
                 f"{landscape.n_samples}, since a minibatch is drawn from them without replacement; choose a smaller one"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp, expm1, sqrt
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langevin_nn.errors import ConfigurationError
+from langevin_nn.checks import number
 from langevin_nn.landscape import Landscape
-from langevin_nn.noise.base import is_number
 from langevin_nn.noise.factored import PURPOSE, FactoredNoise, checked_factor, drawn_in
 from langevin_nn.seeds import Key
 
@@ -107,10 +105,8 @@ class ThermalNoise(ConstantNoise):
     temperature: float
 
     def __post_init__(self) -> None:
-        if not is_number(self.temperature, Real) or not 0 <= self.temperature < float("inf"):
-            raise ConfigurationError(
-                f"temperature={self.temperature!r}: expected a finite number T ≥ 0, since √(2T) multiplies the noise"
-            )
+        expected = "a finite number T ≥ 0, since √(2T) multiplies the noise"
+        object.__setattr__(self, "temperature", number("temperature", self.temperature, expected, least=0))
 
     @property
     def learning_rate_exponent(self) -> float:
@@ -147,11 +143,9 @@ class ColouredNoise(ConstantNoise):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", checked_factor("factor", self.factor, (0, 1, 2)))
-        if not is_number(self.correlation_time, Real) or not 0 < self.correlation_time < float("inf"):
-            raise ConfigurationError(
-                f"correlation_time={self.correlation_time!r}: expected a positive, finite number τ; noise without memory is "
-                "DiagonalNoise or AnisotropicNoise"
-            )
+        expected = "a positive, finite number τ; noise without memory is DiagonalNoise or AnisotropicNoise"
+        time = number("correlation_time", self.correlation_time, expected, above=0)
+        object.__setattr__(self, "correlation_time", time)
 
     @property
     def time_step_exponent(self) -> float:
@@ -216,10 +210,8 @@ class StableNoise(ConstantNoise):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", checked_factor("factor", self.factor, (0, 1, 2)))
-        if not is_number(self.index, Real) or not 0 < self.index <= 2:
-            raise ConfigurationError(
-                f"index={self.index!r}: expected a number above 0 and at most 2, since only these have a stable law"
-            )
+        expected = "a number above 0 and at most 2, since only these have a stable law"
+        object.__setattr__(self, "index", number("index", self.index, expected, above=0, most=2))
 
     @property
     def time_step_exponent(self) -> float:

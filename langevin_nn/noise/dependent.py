@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
-from langevin_nn.errors import ConfigurationError, UnknownNameError
+from langevin_nn.checks import kind_of, one_of, whole_number
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import Landscape
-from langevin_nn.noise.base import is_number, kind_of
+from langevin_nn.landscape.potential import MOST_COLUMNS, try_out
 from langevin_nn.noise.factored import FactoredNoise
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ Calculus = Literal["ito", "stratonovich"]
 
 
 def _check_calculus(calculus: str) -> None:
-    if calculus not in ("ito", "stratonovich"):
-        raise UnknownNameError("calculus", calculus, ("ito", "stratonovich"))
+    one_of("calculus", calculus, ("ito", "stratonovich"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +70,9 @@ class StateDependentNoise(FactoredNoise):
                 f"amplitude is {kind_of(self.amplitude)}: expected a function amplitude(x, out) that writes F at x into out; "
                 "constant noise is DiagonalNoise or AnisotropicNoise"
             )
-        if self.rank is not None and not (is_number(self.rank, Integral) and self.rank >= 1):
-            raise ConfigurationError(
-                f"rank={self.rank!r}: expected a whole number from 1, the columns of F; leave it out for a diagonal"
-            )
+        if self.rank is not None:
+            expected = "a whole number from 1, the columns of F; leave it out for a diagonal"
+            object.__setattr__(self, "rank", whole_number("rank", self.rank, expected, least=1, most=MOST_COLUMNS))
 
     def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
         from langevin_nn.kernels.fields import MATRIX, POINT
@@ -88,7 +86,6 @@ class StateDependentNoise(FactoredNoise):
 
         from langevin_nn.kernels.compilation import compiled
         from langevin_nn.kernels.fields import MATRIX, POINT
-        from langevin_nn.landscape.potential import try_out
         from langevin_nn.seeds import Seeds
 
         compiled(self.amplitude, POINT if self.rank is None else MATRIX, np.dtype(np.float64))

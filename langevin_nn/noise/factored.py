@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langevin_nn.checks import numbers
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import Landscape
-from langevin_nn.noise.base import AdditiveNoise, kind_of
+from langevin_nn.noise.base import AdditiveNoise
 from langevin_nn.seeds import Key
 
 if TYPE_CHECKING:
@@ -47,14 +48,8 @@ def checked_factor(name: str, value: Any, dimensions: tuple[int, ...]) -> NDArra
         If it is no array of finite numbers of such a shape.
     """
     wanted = " or ".join({0: "a number", 1: "(parameter,)", 2: "(parameter, rank)"}[each] for each in dimensions)
-    try:
-        plain = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-        array = np.array(plain, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigurationError(
-            f"{name} is {kind_of(value)}: expected an array of numbers, {wanted}, since it multiplies the noise; pass a "
-            "NumPy array or a tensor"
-        ) from error
+    expected = f"an array of finite numbers, {wanted}, since it multiplies the noise; pass a NumPy array or a tensor"
+    array = numbers(name, value, expected)
     if array.ndim not in dimensions:
         raise ConfigurationError(
             f"{name} has shape {array.shape}: expected {wanted}, since it multiplies the noise; reshape it"
@@ -62,10 +57,6 @@ def checked_factor(name: str, value: Any, dimensions: tuple[int, ...]) -> NDArra
     if array.size == 0:
         raise ConfigurationError(
             f"{name} of shape {array.shape} has no numbers: expected some; noise that is none is Silent()"
-        )
-    if not np.isfinite(array).all():
-        raise ConfigurationError(
-            f"{name} has numbers that are not finite: expected finite ones, since they would make every replica diverge"
         )
     array.flags.writeable = False
     return array

@@ -31,6 +31,7 @@ class MatchedGaussian(SampleWeightNoise):
 
     batch_size: int
     replacement: bool = False
+    needs_batch_size = True
 
     def sample_weights(self, landscape: EmpiricalLandscape, memory: None, key: Key) -> tuple[SampleWeights, None]:  # noqa: D102
         n = landscape.n_samples

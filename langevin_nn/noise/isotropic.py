@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from langevin_nn.checks import whole_number
 from langevin_nn.ensemble import covariance_factor
-from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
 from langevin_nn.noise.base import AdditiveNoise
 from langevin_nn.seeds import Key
@@ -49,17 +49,17 @@ class IsotropicNoise(AdditiveNoise):
     Raises
     ------
     ConfigurationError
-        If `refresh_every` is below 1.
+        If `refresh_every` is no whole number from 1.
     """
 
     batch_size: int
     refresh_every: int | None = None
+    needs_batch_size = True
 
     def __post_init__(self) -> None:
-        if self.refresh_every is not None and self.refresh_every < 1:
-            raise ConfigurationError(
-                f"refresh_every={self.refresh_every}: expected at least 1 update between refreshes"
-            )
+        if self.refresh_every is not None:
+            expected = "at least 1 update between refreshes, a whole number (int)"
+            whole_number("refresh_every", self.refresh_every, expected, least=1)
 
     def start(self, landscape: Landscape, weights: Tensor) -> HeldTrace:  # noqa: D102
         assert isinstance(landscape, EmpiricalLandscape)

@@ -51,6 +51,7 @@ class ShuffledMinibatches(SampleWeightNoise):
     """
 
     batch_size: int
+    needs_batch_size = True
 
     def start(self, landscape: Landscape, weights: Tensor) -> EpochOrder:  # noqa: D102
         return EpochOrder(-1, torch.empty(0, dtype=torch.int64))
@@ -81,6 +82,7 @@ class IndependentMinibatches(SampleWeightNoise):
 
     batch_size: int
     replacement: bool = False
+    needs_batch_size = True
 
     def sample_weights(self, landscape: EmpiricalLandscape, memory: None, key: Key) -> tuple[SampleWeights, None]:  # noqa: D102
         n, size = landscape.n_samples, self.batch_size

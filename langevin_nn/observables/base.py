@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langevin_nn.checks import instance
 from langevin_nn.ensemble import GradientEnsemble, gradient_ensemble
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape, NetworkLandscape
@@ -119,6 +120,10 @@ class Observable(ABC):
 
     group: ClassVar[str] = ""
     schedule: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        expected = "a Schedule, when to record, or None for that of the run; use EverySteps(n) or EveryEpochs(n)"
+        instance("schedule", self.schedule, (Schedule, type(None)), expected)
 
     @abstractmethod
     def measure(self, snapshot: Snapshot) -> Arrays:

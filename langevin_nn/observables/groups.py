@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from langevin_nn.checks import number, whole_number
 from langevin_nn.landscape import Hessian, NetworkLandscape
 from langevin_nn.observables.base import Arrays, Observable, Snapshot
 from langevin_nn.operators import leading_eigenpairs
@@ -36,6 +37,11 @@ class NoiseSpectrum(Observable):
         Largest eigenvalues of the Hessian to record beside them; none unless said.
     schedule : Schedule, optional
         When to record.
+
+    Raises
+    ------
+    ConfigurationError
+        If eigenvalues are not counted by whole numbers, or the share is not in (0, 1].
     """
 
     n_modes: int = 200
@@ -44,8 +50,16 @@ class NoiseSpectrum(Observable):
     schedule: Schedule = field(default_factory=_thinly)
     group = "spectrum"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole_number("n_modes", self.n_modes, "a whole number (int) of eigenvalues from 1", least=1)
+        number("fraction", self.fraction, "a share above 0 and at most 1 of the noise strength", above=0, most=1)
+        expected = "a whole number (int) of eigenvalues from 0, which stands for none"
+        whole_number("n_hessian_modes", self.n_hessian_modes, expected, least=0)
+
     def bytes_per_replica(self, process: Process) -> int:  # noqa: D102
-        return 8 * (min(self.n_modes, process.landscape.n_parameters) + 2 * self.n_hessian_modes)
+        most = process.landscape.n_parameters
+        return 8 * (min(self.n_modes, most) + 2 * min(self.n_hessian_modes, most))
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         ensembles = snapshot.ensembles
@@ -61,16 +75,15 @@ class NoiseSpectrum(Observable):
         }
 
     def _hessian_eigenvalues(self, snapshot: Snapshot) -> Arrays:
-        pairs = [
-            leading_eigenpairs(hessian, min(self.n_hessian_modes, hessian.size))
-            for hessian in (
-                Hessian(snapshot.landscape, w, position) for position, w in enumerate(snapshot.state.weights)
-            )
-        ]
-        return {
-            "hessian_eigenvalue": np.stack([each.values for each in pairs]),
-            "hessian_eigenvalue_residual": np.stack([each.residuals for each in pairs]),
-        }
+        weights = snapshot.state.weights
+        shape = (len(weights), min(self.n_hessian_modes, weights.shape[1]))
+        values, residuals = np.full(shape, np.nan), np.full(shape, np.nan)
+        for position, row in enumerate(weights):
+            # Where the loss is no number there is no curvature; the other replicas go on.
+            if bool(snapshot.landscape.loss(row[None]).isfinite().all()):
+                pairs = leading_eigenpairs(Hessian(snapshot.landscape, row, position), shape[1])
+                values[position], residuals[position] = pairs.values, pairs.residuals
+        return {"hessian_eigenvalue": values, "hessian_eigenvalue_residual": residuals}
 
 
 @dataclass(frozen=True)

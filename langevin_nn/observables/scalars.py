@@ -8,11 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langevin_nn.checks import whole_number
 from langevin_nn.landscape import NetworkLandscape
 from langevin_nn.observables.base import Arrays, Observable, Snapshot, stacked
 from langevin_nn.schedules import Schedule
 
 __all__ = ["DrivingNoise", "Losses", "OrderParameters"]
+
+
+_MOST_MINIBATCHES = 100_000
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:
@@ -60,10 +64,20 @@ class OrderParameters(Observable):
     ----------
     n_minibatches : int, optional
         Independent minibatches from which R is estimated.
+
+    Raises
+    ------
+    ConfigurationError
+        If they are not counted by a whole number, or more than can be drawn at once.
     """
 
     n_minibatches: int = 64
     schedule: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expected = f"a whole number (int) of minibatches from 1 to {_MOST_MINIBATCHES:,}, which are drawn together"
+        whole_number("n_minibatches", self.n_minibatches, expected, least=1, most=_MOST_MINIBATCHES)
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         pairs = zip(snapshot.ensembles, snapshot.generators("alignment"), strict=True)
@@ -84,7 +98,5 @@ class DrivingNoise(Observable):
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         process, state = snapshot.process, snapshot.state
         strength = process.noise.strength(state.noise_memory, process.landscape, state.weights, snapshot.sample_trace)
-        # In units of the gradient, whatever power of the learning rate the source has: Δw = √(αΔt) η.
-        exponent = process.noise.learning_rate_exponent - 1 + process.noise.time_step_exponent
-        strength = strength * process.learning_rate ** (2 * exponent)
+        strength = strength * process.noise.strength_ratio(process.learning_rate)
         return {"driving_noise_strength": np.broadcast_to(_array(strength), (len(state.weights),)).copy()}

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from numbers import Integral, Real
+from math import inf
+from numbers import Integral
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from langevin_nn.checks import instance, is_number, kind_of, listed, number, numbers, shown, text
 from langevin_nn.drift import Drift, GradientDrift
 from langevin_nn.errors import ConfigurationError, UnstableTrajectory
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
 from langevin_nn.noise import AdditiveNoise, Noise, SampleWeightNoise
-from langevin_nn.noise.base import is_number, kind_of
 from langevin_nn.seeds import Key, Seeds
 from langevin_nn.threads import single_threaded_products
 from langevin_nn.update import Plain, State, Update
 
-__all__ = ["Process", "as_replicas", "as_seeds"]
+__all__ = ["Process", "as_replicas", "as_seeds", "as_weights"]
+
+_MOST_REPLICAS = 10_000_000  # their indices are listed in memory
 
 
 def as_seeds(seed: int | Seeds) -> Seeds:
@@ -41,14 +43,7 @@ def as_seeds(seed: int | Seeds) -> Seeds:
     ConfigurationError
         If the seed is no whole number.
     """
-    if isinstance(seed, Seeds):
-        return seed
-    if not is_number(seed, Integral):
-        raise ConfigurationError(
-            f"seed={seed!r}: expected a whole number (int) or Seeds, the owner of all randomness; a run without a seed of "
-            "its own cannot be repeated, so choose any number"
-        )
-    return Seeds(int(seed))
+    return seed if isinstance(seed, Seeds) else Seeds(seed)
 
 
 def as_replicas(replicas: Any) -> tuple[int, ...]:
@@ -69,24 +64,48 @@ def as_replicas(replicas: Any) -> tuple[int, ...]:
     ConfigurationError
         If there is none, one comes twice, or one is no whole number from 0.
     """
-    if is_number(replicas, Integral):
-        chosen = list(range(int(replicas)))
+    expected = (
+        f"how many (int), at most {_MOST_REPLICAS:,}, or the indices of which, whole numbers from 0, since they address the "
+        "randomness of each replica; pass 4 or [0, 3], for example"
+    )
+    if is_number(replicas, Integral) and replicas <= _MOST_REPLICAS:
+        chosen = tuple(range(int(replicas)))
     else:
-        plain = replicas.tolist() if isinstance(replicas, Tensor) else replicas
-        chosen = list(plain) if isinstance(plain, Iterable) else [plain]
-        if isinstance(plain, str) or not all(is_number(each, Integral) and each >= 0 for each in chosen):
-            raise ConfigurationError(
-                f"replicas={replicas!r}: expected how many (int), or the indices of which, whole numbers from 0, since they "
-                "address the randomness of each replica; pass 4 or [0, 3], for example"
-            )
+        chosen = listed("replicas", replicas, expected)
+        if not all(is_number(each, Integral) and 0 <= each < 2**63 for each in chosen):
+            raise ConfigurationError(f"replicas={shown(replicas)}: expected {expected}")
     if not chosen:
-        raise ConfigurationError(f"replicas={replicas}: expected at least one")
+        raise ConfigurationError(f"replicas={shown(replicas)}: expected at least one")
     if len(set(chosen)) < len(chosen):
         raise ConfigurationError(
-            f"replicas={replicas}: expected each index once, since two replicas of one index draw the same noise and are "
-            "copies of each other; leave the repeated ones out"
+            f"replicas={shown(replicas)}: expected each index once, since two replicas of one index draw the same noise and "
+            "are copies of each other; leave the repeated ones out"
         )
     return tuple(int(each) for each in chosen)
+
+
+def as_weights(weights: Any) -> Tensor:
+    """Return weights as a tensor.
+
+    Parameters
+    ----------
+    weights : array, shape (replica, parameter)
+        What a user gives: an array, a tensor, lists.
+
+    Returns
+    -------
+    Tensor, shape (replica, parameter)
+        In float64, but for tensors, which stay what and where they are.
+
+    Raises
+    ------
+    ConfigurationError
+        If they are no numbers.
+    """
+    if isinstance(weights, Tensor) and weights.is_floating_point():
+        return weights.detach()
+    expected = "an array of numbers (replica, parameter), where to start"
+    return torch.as_tensor(numbers("weights", weights, expected, finite=False))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +139,7 @@ class Process:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from langevin_nn import AnisotropicNoise, QuadraticLandscape
     >>> landscape = QuadraticLandscape(np.eye(1), np.zeros((1, 1)), start=[1.0])
     >>> process = Process(landscape, AnisotropicNoise(torch.zeros(1, 1)), learning_rate=0.5)
@@ -146,20 +166,17 @@ class Process:
                 f"noise is {kind_of(self.noise)}: expected an instance of Noise, since its parameters belong to the process; "
                 "make one, MatchedGaussian(batch_size=25) for example"
             )
-        for name in ("learning_rate", "time_step"):
-            value = getattr(self, name)
-            if not is_number(value, Real):
-                raise ConfigurationError(
-                    f"{name}={value!r}: expected a number, the time of one update; convert it with float(...)"
-                )
+        expected = "a positive, finite number, the time of one update"
+        object.__setattr__(self, "learning_rate", number("learning_rate", self.learning_rate, expected, above=0))
+        time_step = number("time_step", self.time_step, f"{expected}, or 0 for the learning rate", least=0)
+        object.__setattr__(self, "time_step", time_step or self.learning_rate)
         if cast("Drift | None", self.drift) is None:
             object.__setattr__(self, "drift", GradientDrift(self.landscape))
-        if self.time_step == 0:
-            object.__setattr__(self, "time_step", self.learning_rate)
-        for name in ("learning_rate", "time_step"):
-            value = getattr(self, name)
-            if not (value > 0 and np.isfinite(value)):
-                raise ConfigurationError(f"{name}={value}: expected a positive, finite number, the time of one update")
+        instance(
+            "drift", self.drift, Drift, "an instance of Drift, the deterministic field; leave it out for the gradient"
+        )
+        instance("update", self.update, Update, "an instance of Update, a rule such as Plain() or EulerMaruyama()")
+        text("name", self.name, "by which figures and files call the process")
         of_drift = self.drift.n_parameters
         if of_drift is not None and of_drift != self.landscape.n_parameters:
             raise ConfigurationError(
@@ -167,8 +184,25 @@ class Process:
                 "drift and noise move the same weights; give both the same architecture"
             )
         self.noise.check(self.landscape)
+        self._check_scale()
         self._check_calculus()
         self.update.check(self)
+
+    def _check_scale(self) -> None:
+        """Raise where an increment of the noise, or the clock in epochs, is beyond floating point."""
+        noise, rate, step = self.noise, self.learning_rate, self.time_step
+        try:
+            in_time = (step, step**noise.time_step_exponent, step / rate)
+            powers = [*in_time, self._noise_ratio, noise.strength_ratio(rate)]
+        except (OverflowError, ZeroDivisionError):
+            powers = [inf]
+        most = torch.finfo(self.landscape.dtype).max
+        if not all(each <= most for each in powers):
+            raise ConfigurationError(
+                f"learning_rate={rate:g} and time_step={step:g} with {type(noise).__name__}: expected numbers whose powers "
+                f"learning_rate^{noise.learning_rate_exponent:g} and time_step^{noise.time_step_exponent:g} are within "
+                f"{self.landscape.dtype}, since they multiply the noise; choose others"
+            )
 
     def _check_calculus(self) -> None:
         """Raise where noise and update rule read the same equation in different ways; constant noise is read in one only."""
@@ -227,7 +261,7 @@ class Process:
         if weights is None:
             start = self.landscape.initial_weights(indices, seeds)
         else:
-            start = torch.as_tensor(weights).to(self.landscape.device, self.landscape.dtype).clone()
+            start = as_weights(weights).to(self.landscape.device, self.landscape.dtype).clone()
         expected = (len(indices), self.landscape.n_parameters)
         if tuple(start.shape) != expected:
             raise ConfigurationError(
@@ -243,6 +277,15 @@ class Process:
         with single_threaded_products(), torch.no_grad():
             memories = (self.update.start(start), self.noise.start(self.landscape, start))
         return State(0, start, *memories, seeds, indices, diverged)
+
+    @property
+    def _noise_ratio(self) -> float:
+        """What multiplies η where it is added to the gradient, which Δt multiplies."""
+        noise = self.noise
+        if self.time_step == self.learning_rate and noise.learning_rate_exponent + noise.time_step_exponent == 1:
+            return 1.0  # to the last bit
+        of_rate, of_step = noise.learning_rate_exponent, noise.time_step_exponent - 1
+        return float(self.learning_rate**of_rate * self.time_step**of_step)
 
     def stochastic_gradient(self, weights: Tensor, memory: Any, key: Key) -> tuple[Tensor, Any]:
         """Return drift and noise together.
@@ -263,14 +306,7 @@ class Process:
         memory : object
             For the next update.
         """
-        ratio = self.learning_rate**self.noise.learning_rate_exponent * self.time_step ** (
-            self.noise.time_step_exponent - 1
-        )
-        if (
-            self.time_step == self.learning_rate
-            and self.noise.learning_rate_exponent + self.noise.time_step_exponent == 1
-        ):
-            ratio = 1.0  # to the last bit
+        ratio = self._noise_ratio
         if isinstance(self.noise, AdditiveNoise):
             increment, memory = self.noise.increment(self.landscape, weights, memory, key)
             return torch.add(self.drift(weights), increment, alpha=ratio), memory

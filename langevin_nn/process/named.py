@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 
+from langevin_nn.checks import is_number, truth
 from langevin_nn.landscape import Landscape
 from langevin_nn.noise import IndependentMinibatches, IsotropicNoise, MatchedGaussian, ShuffledMinibatches, Silent
 from langevin_nn.process.base import Process
@@ -14,7 +16,8 @@ __all__ = ["PROCESSES", "gradient_descent", "isotropic_langevin", "langevin", "s
 
 
 def _update(momentum: float, weight_decay: float) -> Update:
-    return Momentum(momentum, weight_decay) if momentum else Plain(weight_decay)
+    none = is_number(momentum, Real) and momentum == 0
+    return Plain(weight_decay) if none else Momentum(momentum, weight_decay)
 
 
 def sgd(
@@ -51,7 +54,8 @@ def sgd(
     Process
         Named "sgd", or "independent_sgd".
     """
-    draws = independent or replacement
+    replacement = truth("replacement", replacement, "whether a sample may come twice in a minibatch")
+    draws = truth("independent", independent, "whether each minibatch is drawn independently") or replacement
     noise = IndependentMinibatches(batch_size, replacement) if draws else ShuffledMinibatches(batch_size)
     name = "independent_sgd" if draws else "sgd"
     return Process(landscape, noise, learning_rate, update=_update(momentum, weight_decay), name=name)

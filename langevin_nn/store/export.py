@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import xarray as xr
 
-from langevin_nn.errors import ConfigurationError, UnknownNameError
+from langevin_nn.errors import ConfigurationError, DamagedTrajectory, UnknownNameError
 from langevin_nn.schema import CLOCKS
 from langevin_nn.store.durable import aside_of, publish, storage_errors
 
@@ -17,14 +18,21 @@ FORMATS = ("csv", "zarr")
 _TOGETHER = 10_000  # records that are turned into text at a time
 
 
-def export(trajectory: xr.DataTree, path: Path, kind: str = "csv", *, group: str = "", overwrite: bool = False) -> Path:
+def export(
+    trajectory: xr.DataTree,
+    path: str | os.PathLike[str],
+    kind: str = "csv",
+    *,
+    group: str = "",
+    overwrite: bool = False,
+) -> Path:
     """Write a trajectory as a table or as a Zarr store.
 
     Parameters
     ----------
     trajectory : xarray.DataTree
         Opened lazily, or in memory.
-    path : Path
+    path : path
         The file, or the folder of the store.
     kind : {"csv", "zarr"}, optional
         A table of one group, a row for each replica and record and a column for each variable and label
@@ -47,24 +55,36 @@ def export(trajectory: xr.DataTree, path: Path, kind: str = "csv", *, group: str
         If `kind` is none of the formats.
     StorageError
         If it cannot be written.
+    DamagedTrajectory
+        If a value cannot be read.
+    RuntimeError
+        If something else fails.
     """
+    path = Path(path)
     if kind not in FORMATS:
         raise UnknownNameError("format", kind, FORMATS)
     if path.exists() and not overwrite:
         raise ConfigurationError(f"{str(path)!r} is there already: expected a new name, or leave to overwrite it")
-    with storage_errors(path, "nothing was put in its place"):
-        if kind == "zarr":
-            _write_zarr(trajectory, path)
-        else:
-            _write_table(trajectory, path, group.strip("/"))
+    try:
+        with storage_errors(path, "nothing was put in its place"):
+            if kind == "zarr":
+                _write_zarr(trajectory, path)
+            else:
+                _write_table(trajectory, path, group.strip("/"))
+    except RuntimeError as error:
+        if "NetCDF" not in str(error):
+            raise
+        raise DamagedTrajectory(
+            f"a value cannot be read ({error}): expected the values as they were written; its checksum differs, the file "
+            "that holds it is damaged; langevin_nn.validate names the variables"
+        ) from error
     return path
 
 
 def _write_zarr(trajectory: xr.DataTree, path: Path) -> None:
     aside = aside_of(path)
     try:
-        plain = trajectory.map_over_datasets(lambda dataset: dataset.drop_encoding())
-        plain.to_zarr(aside, mode="w", zarr_format=2)
+        trajectory.map_over_datasets(_plain).to_zarr(aside, mode="w", zarr_format=2)
         if path.exists():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         aside.rename(path)
@@ -76,9 +96,19 @@ def _write_zarr(trajectory: xr.DataTree, path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def _plain(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a dataset without what only netCDF knows, and with C's long long as the int64 that it is."""
+    long = {name: each.astype(each.dtype.str) for name, each in dataset.variables.items() if each.dtype.char in "qQ"}
+    return (
+        dataset.drop_encoding()
+        .assign_coords({name: each for name, each in long.items() if name in dataset.coords})
+        .assign({name: each for name, each in long.items() if name in dataset.data_vars})
+    )
+
+
 def _write_table(trajectory: xr.DataTree, path: Path, group: str) -> None:
     if f"/{group}" not in trajectory.groups:
-        known = ", ".join(name.strip("/") or "(root)" for name in trajectory.groups)
+        known = ", ".join(sorted(name.strip("/") or "(root)" for name in trajectory.groups))
         raise ConfigurationError(f"there is no group {group!r}: expected one of {known}")
     node = trajectory[f"/{group}"]
     assert isinstance(node, xr.DataTree)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +9,15 @@ import numpy as np
 import xarray as xr
 
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.provenance import attributes, differences
+from langevin_nn.provenance import attributes, configuration, differences
 from langevin_nn.schema import CLOCKS, describe
 from langevin_nn.store.lazy import joined, stacked_lazily
 
 __all__ = ["join_processes", "merge"]
+
+_COUNT = "update_count"
+_OF_COUNTS = {"long_name": "number of updates", "units": "1"}
+_KEPT_LABELS = "replica_of_file"
 
 
 def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str, Any]) -> xr.DataTree:
@@ -47,20 +50,31 @@ def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str,
                 f"{', '.join(sorted(trees[0].groups))}: expected the same observables of all; keep processes that were "
                 "recorded differently in different files"
             )
+        if "process" in tree.sizes:
+            held = ", ".join(map(str, tree.coords["process"].values))
+            raise ConfigurationError(
+                f"process {name!r} is a trajectory of several processes, {held}: "
+                "expected one process each; choose them with tree.sel(process=...)"
+            )
     groups: dict[str, xr.Dataset] = {}
     n_replicas = trees[0].sizes["replica"]
     for path in trees[0].groups:
         parts = [_group(tree, path) for tree in trees]
         clock = CLOCKS[path.strip("/")]
         for name, part in zip(names, parts, strict=True):
+            _check_same_variables(part, parts[0], name, names[0])
             _check_same_constants(part, parts[0], name, names[0])
         if any(not _same_clock(part, parts[0], clock) for part in parts):
             raise ConfigurationError(
                 f"processes were recorded at different epochs or times along {clock!r}: expected common ones; keep processes "
                 "on different clocks in different files"
             )
+        for name, part in zip(names, parts, strict=True):
+            _check_same_sizes(part, parts[0], name, names[0])
         variables: dict[str, Any] = {}
         for key, first in parts[0].data_vars.items():
+            if key == _COUNT:
+                continue
             if describe(str(key)).timeless:
                 variables[str(key)] = first.variable
             else:
@@ -70,13 +84,39 @@ def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str,
             coordinates = {"process": names, **coordinates}
         groups[path] = xr.Dataset(variables, coords=coordinates)
         if clock == "step" and clock in parts[0].sizes:
-            described = {"long_name": "number of updates", "units": "1"}
-            counts = np.stack([np.broadcast_to(part[clock], (n_replicas, part.sizes[clock])) for part in parts])
-            groups[path] = groups[path].assign(update_count=(("process", "replica", "step"), counts, described))
+            counts = np.stack([np.broadcast_to(_counts(part), (n_replicas, part.sizes[clock])) for part in parts])
+            groups[path] = groups[path].assign({_COUNT: (("process", "replica", "step"), counts, _OF_COUNTS)})
     tree = xr.DataTree.from_dict(groups)
-    complete = all(int(each.attrs["complete"]) for each in trees)
+    complete = all(int(each.attrs.get("complete", 0)) for each in trees)
     tree.attrs.update(attributes(config, complete=complete))
     return tree
+
+
+def _counts(part: xr.Dataset) -> Any:
+    """Return how many updates were made at each record, along ``step`` or along ``replica`` and ``step``."""
+    return part[_COUNT].values if _COUNT in part.data_vars else part["step"].values
+
+
+def _check_same_variables(part: xr.Dataset, first: xr.Dataset, name: str, first_name: str) -> None:
+    # What is along replicas only is said by the check of constants, which knows more of it.
+    own, expected = (
+        {str(key) for key, each in dataset.variables.items() if key != _COUNT and each.dims != ("replica",)}
+        for dataset in (part, first)
+    )
+    if own != expected:
+        raise ConfigurationError(
+            f"process {name!r} and {first_name!r} differ in {', '.join(sorted(own ^ expected))}: expected the same "
+            "observables of all; keep processes that were recorded differently in different files"
+        )
+
+
+def _check_same_sizes(part: xr.Dataset, first: xr.Dataset, name: str, first_name: str) -> None:
+    for dimension, size in first.sizes.items():
+        if part.sizes.get(dimension) != size:
+            raise ConfigurationError(
+                f"process {name!r} has {part.sizes.get(dimension, 'no')} {dimension}s, {first_name!r} has {size}: expected "
+                "the same landscape and observables of all, since they share their axes; keep them in different files"
+            )
 
 
 def _check_same_constants(part: xr.Dataset, first: xr.Dataset, name: str, first_name: str) -> None:
@@ -84,7 +124,9 @@ def _check_same_constants(part: xr.Dataset, first: xr.Dataset, name: str, first_
 
     def constants(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
         of_replicas = {str(key): value for key, value in dataset.coords.items() if value.dims == ("replica",)}
-        timeless = {str(key): value for key, value in dataset.data_vars.items() if describe(str(key)).timeless}
+        timeless = {
+            str(key): value for key, value in dataset.data_vars.items() if key != _COUNT and describe(str(key)).timeless
+        }
         return {**of_replicas, **timeless}
 
     own, expected = constants(part), constants(first)
@@ -130,8 +172,8 @@ def merge(trajectories: Sequence[xr.DataTree]) -> xr.DataTree:
     -------
     xarray.DataTree
         Lazily. Replicas keep their labels where these differ; where not, they are numbered anew and ``replica_of_file``
-        keeps the labels. Where gradient-flow time differs, ``time`` is along ``replica`` too; where numbers of updates do,
-        ``update_count`` says them, and ``step`` is that of the first.
+        keeps the labels, the first ones where a file was merged before. Where gradient-flow time differs, ``time`` is along
+        ``replica`` too; where numbers of updates do, ``update_count`` says them, and ``step`` is that of the first.
 
     Raises
     ------
@@ -141,9 +183,13 @@ def merge(trajectories: Sequence[xr.DataTree]) -> xr.DataTree:
     trees = list(trajectories)
     if len(trees) < 2:
         raise ConfigurationError(f"merging needs at least two trajectories, got {len(trees)}: name more files")
-    configs = [json.loads(str(tree.attrs["config_json"])) for tree in trees]
-    sizes = [tree.sizes["replica"] for tree in trees]
-    swept = {name: np.repeat(np.asarray(values), sizes) for name, values in _swept(configs).items()}
+    configs: list[dict[str, Any]] = []
+    counts: list[int] = []
+    for tree in trees:
+        for config, count in _runs_of(tree):
+            configs.append(config)
+            counts.append(count)
+    swept = {name: np.repeat(np.asarray(values), counts) for name, values in _swept(configs).items()}
     groups: dict[str, xr.Dataset] = {}
     for number, tree in enumerate(trees):
         if set(tree.groups) != set(trees[0].groups):
@@ -153,13 +199,15 @@ def merge(trajectories: Sequence[xr.DataTree]) -> xr.DataTree:
                 "alike"
             )
     for path in trees[0].groups:
-        groups[path] = _merged_group([_group(tree, path) for tree in trees], CLOCKS[path.strip("/")])
+        groups[path] = _merged_group([_group(tree, path) for tree in trees], CLOCKS[path.strip("/")], [*swept])
     labels = np.concatenate([tree["replica"].values for tree in trees])
     attrs = {"long_name": "replica", "units": "1"}
     root = groups["/"]
-    if len(np.unique(labels)) < len(labels):
+    if len(np.unique(labels)) < len(labels) or any(_KEPT_LABELS in tree.coords for tree in trees):
         kept = {"long_name": "replica in the file that it came from", "units": "1"}
-        root = root.assign_coords(replica_of_file=("replica", labels, kept))
+        # Of files that were merged before, too: these are the labels that address randomness.
+        first = [tree.coords[_KEPT_LABELS if _KEPT_LABELS in tree.coords else "replica"].values for tree in trees]
+        root = root.assign_coords({_KEPT_LABELS: ("replica", np.concatenate(first), kept)})
         labels = np.arange(len(labels))
     root = root.assign_coords(replica=("replica", labels, attrs))
     for name, values in swept.items():
@@ -168,9 +216,22 @@ def merge(trajectories: Sequence[xr.DataTree]) -> xr.DataTree:
             root = root.assign_coords({name: ("replica", values, described)})
     groups["/"] = root
     merged = xr.DataTree.from_dict(groups)
-    complete = all(int(tree.attrs["complete"]) for tree in trees)
+    complete = all(int(tree.attrs.get("complete", 0)) for tree in trees)
+    alike = {name: value for name, value in trees[0].attrs.items() if all(t.attrs.get(name) == value for t in trees)}
     merged.attrs.update(attributes({"merged": configs}, complete=complete))
+    merged.attrs.update({name: value for name, value in alike.items() if name not in merged.attrs})
     return merged
+
+
+def _runs_of(tree: xr.DataTree) -> list[tuple[dict[str, Any], int]]:
+    """Return the configurations of a trajectory, each with how many replicas it made: several where it was merged."""
+    config = configuration(tree.attrs)
+    runs = config.get("merged")
+    if isinstance(runs, list):
+        counts = [each["replicas"] if isinstance(each.get("replicas"), int) else len(each["replicas"]) for each in runs]
+        if sum(counts) == tree.sizes["replica"]:  # else they lie side by side as processes
+            return list(zip(runs, counts, strict=True))
+    return [(config, tree.sizes["replica"])]
 
 
 _NOT_SWEPT = ("versions", "replicas", "choices.seed", "sha256")
@@ -203,7 +264,14 @@ def _leaf(config: Any, name: str) -> Any:
     return config
 
 
-def _merged_group(parts: list[xr.Dataset], clock: str) -> xr.Dataset:
+def _merged_group(parts: list[xr.Dataset], clock: str, swept: list[str]) -> xr.Dataset:
+    in_all = {name for name in parts[0].coords if all(name in part.coords for part in parts)}
+    # What a file has because it was merged before, another need not have: it is said anew for all of them.
+    said_anew = [_COUNT, *({_KEPT_LABELS, *swept} - in_all)]
+    moments = [part["time"].values if "time" in part.coords else None for part in parts]
+    updates = [_counts(part) for part in parts] if clock == "step" and clock in parts[0].sizes else []
+    counted = any(_COUNT in part.variables for part in parts)
+    parts = [part.drop_vars(said_anew, errors="ignore") for part in parts]
     first = parts[0]
     variables: dict[str, Any] = {}
     coordinates: dict[str, Any] = {}
@@ -216,24 +284,28 @@ def _merged_group(parts: list[xr.Dataset], clock: str) -> xr.Dataset:
             variables[str(name)] = joined(found, "replica") if of_replicas else example
         elif name == "replica":
             continue
+        elif name == "time" and not _alike(moments):
+            coordinates["time"] = (("replica", clock), _by_replica(moments, parts), example.attrs)
         elif "replica" in example.dims:
             coordinates[str(name)] = (example.dims, np.concatenate([each.values for each in found]), example.attrs)
-        elif name == "time" and not all(np.allclose(each.values, example.values, rtol=1e-9) for each in found):
-            rows = [np.tile(each.values, (_replicas(part), 1)) for each, part in zip(found, parts, strict=True)]
-            coordinates["time"] = (("replica", clock), np.concatenate(rows), example.attrs)
         else:
             coordinates[str(name)] = example
     merged = xr.Dataset(variables, coords=coordinates)
-    if clock == "step" and clock in first.sizes and "update_count" not in first.variables:
-        rows = [np.tile(part[clock].values, (_replicas(part), 1)) for part in parts]
-        if not all(np.array_equal(part[clock], first[clock]) for part in parts):
-            described = {"long_name": "number of updates", "units": "1"}
-            merged = merged.assign(update_count=(("replica", clock), np.concatenate(rows), described))
+    if updates and (counted or not all(np.array_equal(each, updates[0]) for each in updates)):
+        of_processes = ("process",) if "process" in first.sizes else ()
+        merged = merged.assign({_COUNT: ((*of_processes, "replica", clock), _by_replica(updates, parts), _OF_COUNTS)})
     return merged
 
 
-def _replicas(part: xr.Dataset) -> int:
-    return part.sizes["replica"]
+def _alike(moments: list[Any]) -> bool:
+    return all(each.ndim == 1 and np.allclose(each, moments[0], rtol=1e-9) for each in moments)
+
+
+def _by_replica(rows: list[Any], parts: list[xr.Dataset]) -> Any:
+    """Return what is along a clock, or along replicas and a clock, along the replicas of all parts."""
+    pairs = zip(rows, parts, strict=True)
+    whole = [each if each.ndim > 1 else np.tile(each, (part.sizes["replica"], 1)) for each, part in pairs]
+    return np.concatenate(whole, axis=-2)
 
 
 def _check_mergeable(part: xr.Dataset, first: xr.Dataset, clock: str, number: int) -> None:
@@ -243,11 +315,18 @@ def _check_mergeable(part: xr.Dataset, first: xr.Dataset, clock: str, number: in
             f"trajectory {number} and the first differ in {', '.join(sorted(map(str, missing)))}: expected the same "
             "observables of all; merge those that were recorded alike"
         )
-    other = {name for name, size in part.sizes.items() if name != "replica" and first.sizes[name] != size}
     moments = "epoch" if "epoch" in first.coords else clock
+    other = {name for name, size in part.sizes.items() if name != "replica" and first.sizes.get(name) != size}
+    other |= {
+        name for name in part.sizes if name not in ("replica", clock, *other) and not _same_labels(part, first, name)
+    }
     if other or (moments in first.coords and not np.allclose(part[moments], first[moments], rtol=1e-9)):
         what = ", ".join(sorted(map(str, other))) or moments
         raise ConfigurationError(
             f"trajectory {number} was recorded along another {what} than the first: expected the same moments and sizes, "
             "since they share their axes; keep such runs in files of their own"
         )
+
+
+def _same_labels(part: xr.Dataset, first: xr.Dataset, dimension: Any) -> bool:
+    return dimension not in part.coords or bool((part[dimension].values == first[dimension].values).all())

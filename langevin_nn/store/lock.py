@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from langevin_nn.errors import RunInUse
@@ -126,7 +127,9 @@ class RunLock:
         RunInUse
             If another process has taken the run over.
         """
-        if os.pread(self._descriptor, len(self._content) + 1, 0) != self._content:
+        # Somebody may have written into the lock, or have removed it with the folder and begun anew.
+        lost = os.pread(self._descriptor, len(self._content) + 1, 0) != self._content
+        if lost or (self._path.exists() and not self._is_current()):
             raise RunInUse(self._message(owner_of(self._path.parent) or {}))
         os.utime(self._descriptor)
 
@@ -145,8 +148,9 @@ class RunLock:
         """Give the run free; the file goes, so that nobody waits for it."""
         if self._descriptor < 0:
             return
-        if self._is_current():
-            self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that has become read-only; the system's lock goes in any case
+            if self._is_current():
+                self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = -1
 

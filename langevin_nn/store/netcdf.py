@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterator
 from itertools import product
@@ -14,9 +15,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from langevin_nn.errors import DamagedTrajectory
 from langevin_nn.schema import CLOCKS
 
-__all__ = ["chunk_shape", "netcdf_bytes", "write_netcdf"]
+__all__ = ["DIGEST", "blocks", "chunk_shape", "content_digest", "netcdf_bytes", "write_netcdf"]
+
+DIGEST = "sha256"
 
 _CHUNK = 2**20  # bytes
 _BLOCK = 2**25  # bytes that are held at a time
@@ -68,7 +72,10 @@ def write_netcdf(tree: xr.DataTree, path: Path, finished: bool = True) -> None:
     try:
         with netCDF4.Dataset(path, "w") as file:
             _write(file, tree, finished)
-    except RuntimeError as error:  # HDF5 has no words for a full disk
+    except (RuntimeError, OSError) as error:
+        # HDF5 has no words for a full disk, or the wrong ones; the system has, when asked for a little more.
+        with path.open("ab") as probe:
+            probe.write(bytes(_CHUNK))
         raise OSError(None, f"the netCDF library says: {error}") from error
 
 
@@ -84,17 +91,19 @@ def _write(file: netCDF4.Dataset, tree: xr.DataTree, finished: bool) -> None:
             if known.get(str(name)) != size:
                 group.createDimension(str(name), size)
         group.setncatts(dataset.attrs)
-        for name, variable in dataset.variables.items():
+        # Coordinates by name: their order must not depend on the segments from which they were put together.
+        for name in [*dataset.data_vars, *sorted(dataset.coords, key=str)]:
+            variable = dataset.variables[name]
             attributes = dict(variable.attrs)
             if name in dataset.data_vars:
                 extra = [str(key) for key, each in dataset.coords.items() if _belongs(str(key), each, variable)]
                 if extra:
-                    attributes["coordinates"] = " ".join(extra)
+                    attributes["coordinates"] = " ".join(sorted(extra))
             _variable(group, str(name), variable, attributes, finished)
         # Coordinates that no variable names would come back as variables.
         unused = _unused_coordinates(dataset)
         if unused:
-            group.setncattr("coordinates", " ".join(unused))
+            group.setncattr("coordinates", " ".join(sorted(unused)))
 
 
 def _belongs(name: str, coordinate: xr.DataArray, variable: xr.Variable) -> bool:
@@ -127,15 +136,51 @@ def _variable(
     shape = variable.shape
     chunk = chunk_shape(tuple(dims), shape, dtype.itemsize)
     if finished and chunk and all(shape):
-        options |= {"chunksizes": chunk, "fletcher32": True}
-        if _compression_pays(variable, chunk):
+        # With fill values: a chunk that is not found, in a damaged file, is not read as whatever lay in memory.
+        options = {"chunksizes": chunk, "fletcher32": True}
+        if _compression_pays(variable, chunk, name):
             options |= {"compression": "zlib", "complevel": 1, "shuffle": True}
     made = group.createVariable(name, dtype, tuple(dims), **options)
     made.set_auto_maskandscale(False)
     made.set_auto_chartostring(False)
     made.setncatts(attributes)
-    for key in _blocks(shape, chunk, tuple(dims), dtype.itemsize):
-        made[key or ...] = np.asarray(variable[key].values, dtype=dtype)
+    content = hashlib.sha256()
+    for key in blocks(shape, chunk, tuple(dims), dtype.itemsize):
+        block = np.ascontiguousarray(_read(variable[key], name), dtype=dtype)
+        made[key or ...] = block
+        content.update(block.data)
+    if finished and not text:
+        made.setncattr(DIGEST, content.hexdigest())
+
+
+def content_digest(variable: xr.Variable) -> str:
+    """Return the SHA-256 of a variable's values, in the order in which files hold them.
+
+    Parameters
+    ----------
+    variable : xarray.Variable
+        Read block by block where it is lazily opened.
+
+    Returns
+    -------
+    str
+        Hexadecimal; the attribute `DIGEST` of a finished file's variable.
+    """
+    dims, size, content = tuple(map(str, variable.dims)), variable.dtype.itemsize, hashlib.sha256()
+    for key in blocks(variable.shape, chunk_shape(dims, variable.shape, size), dims, size):
+        content.update(np.ascontiguousarray(variable[key].values).data)
+    return content.hexdigest()
+
+
+def _read(variable: xr.Variable, name: str) -> Any:
+    """Return values, and tell a damaged source from a target that cannot be written."""
+    try:
+        return variable.values
+    except (OSError, RuntimeError) as error:
+        raise DamagedTrajectory(
+            f"variable {name!r} cannot be read ({error}): expected the values as they were written; its checksum differs, "
+            "the file that holds it is damaged; restore it from a copy"
+        ) from error
 
 
 def _as_characters(values: NDArray[np.str_]) -> NDArray[np.bytes_]:
@@ -186,10 +231,27 @@ def chunk_shape(dims: tuple[str, ...], shape: tuple[int, ...], itemsize: int) ->
     return tuple(chunk)
 
 
-def _blocks(
+def blocks(
     shape: tuple[int, ...], chunk: tuple[int, ...], dims: tuple[str, ...], itemsize: int
 ) -> Iterator[tuple[slice, ...]]:
-    """Yield slices that cover an array in whole chunks, of bounded size, as long in time as that allows."""
+    """Cover an array in whole chunks, with blocks of bounded size, as long in time as that allows.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the array.
+    chunk : tuple of int
+        Of `chunk_shape`.
+    dims : tuple of str
+        Dimensions of the array.
+    itemsize : int
+        Bytes of a number.
+
+    Yields
+    ------
+    tuple of slice
+        One a dimension.
+    """
     if not prod(shape):
         return
     block = list(chunk)
@@ -203,12 +265,12 @@ def _blocks(
         yield tuple(slice(first, min(first + length, size)) for first, length, size in bounds)
 
 
-def _compression_pays(variable: xr.Variable, chunk: tuple[int, ...]) -> bool:
+def _compression_pays(variable: xr.Variable, chunk: tuple[int, ...], name: str) -> bool:
     """Try it on a piece from the middle: mantissas of floating-point numbers are noise, labels and NaN are not."""
     if prod(variable.shape) * variable.dtype.itemsize < _SAMPLE // 8:
         return False
     starts = [size // 2 // length * length for size, length in zip(variable.shape, chunk, strict=True)]
     piece = variable[tuple(slice(s, s + length) for s, length in zip(starts, chunk, strict=True))]
-    numbers = np.ascontiguousarray(np.asarray(piece.values).ravel()[: _SAMPLE // variable.dtype.itemsize])
+    numbers = np.ascontiguousarray(np.asarray(_read(piece, name)).ravel()[: _SAMPLE // variable.dtype.itemsize])
     shuffled = numbers.view(np.uint8).reshape(len(numbers), -1).T.tobytes()
     return len(zlib.compress(shuffled, 1)) < _PAYS * len(shuffled)

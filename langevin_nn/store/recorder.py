@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from langevin_nn.errors import ConfigurationError, StorageError
 from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, describe
 from langevin_nn.store.forecast import recording_limit, refuse_unless_it_fits
-from langevin_nn.store.segments import SegmentFolder, assembled
+from langevin_nn.store.segments import SegmentFolder, assembled, dtype_with_gaps
 from langevin_nn.store.state import state_bytes
 from langevin_nn.update.state import State
 
@@ -125,7 +125,7 @@ class _Buffer:
             if len(filled) < rows:
                 absent = np.ones(rows, bool)
                 absent[np.asarray(filled)] = False
-                values = values.astype(np.result_type(values.dtype, np.float16))
+                values = values.astype(dtype_with_gaps(values.dtype))
                 values[:, absent] = np.nan
             found[name] = values
         return found
@@ -247,6 +247,7 @@ class Recorder:
         """
         if self._folder is None:
             return
+        self._folder.renew()
         held, record = (
             sum(getattr(buffer, name) for buffer in self._buffers.values()) for name in ("size", "row_bytes")
         )
@@ -270,8 +271,7 @@ class Recorder:
             If it cannot be written; it carries the records that were in memory.
         """
         assert self._folder is not None
-        for buffer in self._buffers.values():  # an interrupt may have come after a segment and before this
-            buffer.drop_until(self._folder.manifest.recorded_until)
+        self._drop_committed()
         tree = self._segment() if self.started else None
         until = state.step if recorded else state.step - 1
         try:
@@ -301,6 +301,30 @@ class Recorder:
             In the schema of trajectory files.
         """
         return assembled([self._groups()], {**self._attributes, "complete": int(complete)})
+
+    def whole(self, *, complete: bool) -> xr.DataTree:
+        """Return all records of the run, those in segments lazily.
+
+        Parameters
+        ----------
+        complete : bool
+            Whether the run reached its end.
+
+        Returns
+        -------
+        xarray.DataTree
+            To be closed after use.
+        """
+        assert self._folder is not None
+        self._drop_committed()
+        parts = [*self._folder.parts(), self._groups()]
+        return assembled(parts, {**self._attributes, "complete": int(complete)})
+
+    def _drop_committed(self) -> None:
+        """Forget what lies in a segment: an interrupt may have come after it was written and before this."""
+        assert self._folder is not None
+        for buffer in self._buffers.values():
+            buffer.drop_until(self._folder.manifest.recorded_until)
 
     def _groups(self) -> dict[str, xr.Dataset]:
         groups = {f"/{group}": self._dataset(group) for group, buffer in self._buffers.items() if buffer.steps}

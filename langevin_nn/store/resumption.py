@@ -6,13 +6,14 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 import xarray as xr
 
-from langevin_nn.errors import ConfigurationError, ResumedElsewhereWarning
+from langevin_nn.errors import ConfigurationError, ResumedElsewhereWarning, RunInUse
 from langevin_nn.provenance import differences, plain, versions
 from langevin_nn.store.lock import RunLock, owner_of
 from langevin_nn.store.segments import SegmentFolder, folder_of, has_segments
@@ -138,6 +139,7 @@ def finished_run(target: Path, described: Mapping[str, Any]) -> xr.DataTree | No
         json.loads(str(tree.attrs["config_json"])), {**plain(described), "versions": versions()}
     ):
         refuse_another(tree.attrs["config_json"], described, str(target))
+        _clear_remains(folder_of(target))
         if not int(tree.attrs["complete"]):
             raise ConfigurationError(
                 f"the run at {str(target)!r} ended before its time, by a divergence: expected one that was interrupted, "
@@ -145,6 +147,13 @@ def finished_run(target: Path, described: Mapping[str, Any]) -> xr.DataTree | No
             )
         return tree
     return None  # an older file, which the run that is to go on will replace
+
+
+def _clear_remains(folder: Path) -> None:
+    """Remove what a run leaves that is killed when its file is there, before its segments are gone."""
+    if folder.is_dir():
+        with suppress(RunInUse):  # it is still at it
+            SegmentFolder(folder, {}).remove()
 
 
 def has_remains(target: Path | None, resuming: bool) -> bool:

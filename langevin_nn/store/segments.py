@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal
 
 import numpy as np
@@ -25,9 +26,10 @@ from langevin_nn.store.netcdf import netcdf_bytes, write_netcdf
 __all__ = ["Manifest", "Segment", "SegmentFolder", "folder_of", "has_segments", "read_segments"]
 
 _SUFFIX = ".segments"
-_OWN = re.compile(r"(segment-\d+\.nc|state-\d+\.npz|manifest-\d+\.json|\..+\.part)")
+_OWN = re.compile(r"segment-\d+\.nc|state-\d+\.npz|manifest-\d+\.json|\.(segment|state|manifest)-\d+\.\w+\.\d+\.part")
 _TOGETHER = 48  # segments of one size that become one, so that a month leaves tens of files and not a hundred thousand
 _LARGEST = 2**30  # bytes
+_RENEWAL = 60.0  # seconds after which a writer says that it is alive
 
 
 def folder_of(path: Path) -> Path:
@@ -107,7 +109,7 @@ class Manifest:
 
     def content(self) -> bytes:
         """Return its file, with a checksum of its own."""
-        body = json.dumps(asdict(self), sort_keys=True, indent=1, ensure_ascii=False)
+        body = json.dumps(asdict(self), indent=1, ensure_ascii=False)
         return f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}\n".encode()
 
 
@@ -126,6 +128,8 @@ def _read_manifest(path: Path) -> Manifest:
         raise _damaged(path, f"it cannot be understood ({error})") from error
     if manifest.content() != content or len(rest) != 65:
         raise _damaged(path, "its checksum differs")
+    if manifest.name != path.name:
+        raise _damaged(path, f"it is a copy of {manifest.name}")
     return manifest
 
 
@@ -262,6 +266,13 @@ def assembled(parts: list[dict[str, xr.Dataset]], attributes: Mapping[str, Any])
     groups = {path: _one_group([part[path] for part in parts if path in part], path) for path in paths}
     tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(attributes)
+
+    def close() -> None:
+        for part in parts:
+            for dataset in part.values():
+                dataset.close()
+
+    tree.set_close(close)
     return tree
 
 
@@ -284,12 +295,29 @@ def _one_group(parts: list[xr.Dataset], path: str) -> xr.Dataset:
     return xr.Dataset(variables, coords=coordinates)
 
 
+def dtype_with_gaps(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type of a variable that some records do not have, the same however records fall into segments.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        Of the variable.
+
+    Returns
+    -------
+    numpy.dtype
+        One that has NaN, and that netCDF has.
+    """
+    return np.result_type(dtype, np.float32)
+
+
 def _piece(part: xr.Dataset, name: Any, example: xr.Variable, clock: str) -> xr.Variable:
     if name in part.variables:
         return part.variables[name]
     sizes = {**example.sizes, clock: part.sizes[clock]}
     # A variable on a coarser schedule than its group may be absent from a whole segment.
-    missing = np.broadcast_to(np.nan, tuple(sizes[each] for each in example.dims))
+    nothing = np.array(np.nan, dtype_with_gaps(example.dtype))
+    missing = np.broadcast_to(nothing, tuple(sizes[each] for each in example.dims))
     return xr.Variable(example.dims, missing, example.attrs)
 
 
@@ -310,8 +338,10 @@ class SegmentFolder:
         with storage_errors(folder, "nothing was computed yet"):
             folder.mkdir(exist_ok=True)
             self._lock = RunLock(folder)
+            self._remove_parts_of_the_file()
         self._manifest = Manifest(-1, dict(attributes))
         self._previous: Manifest | None = None
+        self._renewed = monotonic()
 
     @property
     def manifest(self) -> Manifest:
@@ -393,8 +423,36 @@ class SegmentFolder:
                 raise
             self._previous = before
             self._clean()
-            if self._crowded():
+            while self._crowded():  # what was made of many may be the last of many
                 self._merge()
+
+    def parts(self) -> list[dict[str, xr.Dataset]]:
+        """Return the groups of each segment, opened lazily.
+
+        Returns
+        -------
+        list of dict of str to xarray.Dataset
+            In the order of their records.
+        """
+        return [
+            xr.open_groups(_verified(self.folder, each), engine="netcdf4", cache=False)
+            for each in self._manifest.segments
+        ]
+
+    def renew(self) -> None:
+        """Say once a minute that the writer is alive.
+
+        Raises
+        ------
+        RunInUse
+            If another process has taken the run over.
+        StorageError
+            If the folder has gone.
+        """
+        if monotonic() - self._renewed >= _RENEWAL:
+            with storage_errors(self.folder, self._kept):
+                self._lock.renew()
+            self._renewed = monotonic()
 
     def _write(self, name: str, content: Any) -> Segment:
         write_durably(self.folder / name, content)
@@ -428,6 +486,13 @@ class SegmentFolder:
         write_durably(self.folder / after.name, after.content())
         self._manifest, self._previous = after, before
         self._clean()
+
+    def _remove_parts_of_the_file(self) -> None:
+        """Remove what a writer left that was killed while the segments became one file; nobody else writes the run now."""
+        name = re.escape(self.folder.name.removesuffix(_SUFFIX))
+        for path in self.folder.parent.iterdir():
+            if re.fullmatch(rf"\.{name}\.\d+\.part", path.name):
+                path.unlink(missing_ok=True)
 
     def _own_files(self) -> Iterator[Path]:
         return (each for each in self.folder.iterdir() if _OWN.fullmatch(each.name))

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import sys
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def state_from(content: bytes, device: torch.device) -> tuple[State, bool]:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         structure = json.loads(str(arrays.pop(_STRUCTURE)))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DamagedTrajectory(
             f"the state of the run cannot be read ({error}): expected arrays and JSON as langevin_nn writes them; the run "
             "cannot go on from here, start it again"

@@ -12,7 +12,7 @@ import xarray as xr
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.store.durable import aside_of, publish, storage_errors
 from langevin_nn.store.migration import migrated
-from langevin_nn.store.netcdf import write_netcdf
+from langevin_nn.store.netcdf import DIGEST, write_netcdf
 from langevin_nn.store.segments import folder_of, has_segments, read_segments
 
 __all__ = ["check_writable", "open_trajectory", "write_trajectory"]
@@ -104,7 +104,13 @@ def open_trajectory(path: str | os.PathLike[str], *, on_damage: Literal["raise",
     """
     if on_damage not in _ON_DAMAGE:
         raise UnknownNameError("on_damage", on_damage, _ON_DAMAGE)
-    file, folder = Path(path), folder_of(Path(path))
+    file = Path(path).absolute() if str(path) in ("", ".", "..") else Path(path)
+    folder = folder_of(file) if file.name else file / ".segments"
+    if file.is_dir() and folder != file:
+        raise ConfigurationError(
+            f"no trajectory at {str(path)!r}, which is a folder: expected the file that a run writes, finished or not; name "
+            "it"
+        )
     while True:
         if file.is_file():
             return migrated(_open_file(file), str(path))
@@ -125,9 +131,15 @@ def open_trajectory(path: str | os.PathLike[str], *, on_damage: Literal["raise",
 
 def _open_file(path: Path) -> xr.DataTree:
     try:
-        return xr.open_datatree(path, engine="netcdf4")
+        tree = xr.open_datatree(path, engine="netcdf4")
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"{str(path)!r} cannot be read as netCDF ({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
             "expected a file written by langevin_nn; it is another kind of file or was cut short, name another or run again"
         ) from error
+    for node in tree.subtree:
+        for variable in node.variables.values():
+            # What says how values were stored is no attribute of theirs; `validate` looks for it there.
+            if DIGEST in variable.attrs:
+                variable.encoding[DIGEST] = variable.attrs.pop(DIGEST)
+    return tree

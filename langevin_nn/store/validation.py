@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, SCHEMA_VERSION, describe
+from langevin_nn.store.netcdf import DIGEST, content_digest
 from langevin_nn.store.trajectory import open_trajectory
 
 __all__ = ["validate"]
@@ -26,7 +28,7 @@ def validate(trajectory: xr.DataTree | xr.Dataset | str | os.PathLike[str]) -> t
     """Say what is wrong with a trajectory.
 
     Names, dimensions, units and long names are those of `langevin_nn.schema`; clocks move forward; the order parameters obey
-    the identities that hold to rounding (A = A₀ + D = A∥ + A⊥, D = A⊥ + D∥, σ_λ² = D∥/A₀, A₀ = A₀,c + A₀,w +
+    the identities that hold to rounding (A = A₀ + D = A∥ + A⊥, D = A⊥ + D∥, A∥ = A₀ + D∥, σ_λ² = D∥/A₀, A₀ = A₀,c + A₀,w +
     2 (A₀,c A₀,w)^½ R_cw; Feng & Tu 2021, doi 10.1088/2632-2153/abf5b9), eigenvalues descend and do not exceed D, errors are
     shares, and the attributes say where the file comes from. All values are read, so that a finished file's checksums are
     tried too.
@@ -60,17 +62,32 @@ def validate(trajectory: xr.DataTree | xr.Dataset | str | os.PathLike[str]) -> t
             f"trajectory is {type(trajectory).__name__}: expected an xarray DataTree or Dataset, or the path of a file"
         )
     found: list[str] = []
-    try:
-        for node in trajectory.subtree:
-            found += _names(node.to_dataset(), node.path.strip("/"))
-            found += _clock(node.to_dataset(), node.path.strip("/"))
+    for node in trajectory.subtree:
+        found += _names(node.to_dataset(), node.path.strip("/"))
+        found += _clock(node.to_dataset(), node.path.strip("/"))
+    damage = [_damage(node.to_dataset(inherit=False), node.path) for node in trajectory.subtree]
+    unreadable, changed = (list(chain.from_iterable(each)) for each in zip(*damage, strict=True))
+    if not unreadable:
         root = trajectory.to_dataset()
-        found += _shares(root)
-        found += _identities(root)
-        found += _spectra(trajectory)
-    except (OSError, RuntimeError) as error:
-        found.append(f"a value cannot be read ({error}): its checksum differs, the file is damaged")
-    return (*found, *_provenance(trajectory.attrs))
+        found += (*_shares(root), *_identities(root), *_spectra(trajectory))
+    return (*found, *unreadable, *changed, *_provenance(trajectory.attrs))
+
+
+def _damage(node: xr.Dataset, path: str) -> tuple[list[str], list[str]]:
+    """Read everything, block by block; name what cannot be read, and what is not what was written."""
+    unreadable, changed = [], []
+    for name, variable in node.variables.items():
+        where = f"variable {str(name)!r} of group {path}"
+        try:
+            found = content_digest(variable) if variable.dtype.kind in "fiub" else str(variable.values)
+        except (OSError, RuntimeError) as error:
+            unreadable.append(f"{where} cannot be read ({error}): its checksum differs, the file is damaged")
+            continue
+        # Where an index of chunks is damaged, others are read in their place, each with a checksum that holds.
+        whole = variable.encoding.get("original_shape") == variable.shape
+        if whole and variable.encoding.get(DIGEST, found) != found:
+            changed.append(f"{where} holds other values than were written: it was changed, or the file is damaged")
+    return unreadable, changed
 
 
 def _names(node: xr.Dataset, group: str) -> Iterator[str]:
@@ -103,7 +120,7 @@ def _names(node: xr.Dataset, group: str) -> Iterator[str]:
                 yield f"{where} has {attribute}={variable.attrs.get(attribute)!r}: expected {value!r}"
         if variable.dtype.kind not in "fiub":
             yield f"{where} holds {variable.dtype}: expected numbers"
-    for name, labels in (("cohort", COHORTS), ("cohort_pair", COHORT_PAIRS)):
+    for name, labels in (("cohort", COHORTS), ("cohort_pair", COHORT_PAIRS)) if not group else ():
         if name in node.dims and (name not in node.coords or tuple(node[name].values) != labels):
             yield f"dimension {name!r} of group /{group} lacks its labels: expected {', '.join(labels)}"
 
@@ -165,6 +182,17 @@ def _identities(tree: xr.Dataset) -> Iterator[str]:
         of("activity", "all"), of("directed_activity", "all"), of("noise_strength", "all")
     ):
         yield "A = A₀ + D does not hold for all samples: activity is not directed_activity + noise_strength"
+    if has("parallel_activity", "directed_activity", "parallel_noise") and _disagrees(
+        of("parallel_activity", "all"), of("directed_activity", "all"), of("parallel_noise", "all")
+    ):
+        yield "A∥ = A₀ + D∥ does not hold for all samples: parallel_activity is not directed_activity + parallel_noise"
+    if has("projection_variance", "parallel_noise", "parallel_activity"):
+        variance, noise = of("projection_variance"), of("parallel_noise")
+        with np.errstate(invalid="ignore", over="ignore"):
+            terms = variance * of("parallel_activity"), noise, variance * noise
+        if _disagrees(*terms):
+            # Directed activities of cohorts carry weights; A∥ − D∥ is a cohort's own squared mean gradient.
+            yield "σ_λ² = D∥/(A∥ − D∥) does not hold: projection_variance disagrees with parallel_activity and parallel_noise"
     if has("projection_variance", "parallel_noise", "directed_activity"):
         product = of("projection_variance", "all") * of("directed_activity", "all")
         if _disagrees(product, of("parallel_noise", "all")):
@@ -189,9 +217,11 @@ def _spectra(tree: xr.DataTree) -> Iterator[str]:
             yield "'noise_eigenvalue' does not descend from a largest value to 0: expected the spectrum of a covariance"
     if "noise_strength" not in root.data_vars or "cohort" not in root.coords or "step" not in root.coords:
         return
-    common = np.intersect1d(spectrum["spectrum_step"].values, root["step"].values)
-    strength = root["noise_strength"].sel(cohort="all", step=common).values
-    total = spectrum["noise_eigenvalue"].sel(spectrum_step=common).sum("mode", skipna=False).values
+    if "spectrum_step" not in spectrum.coords:
+        return
+    _, here, there = np.intersect1d(spectrum["spectrum_step"].values, root["step"].values, return_indices=True)
+    strength = root["noise_strength"].sel(cohort="all").isel(step=there).values
+    total = spectrum["noise_eigenvalue"].isel(spectrum_step=here).sum("mode", skipna=False).values
     with np.errstate(invalid="ignore"):
         if (total > (1 + 1e-3) * strength).any():
             yield "the sum of 'noise_eigenvalue' exceeds 'noise_strength', its trace"

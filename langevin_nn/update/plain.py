@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from langevin_nn.errors import ConfigurationError
-from langevin_nn.noise.base import is_number
+from langevin_nn.checks import number
 from langevin_nn.update.base import Orders, SteppedUpdate
 
 __all__ = ["Momentum", "Plain"]
@@ -18,12 +16,9 @@ __all__ = ["Momentum", "Plain"]
 _ORDERS = {"constant": Orders(1.0, 1.0), "diagonal": Orders(0.5, 1.0), "full": Orders(0.5, 1.0)}
 
 
-def _check_weight_decay(weight_decay: Any) -> None:
-    if not is_number(weight_decay, Real) or not 0 <= weight_decay < float("inf"):
-        raise ConfigurationError(
-            f"weight_decay={weight_decay!r}: expected a finite number λ ≥ 0, since a negative one drives weights to "
-            "infinity; leave it at 0 for none"
-        )
+def _weight_decay(value: Any) -> float:
+    expected = "a finite number λ ≥ 0, since a negative one drives weights to infinity; leave it at 0 for none"
+    return number("weight_decay", value, expected, least=0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Plain(SteppedUpdate):
     orders = _ORDERS
 
     def __post_init__(self) -> None:
-        _check_weight_decay(self.weight_decay)
+        object.__setattr__(self, "weight_decay", _weight_decay(self.weight_decay))
 
     def apply(  # noqa: D102
         self, weights: Tensor, memory: None, gradient: Tensor, learning_rate: float, time_step: float
@@ -82,11 +77,9 @@ class Momentum(SteppedUpdate):
     orders = _ORDERS
 
     def __post_init__(self) -> None:
-        if not is_number(self.momentum, Real) or not 0 <= self.momentum < 1:
-            raise ConfigurationError(
-                f"momentum={self.momentum}: expected 0 ≤ μ < 1, beyond which velocities never decay"
-            )
-        _check_weight_decay(self.weight_decay)
+        expected = "0 ≤ μ < 1, beyond which velocities never decay"
+        object.__setattr__(self, "momentum", number("momentum", self.momentum, expected, least=0, below=1))
+        object.__setattr__(self, "weight_decay", _weight_decay(self.weight_decay))
 
     def start(self, weights: Tensor) -> Tensor:  # noqa: D102
         return torch.zeros_like(weights)

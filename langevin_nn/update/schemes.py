@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import exp, expm1, sqrt
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langevin_nn.checks import number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.noise import ColouredNoise
-from langevin_nn.noise.base import is_number
 from langevin_nn.noise.factored import PURPOSE, FactoredNoise
 from langevin_nn.seeds import Seeds
 from langevin_nn.update.base import Dynamics, Orders, Update
@@ -295,10 +294,8 @@ class BAOAB(CompiledUpdate):
     stationary_order: ClassVar[float] = 2.0
 
     def __post_init__(self) -> None:
-        if not is_number(self.friction, Real) or not 0 < self.friction < float("inf"):
-            raise ConfigurationError(
-                f"friction={self.friction!r}: expected a positive, finite number γ, at which velocities decay"
-            )
+        expected = "a positive, finite number γ, at which velocities decay"
+        object.__setattr__(self, "friction", number("friction", self.friction, expected, above=0))
 
     def start(self, weights: Tensor) -> Tensor:  # noqa: D102
         return torch.zeros_like(weights)

@@ -1,0 +1,721 @@
+"""Malformed configurations by the thousand: each is either valid or refused with a named error.
+
+``python -m tests.configurations --examples 10000`` hits every argument of every door of the library and of the studies, and
+prints by argument how many values were accepted and how many refused. What is accepted is run for a few steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import signal
+import sys
+import tempfile
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from fractions import Fraction
+from functools import partial
+from io import StringIO
+from math import ceil
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from unittest.mock import patch
+from zlib import crc32
+
+import numpy as np
+import torch
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from langevin_nn import (
+    BAOAB,
+    AnisotropicNoise,
+    ColouredNoise,
+    DiagonalNoise,
+    EulerMaruyama,
+    IndependentMinibatches,
+    IsotropicNoise,
+    LandscapeNoise,
+    LinearRegressionLandscape,
+    MatchedGaussian,
+    Momentum,
+    NetworkLandscape,
+    Plain,
+    Process,
+    QuadraticLandscape,
+    Seeds,
+    ShuffledMinibatches,
+    Silent,
+    StableNoise,
+    StateDependentNoise,
+    ThermalNoise,
+    compare,
+    gradient_descent,
+    isotropic_langevin,
+    langevin,
+    sgd,
+    simulate,
+)
+from langevin_nn.drift import Confinement, GradientDrift, LinearDrift, SumDrift
+from langevin_nn.errors import LangevinError
+from langevin_nn.observables import (
+    DrivingNoise,
+    Losses,
+    NoiseSpectrum,
+    OrderParameters,
+    SampleLosses,
+    Weights,
+)
+from langevin_nn.schedules import AtEpochs, AtSteps, EveryEpochs, EverySteps, Logarithmic
+from studies import compare_sgd_vs_langevin, flat_minima
+
+__all__ = ["DOORS", "Door", "Enough", "Outcomes", "attempt", "hurried", "run_examples"]
+
+SECONDS = 30  # beyond which an example counts as hanging
+_LONGEST = 800  # characters of a message
+_STEPS = 3
+
+
+class Enough(BaseException):
+    """The run has begun: its configuration is valid."""
+
+
+class TooSlow(BaseException):
+    """An example that did not end."""
+
+
+# What may be run on.
+
+
+def quadratic() -> QuadraticLandscape:
+    return QuadraticLandscape(np.eye(2), np.eye(2), start=[1.0, 0.0])
+
+
+def network() -> NetworkLandscape:
+    inputs = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    return NetworkLandscape(torch.nn.Linear(3, 2), inputs, [0, 1, 0, 1, 0, 1])
+
+
+def regression() -> LinearRegressionLandscape:
+    return LinearRegressionLandscape([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [0.0, 1.0, 3.0])
+
+
+def proportional(x: Any, out: Any) -> None:
+    for i in range(x.shape[0]):
+        out[i] = 0.5 * x[i]
+
+
+QUADRATIC, NETWORK, REGRESSION = quadratic(), network(), regression()
+
+
+# What comes in the place of an argument. Each is made anew: iterators are used up.
+
+MALFORMED: tuple[Callable[[], Any], ...] = (
+    object,
+    *(
+        partial(lambda value: value, value)
+        for value in (
+            *(None, True, False, "", " ", "1", "nan", "raise", "\0", "\udc80", "a" * 300, "é", "x\ny", b"", b"1"),
+            *(0, -1, 1, 2, 3, 2**31, 2**53 + 1, 2**63, 2**64, 2**70, -(2**70), 10**400, 10**5000),
+            *(0.0, -0.0, 0.5, 1.0, -1.0, 1.5, 1e-308, 5e-324, 1e16, 1e308, -1e308, np.nan, np.inf, -np.inf),
+            *(1j, Decimal("0.5"), Fraction(1, 2), ..., NotImplemented, int, Process, len, range(3), slice(2)),
+            *(np.int64(1), np.uint8(2), np.float32(0.5), np.float64(np.nan), np.bool_(True), np.str_("1")),
+            *((), (1,), (0, 1), (1.0, "1"), ((1, 2), (3,)), frozenset(), frozenset({1})),
+            *(EverySteps(1), Losses(), Plain(), Silent(), Seeds(1), QUADRATIC, NETWORK, REGRESSION),
+        )
+    ),
+    list,
+    dict,
+    set,
+    *(
+        partial(make, *arguments)
+        for make, *arguments in (
+            (list, ("1", None)),
+            (list, (0, 0)),
+            (list, (1, 2)),
+            (list, (2**70,)),
+            (list, (-1,)),
+            (list, (np.nan, np.inf)),
+            (lambda: [[]],),
+            (lambda: [[1, 2], [3]],),
+            (lambda: [[[1.0]]],),
+            (lambda: [["1", "2"], ["3", "4"]],),
+            (lambda: [[1.0, None], [0.0, 1.0]],),
+            (lambda: [[10**400, 0], [0, 1]],),
+            (lambda: {"a": 1},),
+            (lambda: {1: [object(), "\udc80"]},),
+            (iter, (1, 2)),
+            (np.array, 1.0),
+            (np.zeros, 0),
+            (np.zeros, 2),
+            (np.zeros, 3),
+            (np.zeros, (0, 2)),
+            (np.eye, 2),
+            (np.eye, 3),
+            (lambda: -np.eye(2),),
+            (lambda: np.full((2, 2), np.nan),),
+            (lambda: np.full((2, 2), 1e308),),
+            (lambda: np.array([[1.0, 2.0], [0.0, 1.0]]),),
+            (lambda: np.array([[1j, 0], [0, 1]]),),
+            (lambda: np.array(["a", "b"]),),
+            (lambda: np.array([True, False]),),
+            (lambda: np.array([object(), 1]),),
+            (torch.tensor, 2),
+            (torch.zeros, 2, 2),
+            (lambda: torch.full((2, 2), torch.inf),),
+            (lambda: torch.ones(2, 2, requires_grad=True),),
+            (lambda: torch.ones(2, 2, dtype=torch.complex64),),
+            (lambda: lambda x: x,),
+            (lambda: Path(tempfile.gettempdir()),),
+            (lambda: Path("file/that/is/none.nc"),),
+        )
+    ),
+)
+WORDS = (
+    *("\0", "", " ", "\udc80", "é", "a" * 300, "[1]", "--", "--help-me", "-x"),
+    *"-1 0 1 2 3 0.5 1.5 1e308 -1e308 1e400 5e-324 nan inf -inf 99999999999999999999 2147483648 1_0 0x10".split(),  # noqa: SIM905
+    *"None True False relu tanh exclusive langevin sgd digits mnist10k cuda meta cpu:7 * 0.*".split(),  # noqa: SIM905
+)
+
+_scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 9),
+    st.floats(),
+    st.text(st.characters(exclude_characters="/"), max_size=8),
+)
+_nested = st.recursive(_scalars, lambda inner: st.lists(inner, max_size=3), max_leaves=6)
+_values = st.one_of(_nested, st.sampled_from(MALFORMED).map(lambda make: make()))
+_words = st.one_of(
+    st.integers(-3, 9).map(lambda value: (str(value),)),
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(tuple),
+    st.floats().map(lambda value: (str(value),)),
+    st.text(st.characters(exclude_characters="/"), max_size=8).map(lambda value: (value,)),
+)
+
+
+@dataclass(frozen=True)
+class Door:
+    """Something that takes arguments.
+
+    Parameters
+    ----------
+    name : str
+        For the table.
+    use : callable
+        Builds it from keywords, and runs it where that is cheap.
+    valid : dict of str to tuple
+        By argument what it may be; the first ones together are valid.
+    said : dict of str to str
+        What messages call an argument, where not by its name.
+    from_words : bool
+        Whether arguments are words of a command line.
+    """
+
+    name: str
+    use: Callable[..., Any]
+    valid: dict[str, tuple[Any, ...]]
+    said: dict[str, str] = field(default_factory=dict)
+    from_words: bool = False
+
+    @property
+    def share(self) -> float:
+        """Of the examples: command lines take longer to read than to try."""
+        return 0.25 if self.from_words else 1.0
+
+    @property
+    def malformed(self) -> st.SearchStrategy[Any]:
+        return _words if self.from_words else _values
+
+    def defaults(self) -> dict[str, Any]:
+        return {name: values[0] for name, values in self.valid.items()}
+
+
+# How a thing is tried out once it is built.
+
+
+def _try_out(process: Process, **options: Any) -> None:
+    simulate(process, **({"steps": 2, "replicas": 2, "progress": False} | options))
+
+
+def _process(make: Callable[..., Process]) -> Callable[..., None]:
+    return lambda **arguments: _try_out(make(**arguments))
+
+
+def _noise(make: Callable[..., Any], landscape: Any, update: Any = None) -> Callable[..., None]:
+    return lambda **arguments: _try_out(Process(landscape, make(**arguments), 0.1, update=update or Plain()))
+
+
+def _drift(make: Callable[..., Any]) -> Callable[..., None]:
+    return lambda **arguments: _try_out(
+        Process(QUADRATIC, Silent(), 0.1, drift=make(**arguments), update=EulerMaruyama())
+    )
+
+
+def _update(make: Callable[..., Any]) -> Callable[..., None]:
+    return lambda **arguments: _try_out(Process(QUADRATIC, ThermalNoise(0.1), 0.1, update=make(**arguments)))
+
+
+def _schedule(make: Callable[..., Any]) -> Callable[..., None]:
+    return lambda **arguments: _try_out(sgd(NETWORK, 0.1, 2), schedule=make(**arguments), observables=Losses())
+
+
+def _observable(make: Callable[..., Any]) -> Callable[..., None]:
+    return lambda **arguments: _try_out(sgd(NETWORK, 0.1, 2), observables=[make(**arguments)])
+
+
+def _landscape(make: Callable[..., Any], noise: Any) -> Callable[..., None]:
+    return lambda **arguments: _try_out(Process(make(**arguments), noise, 0.1))
+
+
+def _study(module: Any) -> Callable[..., None]:
+    return lambda **arguments: module.run(module.Config(**arguments))
+
+
+def _command(module: Any) -> Callable[..., None]:
+    """Return the command; its exit codes for bad input and divergence are refusals."""
+
+    def use(**arguments: Any) -> None:
+        words = [word for name, values in arguments.items() for word in (f"--{name.replace('_', '-')}", *values)]
+        said = StringIO()
+        try:
+            with redirect_stdout(StringIO()), redirect_stderr(said):
+                code = module.main(words)
+        except SystemExit as error:
+            if error.code == 2:  # of the parser
+                raise LangevinError("expected, says the parser, other words") from None
+            raise
+        if code in (2, 3):
+            raise LangevinError(said.getvalue().strip())
+
+    return use
+
+
+_NUMBER = (0.1, 1e-3, np.float64(0.2), np.float32(0.25), 1)
+_BATCH = (2, np.int64(3), 1)
+_SCHEDULES = (None, EverySteps(1), EveryEpochs(0.5), Logarithmic(2), AtSteps((0, 2)))
+_FACTORS = (0.5, [0.5, 0.5], np.ones(2))
+_RATES = {"learning_rate": _NUMBER, "batch_size": _BATCH}
+_MOMENTA = {"momentum": (0.0, 0.5, np.float64(0.9)), "weight_decay": (0.0, 0.1, np.float32(0.01))}
+_TIME_STEP = {"time_step": (0.0, 0.05)}
+_TRUTH = (False, True, np.bool_(True))
+_LANDSCAPES = (NETWORK, REGRESSION)
+
+_SIMULATE = {
+    "process": (sgd(NETWORK, 0.1, 2), Process(QUADRATIC, AnisotropicNoise(np.eye(2)), 0.1)),
+    "epochs": (None,),
+    "steps": (2, 3, np.int32(2)),
+    "replicas": (2, [0, 3], (1,), np.arange(2), {4, 5}),
+    "seed": (0, -1, 2**64, np.int64(7), Seeds(3)),
+    "weights": (None,),
+    "schedule": _SCHEDULES,
+    "observables": (None, Losses(), [Losses(), Weights()], (DrivingNoise(EverySteps(2)),)),
+    "path": (None, "run.nc"),
+    "resume": (None, "again.nc"),
+    "memory_limit": (None, "64 MiB", 2**26, 1e9, np.float64(1e16)),
+    "segment_seconds": (30.0, 0, np.float32(1.0)),
+    "on_divergence": ("raise", "mask"),
+    "progress": (False, None, True),
+    "config": (None, {}, {"author": "someone"}),
+}
+_COMPARE = {
+    "landscape": (NETWORK,),
+    **_RATES,
+    "epochs": (20, 9.5, np.float32(30.0)),
+    "replicas": (2, np.int64(3)),
+    "seed": (0, np.int64(1)),
+    "processes": (("langevin",), "isotropic_langevin", ["gradient_descent"], ()),
+    **_MOMENTA,
+    "refresh_every": (None, 2),
+    "alignment_minibatches": (4, np.int64(3)),
+    "tolerance": (0.5, 1),
+    "trace_epoch": (50.0, 0),
+    "schedule": (None, EverySteps(1)),
+    "out": (None, "out", Path("elsewhere")),
+    "resume": (False,),
+    "progress": (False, None),
+    "config": (None, {"a": 1}),
+}
+_SMALL = {
+    compare_sgd_vs_langevin: {
+        "dataset": "digits",
+        "samples_per_class": 2,
+        "hidden": (4,),
+        "batch_size": 5,
+        "epochs": 20.0,
+        "records": 2,
+        "replicas": 2,
+        "alignment_minibatches": 4,
+    },
+    flat_minima: {"batch_sizes": (6,), "replicas": 4, "records": 10, "longest": 1.0},
+}
+_SAID_OF_STUDIES = {
+    "dataset": "data set",
+    "label_noise_kind": "label noise",
+    "processes": "process",
+    "hidden": "widths",
+    "parameters": "parameter",
+    "narrow": "widths",
+    "wide": "widths",
+    "epochs": "interval",
+    "alignment_minibatches": "n_minibatches",
+}
+
+
+def _of_study(module: Any) -> Door:
+    """Return the door of a study's configuration, every option of it."""
+    made = module.Config(**_SMALL[module])
+    valid = {each.name: (getattr(made, each.name),) for each in fields(made)} | {"out": (Path("study"),)}
+    return Door(f"{module.__name__.removeprefix('studies.')}.Config", _study(module), valid, _SAID_OF_STUDIES)
+
+
+def _of_command(module: Any) -> Door:
+    options = _of_study(module).valid
+    words = {
+        name: (tuple(map(str, value)) if isinstance(value, tuple) else (str(value),),)
+        for name, (value,) in options.items()
+        if value is not None and not isinstance(value, bool)
+    }
+    absent = {name: (None,) for name in options if name not in words}
+    return Door(
+        f"{module.__name__.removeprefix('studies.')}.main", _present(_command(module)), words | absent, {}, True
+    )
+
+
+def _present(use: Callable[..., None]) -> Callable[..., None]:
+    return lambda **arguments: use(**{name: value for name, value in arguments.items() if value is not None})
+
+
+DOORS: tuple[Door, ...] = (
+    Door(
+        "simulate",
+        simulate,
+        _SIMULATE,
+        {"observables": "observable", "path": "path", "resume": "path", "replicas": "replica"},
+    ),
+    Door(
+        "simulate(epochs)",
+        partial(simulate, process=sgd(NETWORK, 0.1, 2), replicas=1, progress=False),
+        {"epochs": (1, 0.5, np.float32(2.0)), "steps": (None,)},
+        {"epochs": "epochs", "steps": "steps"},
+    ),
+    Door(
+        "simulate(weights)",
+        partial(simulate, process=Process(QUADRATIC, Silent(), 0.1), steps=2, replicas=2, progress=False),
+        {"weights": (np.ones((2, 2)), [[0, 1], [2, 3]], torch.ones(2, 2))},
+    ),
+    Door(
+        "Process",
+        _process(Process),
+        {
+            "landscape": (QUADRATIC,),
+            "noise": (ThermalNoise(0.1), AnisotropicNoise(np.eye(2)), Silent()),
+            "learning_rate": _NUMBER,
+            "drift": (None, GradientDrift(QUADRATIC), LinearDrift(np.eye(2))),
+            "update": (Plain(), EulerMaruyama(), Momentum(0.5)),
+            **_TIME_STEP,
+            "name": ("", "mine"),
+        },
+    ),
+    Door(
+        "sgd",
+        _process(sgd),
+        {"landscape": _LANDSCAPES, **_RATES, "independent": _TRUTH, "replacement": _TRUTH, **_MOMENTA},
+    ),
+    Door("langevin", _process(langevin), {"landscape": _LANDSCAPES, **_RATES, **_TIME_STEP, **_MOMENTA}),
+    Door(
+        "isotropic_langevin",
+        _process(isotropic_langevin),
+        {"landscape": _LANDSCAPES, **_RATES, "refresh_every": (None, 1, np.int64(2)), **_TIME_STEP, **_MOMENTA},
+    ),
+    Door("gradient_descent", _process(gradient_descent), {"landscape": _LANDSCAPES, **_RATES, **_MOMENTA}),
+    Door("ShuffledMinibatches", _noise(ShuffledMinibatches, NETWORK), {"batch_size": _BATCH}),
+    Door(
+        "IndependentMinibatches",
+        _noise(IndependentMinibatches, NETWORK),
+        {"batch_size": _BATCH, "replacement": _TRUTH},
+    ),
+    Door("MatchedGaussian", _noise(MatchedGaussian, NETWORK), {"batch_size": _BATCH, "replacement": _TRUTH}),
+    Door("IsotropicNoise", _noise(IsotropicNoise, NETWORK), {"batch_size": _BATCH, "refresh_every": (None, 1)}),
+    Door("Silent", _noise(Silent, NETWORK), {"batch_size": (2, np.int64(1))}),
+    Door("AnisotropicNoise", _noise(AnisotropicNoise, QUADRATIC), {"factor": (np.eye(2), [[1, 0, 1], [0, 1, 1]])}),
+    Door("DiagonalNoise", _noise(DiagonalNoise, QUADRATIC), {"factor": _FACTORS}),
+    Door("ThermalNoise", _noise(ThermalNoise, QUADRATIC), {"temperature": (*_NUMBER, 0)}),
+    Door(
+        "ColouredNoise",
+        _noise(ColouredNoise, QUADRATIC, EulerMaruyama()),
+        {"factor": (*_FACTORS, np.eye(2)), "correlation_time": _NUMBER},
+    ),
+    Door("StableNoise", _noise(StableNoise, QUADRATIC), {"factor": (*_FACTORS, np.eye(2)), "index": (1.5, 2, 1)}),
+    Door(
+        "StateDependentNoise",
+        _noise(StateDependentNoise, QUADRATIC, EulerMaruyama()),
+        {"amplitude": (proportional,), "rank": (None,), "calculus": ("ito",)},
+    ),
+    Door(
+        "LandscapeNoise",
+        _noise(LandscapeNoise, REGRESSION),
+        {"batch_size": _BATCH, "replacement": _TRUTH, "calculus": ("ito",)},
+    ),
+    Door("GradientDrift", _drift(GradientDrift), {"landscape": (QUADRATIC, REGRESSION)}),
+    Door(
+        "LinearDrift",
+        _drift(LinearDrift),
+        {"matrix": (np.eye(2), [[0, 1], [-1, 0]]), "centre": (None, [1, 0], np.zeros(2))},
+    ),
+    Door(
+        "Confinement",
+        _drift(Confinement),
+        {"stiffness": (*_NUMBER, 0), "radius": (*_NUMBER, 0), "centre": (None, [1, 0], np.zeros(2))},
+        {"centre": "drift"},
+    ),
+    Door(
+        "SumDrift",
+        _drift(SumDrift),
+        {"terms": ((GradientDrift(QUADRATIC),), [LinearDrift(np.eye(2)), Confinement(1, 1)])},
+        {"terms": "sum"},
+    ),
+    Door("Plain", _update(Plain), {"weight_decay": (*_NUMBER, 0)}),
+    Door("Momentum", _update(Momentum), _MOMENTA),
+    Door("BAOAB", _update(BAOAB), {"friction": _NUMBER}),
+    Door("EverySteps", _schedule(EverySteps), {"interval": (1, 2, np.int64(3))}),
+    Door("EveryEpochs", _schedule(EveryEpochs), {"interval": (1, 0.5, np.float32(0.1))}),
+    Door("Logarithmic", _schedule(Logarithmic), {"per_decade": (2, np.int64(3))}),
+    Door("AtSteps", _schedule(AtSteps), {"at": ((0, 2), [1], np.arange(2), ())}, {"at": "at"}),
+    Door("AtEpochs", _schedule(AtEpochs), {"at": ((0, 0.5), [1], np.arange(2), ())}, {"at": "at"}),
+    Door("Losses", _observable(Losses), {"schedule": _SCHEDULES}),
+    Door("DrivingNoise", _observable(DrivingNoise), {"schedule": _SCHEDULES}),
+    Door("OrderParameters", _observable(OrderParameters), {"n_minibatches": (4, np.int64(8)), "schedule": _SCHEDULES}),
+    Door(
+        "NoiseSpectrum",
+        _observable(NoiseSpectrum),
+        {
+            "n_modes": (3, np.int64(2), 200),
+            "fraction": (0.9, 1, np.float32(0.5)),
+            "n_hessian_modes": (0, 2, np.int64(1)),
+            "schedule": _SCHEDULES,
+        },
+    ),
+    Door("SampleLosses", _observable(SampleLosses), {"schedule": _SCHEDULES}),
+    Door("Weights", _observable(Weights), {"schedule": _SCHEDULES}),
+    Door(
+        "QuadraticLandscape",
+        _landscape(QuadraticLandscape, ThermalNoise(0.1)),
+        {
+            "hessian": (np.eye(2), [[2, 1], [1, 2]]),
+            "noise_covariance": (np.eye(2), np.zeros((2, 2)), [[1, 1], [1, 1]]),
+            "minimum": (None, [1, 0], np.zeros(2)),
+            "start": (None, [1, 0], np.zeros(2)),
+        },
+    ),
+    Door(
+        "LinearRegressionLandscape",
+        _landscape(LinearRegressionLandscape, ShuffledMinibatches(1)),
+        {"inputs": ([[1, 0], [0, 1]], np.ones((2, 2))), "targets": ([0, 1], np.ones(2)), "start": (None, [1, 0])},
+    ),
+    Door("Seeds", lambda **given: simulate(sgd(NETWORK, 0.1, 2), steps=1, seed=Seeds(**given)), {"seed": (0, -3)}),
+    Door("compare", compare, _COMPARE, {"alignment_minibatches": "minibatches", "processes": "process"}),
+    *(_of_study(module) for module in _SMALL),
+    *(_of_command(module) for module in _SMALL),
+)
+
+
+# One example.
+
+
+class Outcomes:
+    """What came of the examples, by door and argument."""
+
+    def __init__(self) -> None:
+        self.hits: Counter[tuple[str, str]] = Counter()
+        self.accepted: Counter[tuple[str, str]] = Counter()
+        self.refused: Counter[tuple[str, str]] = Counter()
+        self.examples: Counter[str] = Counter()
+        self.defects: dict[str, str] = {}
+
+    def add(self, door: Door, main: str, hits: dict[str, Any], refusal: str | None) -> None:
+        """Count an example; of several malformed arguments nobody knows which one was refused."""
+        self.examples["valid" if refusal is None else "refused"] += 1
+        self.hits.update((door.name, name) for name in hits)
+        if len(hits) == 1:
+            (self.accepted if refusal is None else self.refused)[door.name, main] += 1
+
+    def add_defect(self, door: Door, hits: dict[str, Any], kind: str, where: str) -> None:
+        self.examples["defect"] += 1
+        self.defects.setdefault(f"{door.name}: {kind} {where}", f"hit {_words_of(hits)}")
+
+    def table(self) -> str:
+        width = max(len(f"{door}.{name}") for door, name in self.hits)
+        rows = [f"{'argument':<{width}}  {'hit':>6}  {'valid alone':>11}  {'refused alone':>13}"]
+        for key, hits in self.hits.items():
+            rows.append(f"{'.'.join(key):<{width}}  {hits:>6}  {self.accepted[key]:>11}  {self.refused[key]:>13}")
+        total = sum(self.examples.values())
+        counted = ", ".join(f"{number} {kind}" for kind, number in self.examples.items())
+        rows.append(f"{total} configurations, {len(self.hits)} arguments hit: {counted}")
+        return "\n".join(rows)
+
+
+def _words_of(hits: dict[str, Any]) -> str:
+    words = []
+    for name, value in hits.items():
+        try:
+            words.append(f"{name}={value!r}"[:200])
+        except ValueError:
+            words.append(f"{name}=<{type(value).__name__}>")
+    return ascii(", ".join(words))
+
+
+@contextmanager
+def hurried() -> Iterator[None]:
+    """Let no process go on beyond a few steps."""
+    advance = Process.advance
+
+    def few(self: Process, state: Any, steps: int, on_divergence: Any = "raise") -> Any:
+        if state.step >= _STEPS:
+            raise Enough
+        return advance(self, state, min(steps, _STEPS), on_divergence)
+
+    with patch.object(Process, "advance", few):
+        yield
+
+
+def _alarm(*_: Any) -> None:
+    raise TooSlow
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    before = signal.signal(signal.SIGALRM, _alarm)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def attempt(door: Door, main: str, arguments: dict[str, Any], hits: dict[str, Any], outcomes: Outcomes) -> None:
+    """Use a door once, and say what came of it."""
+    refusal: str | None = None
+    with tempfile.TemporaryDirectory() as folder, _within(Path(folder)):
+        try:
+            with _time_limit(), warnings.catch_warnings(), redirect_stderr(StringIO()):
+                warnings.simplefilter("error")
+                warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\..*")
+                door.use(**arguments)
+        except Enough:
+            pass
+        except LangevinError as error:
+            refusal = str(error)
+        except (Exception, TooSlow, SystemExit) as error:
+            at = traceback.extract_tb(error.__traceback__)
+            own = [frame for frame in at if "langevin_nn" in frame.filename or "studies" in frame.filename]
+            place = f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else "nowhere"
+            outcomes.add_defect(door, hits, f"{type(error).__name__} at {place}", ascii(str(error))[:120])
+            return
+    if refusal is not None and (complaint := _complaint(door, main, arguments, hits, refusal)):
+        outcomes.add_defect(door, hits, complaint, ascii(refusal)[:400])
+        return
+    outcomes.add(door, main, hits, refusal)
+
+
+def _complaint(door: Door, main: str, arguments: dict[str, Any], hits: dict[str, Any], refusal: str) -> str:
+    """Return what a message lacks."""
+    if not refusal or "\n" in refusal or len(refusal) > _LONGEST:
+        return "no single line of moderate length"
+    if "expected" not in refusal and "is free" not in refusal:  # a forecast says what is needed and what there is
+        return "nothing is expected"
+    # Among other arguments another one may be to blame, a value that can be run may still diverge, and of words the parser
+    # speaks.
+    alone = len(hits) == 1 and all(arguments[name] is values[0] for name, values in door.valid.items() if name != main)
+    named = any(said in refusal for said in (main, door.said.get(main, main), "became non-finite"))
+    return "" if named or not alone or door.from_words else f"{main} is not named"
+
+
+@contextmanager
+def _within(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    (folder / "deep" / "within").mkdir(parents=True)
+    os.chdir(folder / "deep" / "within")
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def run_examples(examples: int, progress: bool = False) -> Outcomes:
+    """Try at least so many configurations, as many for each argument.
+
+    Parameters
+    ----------
+    examples : int
+        How many in all.
+    progress : bool, optional
+        Whether to name each door as it is opened.
+
+    Returns
+    -------
+    Outcomes
+        Counts and defects.
+    """
+    outcomes, started = Outcomes(), perf_counter()
+    each = examples / sum(door.share * len(door.valid) for door in DOORS)
+    with hurried():
+        for door in DOORS:
+            if progress:
+                print(f"{perf_counter() - started:6.0f} s  {door.name}", file=sys.stderr, flush=True)
+            for main in door.valid:
+                never = ("\0",) if door.from_words else object()
+                attempt(door, main, door.defaults() | {main: never}, {main: never}, outcomes)
+                _vary(door, main, max(1, ceil(each * door.share) - 1), outcomes)
+    return outcomes
+
+
+def _vary(door: Door, main: str, examples: int, outcomes: Outcomes) -> None:
+    """Hit an argument, now and then others too, among valid ones."""
+    others = [name for name in door.valid if name != main]
+
+    @seed(crc32(f"{door.name}.{main}".encode()))  # else all arguments would meet the same values
+    @settings(max_examples=examples, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.data())
+    def vary(data: st.DataObject) -> None:
+        hits = {main: data.draw(door.malformed)}
+        if others and data.draw(st.integers(0, 3)) == 3:
+            also = data.draw(st.lists(st.sampled_from(others), min_size=1, max_size=2, unique=True))
+            hits |= {name: data.draw(door.malformed) for name in also}
+        arguments = door.defaults()
+        if data.draw(st.booleans()):
+            arguments = {name: data.draw(st.sampled_from(values)) for name, values in door.valid.items()}
+        attempt(door, main, arguments | hits, hits, outcomes)
+
+    vary()
+
+
+def main() -> int:
+    """Print counts by argument, and defects."""
+    parser = argparse.ArgumentParser(prog="python -m tests.configurations", description=__doc__)
+    parser.add_argument("--examples", type=int, default=10_000, help="how many configurations")
+    parser.add_argument(
+        "--memory", type=int, default=16, help="GiB of address space beyond which a request is a defect"
+    )
+    chosen = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (chosen.memory * 2**30, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    outcomes = run_examples(chosen.examples, progress=True)
+    print(outcomes.table())
+    for defect, example in outcomes.defects.items():
+        print(f"DEFECT {defect}\n       {example}")
+    never = [".".join(key) for key in outcomes.hits if not outcomes.refused[key]]
+    if never:
+        print(f"never refused: {', '.join(never)}")
+    return 1 if outcomes.defects or never else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,144 @@
+"""The short form of the torture: a few kills, full disks, changed bytes, readers and sizes; ``make torture`` does all."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torture import damage, disks, readers, sizes, worker
+from torture.kills import Caught, Chain, Tally, caught, check_prefix, check_same_file, killed, references
+
+from langevin_nn import open_trajectory, write_trajectory
+
+NETWORK, SURROGATE = "SGD, sparse observables", "diverging replicas masked"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    """Runs that nobody disturbs."""
+    return references([worker.SMALL, NETWORK], tmp_path_factory.mktemp("references"))
+
+
+@pytest.fixture(scope="module")
+def reference(files) -> Path:
+    return files[worker.SMALL]
+
+
+def test_runs_that_are_killed_and_resumed_end_with_the_bits_of_uninterrupted_ones(tmp_path, capsys):
+    least = {"segment": 2, "block of steps": 2}
+    tally = killed([NETWORK, SURROGATE], tmp_path, 7, least, per_chain=4)
+    with capsys.disabled():
+        print(f"\n{tally.table()}\n{tally.finished} runs ended with the bits of uninterrupted ones")
+    assert tally.kills >= 7
+    assert tally.of("segment", disk=True) >= 2
+    assert tally.of("block of steps") >= 2
+    assert tally.finished >= 2
+    assert {variant for variant, _, _ in tally.hits} == {NETWORK, SURROGATE}
+
+
+@pytest.mark.parametrize("aim", ["final file", "removing"])
+def test_a_run_that_is_killed_at_its_very_end_becomes_the_same_file_and_leaves_nothing(tmp_path, reference, aim):
+    chain, tally, generator = Chain(worker.SMALL, tmp_path / "chain", reference), Tally(), np.random.default_rng(1)
+    chain.kill(aim, tally, generator)
+    chain.end(tally)
+    assert tally.finished == 1
+
+
+@pytest.mark.parametrize(("mutation", "variant", "aim"), worker.TWINS, ids=[twin[0] for twin in worker.TWINS])
+def test_a_twin_that_commits_wrongly_is_caught(tmp_path, mutation, variant, aim):
+    found = caught(mutation, variant, tmp_path, aim)
+    expected = {
+        "manifest first": "cannot be opened: .*(is missing|checksum differs)|state-.* is damaged",
+        "forgetful": "has other bits than the uninterrupted run",
+        "overwriting": "is damaged: (its checksum differs|it has .* bytes)",
+    }[mutation]
+    assert re.search(expected, found), found
+
+
+def test_a_limit_on_the_final_file_stops_the_run_with_a_clear_error_and_it_goes_on_without(tmp_path, reference):
+    """In an interpreter of its own: HDF5 must not crash or hang when it ends, either."""
+    said = disks.limited(tmp_path / "run", reference, at=0, left=30_000)
+    assert "would be larger than the limit on file sizes allows" in said
+
+
+@pytest.mark.parametrize(("at", "left"), [(5, 0), (0, 20_000)], ids=["at a segment", "at the final file"])
+def test_a_full_disk_stops_the_run_with_a_clear_error_and_it_goes_on_when_there_is_room(tmp_path, reference, at, left):
+    try:
+        said = disks.filled(tmp_path / "disk", reference, at, left, own_interpreter=False)
+    except disks.Unavailable as error:
+        pytest.skip(str(error))
+    assert "cannot be written: the disk is full" in said
+
+
+def test_a_folder_that_becomes_read_only_stops_the_run_and_it_goes_on_when_it_may_be_written(tmp_path, reference):
+    try:
+        said = disks.read_only(tmp_path / "run", reference, at=5, own_interpreter=False)
+    except disks.Unavailable as error:
+        pytest.skip(str(error))
+    assert "go on with resume=" in said
+
+
+def test_a_folder_that_vanishes_stops_the_run_with_a_clear_error(tmp_path, reference):
+    assert "the folder has vanished" in disks.vanished(tmp_path / "run", reference, at=5, own_interpreter=False)
+
+
+def test_every_changed_byte_of_a_running_trajectory_is_noticed_on_opening_and_on_going_on(tmp_path):
+    path = disks.remains(tmp_path / "run", at=4)
+    generator = np.random.default_rng(7)
+    of_segments = damage.flipped_segments(path, 80, generator, ("segment",))
+    assert of_segments["segment: opening refuses"] == 80
+    assert of_segments["segment: going on refuses"] + of_segments["segment: going on from the commitment before"] == 80
+    of_others = damage.flipped_segments(path, 80, generator, ("state", "manifest"))
+    assert of_others["manifest: opening refuses"] > 0
+    assert of_others["manifest: opening refuses"] == of_others["manifest: going on from the commitment before"]
+    assert of_others["state: going on from the commitment before"] > 0
+
+
+def test_every_changed_byte_of_a_recorded_array_in_a_finished_file_is_noticed(tmp_path, reference):
+    """Its names and indices, which HDF5 gives no checksums, are counted by ``make torture``."""
+    content = reference.read_bytes()
+    with open_trajectory(reference) as tree:
+        weights = tree["weights"]["weights"].values.tobytes()
+    place = range(content.index(weights), content.index(weights) + len(weights))
+    assert sum(place.start == each.start and place.stop <= each.stop for each in damage.chunks(content)) == 1
+    of_arrays, of_rest = damage.flipped_file(reference, tmp_path, 150, seed=3)
+    assert sum(of_arrays.values()) + sum(of_rest.values()) == 150
+    assert sum(of_arrays.values()) > 50
+    assert all(outcome.startswith("refused") for outcome in of_arrays), of_arrays
+
+
+def test_a_run_is_read_while_it_is_written(tmp_path, reference):
+    found = readers.read_while_written(tmp_path / "run", reference, (0.0, 0.05), worker.SMALL)
+    assert found["merges"] >= 1
+    assert min(found["lengths"]) >= 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "records", "least"), [("scalars", 10**5, 10 * sizes.MIB), ("weights", 24, 32 * sizes.MIB)]
+)
+def test_recording_stays_within_its_budget(tmp_path, kind, records, least):
+    """Less than the records where these are many, and never more than 512 MiB."""
+    found = sizes.measured(kind, tmp_path / "run", records)
+    assert least < found["memory"] < 512 * sizes.MIB
+
+
+def test_the_harness_notices_other_bits_another_type_and_a_missing_record(reference, tmp_path):
+    whole = open_trajectory(reference).load()
+    assert check_prefix(whole, whole, 3000) == 2 * 61
+    with pytest.raises(Caught, match="has steps"):
+        check_prefix(whole, whole, 2950)
+    other = whole.copy(deep=True)
+    other["train_loss"].values[3, 40, 0] = np.nextafter(other["train_loss"].values[3, 40, 0], 9)
+    with pytest.raises(Caught, match="train_loss has other bits"):
+        check_prefix(other, whole, 3000)
+    other = whole.copy(deep=True)
+    other["weights"]["weights"] = whole["weights"]["weights"].astype(np.float32)
+    with pytest.raises(Caught, match="weights has other bits"):
+        check_prefix(other, whole, 3000)
+    other = whole.copy(deep=True)
+    other.attrs["complete"] = 0
+    write_trajectory(other, tmp_path / "other.nc")
+    with pytest.raises(Caught, match="attribute complete"):
+        check_same_file(tmp_path / "other.nc", reference)
