@@ -34,6 +34,7 @@ test: $(VENV)/installed
 
 torture: $(VENV)/installed
 	$(BIN)/python -m tests.torture $(ARGS)
+	$(BIN)/python -m tests.configurations --examples 10000
 
 calibrate: $(VENV)/installed
 	$(BIN)/python tests/calibrate_phases.py $(ARGS)

@@ -1,5 +1,4 @@
-"""Weighted gradients against PyTorch and the matrix products alone; gradient ensemble and Langevin dynamics against peers;
-what recording costs.
+"""Gradients, the gradient ensemble, Langevin dynamics and recording, against peers and the physical floor.
 
 ``python -m benchmarks`` runs all parts, ``python -m benchmarks langevin`` one of them.
 """

@@ -25,7 +25,7 @@ from langevin_nn.simulate import simulate
 from langevin_nn.store import (
     check_writable,
     folder_of,
-    has_segments,
+    has_work,
     join_processes,
     open_trajectory,
     refuse_unless_it_fits,
@@ -225,7 +225,7 @@ def _refuse_remains(folder: Path, names: Iterable[str]) -> None:
     """Raise where an interrupted run would be lost; the parts of one that diverged have had their day."""
     files = [folder / f"{name}.nc" for name in names]
     parts = [open_trajectory(file) for file in files if file.exists()]
-    killed = [file for file in files if has_segments(folder_of(file))]
+    killed = [file for file in files if has_work(folder_of(file))]
     between = bool(parts) and all(int(part.attrs["complete"]) for part in parts)
     if killed or between:
         raise ConfigurationError(

@@ -304,6 +304,9 @@ class _Run:
     def to_the_end(self, hidden: bool | None) -> xr.DataTree:
         """Run, and return the trajectory; keep what there is, whatever ends the run."""
         plan = self._plan
+        if self._folder is not None and self._folder.manifest.state is None:
+            # At once: what cannot be written or saved is found before the work.
+            self._recorder.commit(self._state, recorded=False)
         done = self._state.step if self._recorded else self._state.step - 1
         try:
             with tqdm(
@@ -343,21 +346,19 @@ class _Run:
 
     def record(self, observables: list[Observable]) -> None:
         """Record what is due here."""
-        first = not self._recorder.started
         self._recorded = False
         _record(self._plan.process, self._state, observables, self._recorder, self._plan.on_divergence)
         self._recorded = True
-        if self._folder is not None and first and self._state.step == 0:
-            # At once: what cannot be written or saved is found before the work, and the run can be looked at.
-            self._recorder.commit(self._state, recorded=True)
-        else:
-            self._recorder.commit_if_due(self._state)
+        self._recorder.commit_if_due(self._state)
 
     def rescue(self, error: BaseException) -> None:
         """Keep what there is, whatever ended the run, an interrupt too."""
         if not self._recorded:
             self._recorder.drop_from(self._state.step)
-        if self._folder is None or not (self._recorder.started or self._state.step):
+        if self._folder is None:
+            return
+        if not (self._recorder.started or self._state.step):
+            self._folder.remove()  # nothing but the start
             return
         try:
             self._recorder.commit(self._state, self._recorded)

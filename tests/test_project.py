@@ -125,7 +125,8 @@ def test_no_image_data_are_committed():
     big = [
         path
         for path in ROOT.rglob("*")
-        if path.suffix in {".gz", ".bin", ".nc"} and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+        if path.suffix in {".gz", ".bin", ".nc"}
+        and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
     ]
     assert [path for path in big if "output" not in path.parts] == []
 

@@ -4,7 +4,7 @@ from langevin_nn.store.export import export
 from langevin_nn.store.forecast import refuse_unless_it_fits
 from langevin_nn.store.join import join_processes, merge
 from langevin_nn.store.recorder import Recorder
-from langevin_nn.store.segments import SegmentFolder, folder_of, has_segments
+from langevin_nn.store.segments import SegmentFolder, folder_of, has_segments, has_work
 from langevin_nn.store.state import state_from
 from langevin_nn.store.trajectory import check_writable, open_trajectory, write_trajectory
 from langevin_nn.store.validation import validate
@@ -16,6 +16,7 @@ __all__ = [
     "export",
     "folder_of",
     "has_segments",
+    "has_work",
     "join_processes",
     "merge",
     "open_trajectory",

@@ -68,7 +68,7 @@ def aside_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-def write_durably(path: Path, content: Any) -> None:
+def write_durably(path: Path, content: Any, *, last: bool = True) -> None:
     """Write a file aside, flush it to the disk and rename it.
 
     Parameters
@@ -77,6 +77,8 @@ def write_durably(path: Path, content: Any) -> None:
         The file, overwritten where it exists.
     content : bytes-like
         All of it.
+    last : bool, optional
+        Whether the folder is flushed, too, which makes the names of all files in it safe.
     """
     aside = aside_of(path)
     try:
@@ -87,7 +89,8 @@ def write_durably(path: Path, content: Any) -> None:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
-    _flush_folder(path.parent)
+    if last:
+        _flush_folder(path.parent)
 
 
 def publish(aside: Path, path: Path) -> None:

@@ -25,7 +25,7 @@ DIGEST = "sha256"
 _CHUNK = 2**20  # bytes
 _BLOCK = 2**25  # bytes that are held at a time
 _ALONG_TIME = 128  # records that a chunk holds at least, where a record is wide
-_SAMPLE = 2**15
+_SAMPLE = 2**13  # bytes that are compressed on trial
 _PAYS = 0.8
 
 
@@ -80,19 +80,19 @@ def write_netcdf(tree: xr.DataTree, path: Path, finished: bool = True) -> None:
 
 
 def _write(file: netCDF4.Dataset, tree: xr.DataTree, finished: bool) -> None:
-    for node in tree.subtree:
+    # All in the order of names, which does not depend on how records fell into segments.
+    for node in sorted(tree.subtree, key=lambda node: node.path):
         group = file if node.path == "/" else file.createGroup(node.path.strip("/"))
         dataset = node.to_dataset(inherit=False)
         # Where a group has records along a dimension of its parents, their label is said once.
         known: dict[str, int] = {}
         for above in [*node.parents[::-1]] if node.path != "/" else []:
             known |= {str(name): size for name, size in above.to_dataset(inherit=False).sizes.items()}
-        for name, size in dataset.sizes.items():
-            if known.get(str(name)) != size:
-                group.createDimension(str(name), size)
+        for name in sorted(dataset.sizes, key=str):
+            if known.get(str(name)) != dataset.sizes[name]:
+                group.createDimension(str(name), dataset.sizes[name])
         group.setncatts(dataset.attrs)
-        # Coordinates by name: their order must not depend on the segments from which they were put together.
-        for name in [*dataset.data_vars, *sorted(dataset.coords, key=str)]:
+        for name in [*sorted(dataset.data_vars, key=str), *sorted(dataset.coords, key=str)]:
             variable = dataset.variables[name]
             attributes = dict(variable.attrs)
             if name in dataset.data_vars:

@@ -16,7 +16,7 @@ import xarray as xr
 from langevin_nn.errors import ConfigurationError, ResumedElsewhereWarning, RunInUse
 from langevin_nn.provenance import differences, plain, versions
 from langevin_nn.store.lock import RunLock, owner_of
-from langevin_nn.store.segments import SegmentFolder, folder_of, has_segments
+from langevin_nn.store.segments import SegmentFolder, folder_of, has_work
 from langevin_nn.store.state import state_from
 from langevin_nn.store.trajectory import check_writable, open_trajectory
 from langevin_nn.update.state import State
@@ -134,7 +134,7 @@ def finished_run(target: Path, described: Mapping[str, Any]) -> xr.DataTree | No
     if not target.is_file():
         return None
     tree = open_trajectory(target)
-    same = not has_segments(folder_of(target))
+    same = not has_work(folder_of(target))
     if same or not differences(
         json.loads(str(tree.attrs["config_json"])), {**plain(described), "versions": versions()}
     ):
@@ -176,7 +176,7 @@ def has_remains(target: Path | None, resuming: bool) -> bool:
     ConfigurationError
         If there is something and the run is to begin anew.
     """
-    if target is None or not has_segments(folder_of(target)):
+    if target is None or not has_work(folder_of(target)):
         return False
     if not resuming:
         owner = owner_of(folder_of(target))

@@ -23,7 +23,7 @@ from langevin_nn.store.lazy import joined
 from langevin_nn.store.lock import RunLock
 from langevin_nn.store.netcdf import netcdf_bytes, write_netcdf
 
-__all__ = ["Manifest", "Segment", "SegmentFolder", "folder_of", "has_segments", "read_segments"]
+__all__ = ["Manifest", "Segment", "SegmentFolder", "folder_of", "has_segments", "has_work", "read_segments"]
 
 _SUFFIX = ".segments"
 _OWN = re.compile(r"segment-\d+\.nc|state-\d+\.npz|manifest-\d+\.json|\.(segment|state|manifest)-\d+\.\w+\.\d+\.part")
@@ -156,9 +156,25 @@ def has_segments(folder: Path) -> bool:
     Returns
     -------
     bool
-        False also for a run that ended before anything was committed.
+        Also where nothing has been recorded yet.
     """
     return bool(_manifests(folder))
+
+
+def has_work(folder: Path) -> bool:
+    """Return whether a folder holds the work of a run, which would be lost with it.
+
+    Parameters
+    ----------
+    folder : Path
+        Need not exist.
+
+    Returns
+    -------
+    bool
+        False for a run that ended before its first segment: the first commitment is that of its start.
+    """
+    return any(path.name != Manifest(0, {}).name for path in _manifests(folder))
 
 
 def _verified(folder: Path, segment: Segment) -> Path:
@@ -455,7 +471,8 @@ class SegmentFolder:
             self._renewed = monotonic()
 
     def _write(self, name: str, content: Any) -> Segment:
-        write_durably(self.folder / name, content)
+        # Names are flushed with the manifest's; one that lacks a file after a loss of power is passed over.
+        write_durably(self.folder / name, content, last=False)
         return Segment(name, hashlib.sha256(content).hexdigest(), len(content))
 
     def _crowded(self) -> bool:

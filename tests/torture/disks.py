@@ -176,7 +176,8 @@ def check_stop(stop: Stop, path: Path, reference: Path, at: int, reason: str) ->
         raise Caught(f"beside the segments lie {parts or path}: expected no part of a file")
     with open_trajectory(reference) as whole:
         tree = open_trajectory(path)
-        last = whole.sizes["step"] - 1 if at == 0 else at - 2
+        # The first commitment is that of the start, without records.
+        last = whole.sizes["step"] - 1 if at == 0 else at - 3
         check_prefix(tree, whole, int(whole["step"].values[last]))
         tree.close()
 

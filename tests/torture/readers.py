@@ -40,7 +40,7 @@ def read(path: str, reference: str, hold: float, report: str) -> None:
             opened += 1
             time.sleep(hold)
             tree.load()
-            until = int(tree["step"].values[-1])
+            until = int(tree["step"].values[-1]) if "step" in tree.coords else -1  # none yet: the run has just begun
             check_prefix(tree, whole, until)
             lengths.add(until)
             complete = int(tree.attrs["complete"])

@@ -167,9 +167,9 @@ def _watch(page: Page, observables: Any) -> None:
 
         return around
 
-    def written(inner: Any, path: Path, content: Any) -> None:
+    def written(inner: Any, path: Path, content: Any, **options: Any) -> None:
         with page.inside(path.name.partition("-")[0], "written"):
-            inner(path, content)
+            inner(path, content, **options)
 
     def flushed(inner: Any, descriptor: int) -> None:
         if page.doing[1] == "written":
@@ -236,7 +236,7 @@ def _manifest_first(page: Page) -> None:
         waiting: list[Any] = []
         write = segments.write_durably
 
-        def later(path: Path, content: Any) -> None:
+        def later(path: Path, content: Any, **options: Any) -> None:
             if path.name.startswith("manifest"):
                 write(path, content)
                 for each in waiting:
