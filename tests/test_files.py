@@ -593,7 +593,7 @@ def test_any_perturbation_of_an_order_parameter_is_found(network_run, place, rep
 
 @pytest.mark.parametrize(
     ("group", "name"),
-    [("/", "test_loss"), ("/", "activity"), ("/samples", "sample_loss"), ("/spectrum", "effective_dimension")],
+    [("/", "test_loss"), ("/", "activity"), ("/weights", "weights"), ("/spectrum", "effective_dimension")],
 )
 def test_a_flipped_bit_on_the_disk_is_found_and_the_variable_named(network_file, tmp_path, group, name):
     """Also of values that take part in no identity: checksums cover what nothing else looks at."""
@@ -828,12 +828,12 @@ def test_a_run_from_given_weights_is_run_again(digits, tmp_path):
     few = simulate(surrogate(), steps=5, replicas=2, weights=[[0.1, 0.2], [1 / 3, 7.0]], path=tmp_path / "few.nc")
     assert rerun(tmp_path / "few.nc").same
     assert few.train_loss[0, 0, 0] == pytest.approx(0.5 * (0.01 + 3 * 0.04))
-    weights = digits.initial_weights(tuple(range(8)), Seeds(5))  # too large to lie in the file
+    weights = digits.initial_weights(tuple(range(30)), Seeds(5))  # too large to lie in the file
     simulate(
-        sgd(digits, ALPHA, B), steps=2, replicas=8, weights=weights, path=tmp_path / "many.nc", observables=Losses()
+        sgd(digits, ALPHA, B), steps=2, replicas=30, weights=weights, path=tmp_path / "many.nc", observables=Losses()
     )
     assert rerun(tmp_path / "many.nc", landscape=digits, weights=weights).same
-    with pytest.raises(ConfigurationError, match=r"digest of an array of shape \[8, 610\].*weights="):
+    with pytest.raises(ConfigurationError, match=r"digest of an array of shape \[30, 610\].*weights="):
         rerun(tmp_path / "many.nc", landscape=digits)
     weights[3, 17] += 1e-3
     with pytest.raises(ConfigurationError, match=r"weights given are not those from which .*sha256 differ"):
@@ -891,11 +891,11 @@ def test_a_noise_given_by_a_function_is_asked_for(tmp_path):
 
 
 def test_a_factor_too_large_for_the_file_is_asked_for(tmp_path):
-    landscape = QuadraticLandscape(np.eye(70), np.eye(70))
+    landscape = QuadraticLandscape(np.eye(130), np.eye(130))
     process = Process(landscape, AnisotropicNoise(landscape.noise_factor()), ALPHA)
     simulate(process, steps=3, path=tmp_path / "run.nc", observables=Losses())
     with pytest.raises(
-        ConfigurationError, match=r"digest of an array of shape \[70, 70\].*where it belongs to the noise.*run="
+        ConfigurationError, match=r"digest of an array of shape \[130, 130\].*where it belongs to the noise.*run="
     ):
         rerun(tmp_path / "run.nc")
 

@@ -130,13 +130,13 @@ def names(folder: Path) -> list[str]:
 def test_a_folder_holds_the_two_newest_commitments_and_what_they_need(tmp_path, monkeypatch):
     folder = interrupted(tmp_path / "run.nc", monkeypatch)
     assert names(folder) == [
-        *("manifest-000004.json", "manifest-000005.json"),
-        *(f"segment-{number:06d}.nc" for number in range(5)),
-        *("state-000004.npz", "state-000005.npz"),
+        *("manifest-000005.json", "manifest-000006.json"),
+        *(f"segment-{number:06d}.nc" for number in range(1, 6)),
+        *("state-000005.npz", "state-000006.npz"),
     ]
-    newest = json.loads((folder / "manifest-000005.json").read_text().rsplit("\n", 2)[0])
+    newest = json.loads((folder / "manifest-000006.json").read_text().rsplit("\n", 2)[0])
     assert newest["recorded_until"] == 24
-    assert [each["name"] for each in newest["segments"]] == [f"segment-{number:06d}.nc" for number in range(5)]
+    assert [each["name"] for each in newest["segments"]] == [f"segment-{number:06d}.nc" for number in range(1, 6)]
 
 
 def _truncate(path: Path) -> None:
@@ -148,16 +148,16 @@ def _empty(path: Path) -> None:
 
 
 def _replace_by_its_neighbour(path: Path) -> None:
-    shutil.copy(path.with_name("segment-000001.nc"), path)
+    shutil.copy(path.with_name("segment-000002.nc"), path)
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_truncate, r"segment-000004\.nc' is damaged: it has \d+ bytes where \d+ were written"),
-        (_empty, r"segment-000004\.nc' is damaged: it has 0 bytes where"),
-        (Path.unlink, r"segment-000004\.nc' is damaged: it is missing"),
-        (_replace_by_its_neighbour, r"segment-000004\.nc' is damaged: it has \d+ bytes where|its checksum differs"),
+        (_truncate, r"segment-000005\.nc' is damaged: it has \d+ bytes where \d+ were written"),
+        (_empty, r"segment-000005\.nc' is damaged: it has 0 bytes where"),
+        (Path.unlink, r"segment-000005\.nc' is damaged: it is missing"),
+        (_replace_by_its_neighbour, r"segment-000005\.nc' is damaged: it has \d+ bytes where|its checksum differs"),
     ],
     ids=["truncated", "empty", "missing", "a copy of another"],
 )
@@ -167,14 +167,14 @@ def test_a_segment_that_is_not_what_was_written_is_refused_and_the_run_goes_on_b
     path = tmp_path / "run.nc"
     folder = interrupted(path, monkeypatch, error=StorageError)
     assert steps_of(open_trajectory(path)) == [0, 5, 10, 15, 20]
-    damage(folder / "segment-000004.nc")
+    damage(folder / "segment-000005.nc")
     with pytest.raises(DamagedTrajectory, match=message):
         open_trajectory(path)
     with pytest.warns(UserWarning, match="left out"):
         rest = open_trajectory(path, on_damage="leave_out")
     assert steps_of(rest) == [0, 5, 10, 15]
     check_prefix(rest, open_trajectory(whole), 15)
-    with pytest.warns(UserWarning, match="going back to the segment before: .*segment-000004"):
+    with pytest.warns(UserWarning, match="going back to the segment before: .*segment-000005"):
         go_on(path)
     check_same_file(path, whole)
     assert names(tmp_path) == ["run.nc", "whole.nc"]
@@ -183,9 +183,9 @@ def test_a_segment_that_is_not_what_was_written_is_refused_and_the_run_goes_on_b
 def test_a_segment_that_every_commitment_needs_is_not_made_up(tmp_path, monkeypatch):
     path = tmp_path / "run.nc"
     folder = interrupted(path, monkeypatch)
-    (folder / "segment-000002.nc").unlink()
+    (folder / "segment-000003.nc").unlink()
     for refused in (open_trajectory, go_on):
-        with pytest.raises(DamagedTrajectory, match=r"segment-000002\.nc' is damaged: it is missing"):
+        with pytest.raises(DamagedTrajectory, match=r"segment-000003\.nc' is damaged: it is missing"):
             refused(path)
     with pytest.warns(UserWarning, match="left out"):
         assert steps_of(open_trajectory(path, on_damage="leave_out")) == [0, 5, 15, 20]
@@ -194,10 +194,10 @@ def test_a_segment_that_every_commitment_needs_is_not_made_up(tmp_path, monkeypa
 def test_a_copy_of_a_segment_or_of_a_manifest_adds_no_records(tmp_path, monkeypatch, whole):
     path = tmp_path / "run.nc"
     folder = interrupted(path, monkeypatch)
-    shutil.copy(folder / "segment-000003.nc", folder / "segment-000099.nc")
+    shutil.copy(folder / "segment-000004.nc", folder / "segment-000099.nc")
     assert steps_of(open_trajectory(path)) == [0, 5, 10, 15, 20]
-    shutil.copy(folder / "manifest-000004.json", folder / "manifest-000099.json")
-    with pytest.raises(DamagedTrajectory, match=r"manifest-000099\.json' is damaged: it is a copy of manifest-000004"):
+    shutil.copy(folder / "manifest-000005.json", folder / "manifest-000099.json")
+    with pytest.raises(DamagedTrajectory, match=r"manifest-000099\.json' is damaged: it is a copy of manifest-000005"):
         open_trajectory(path)
     with pytest.warns(UserWarning, match="going back"):
         go_on(path)
