@@ -593,7 +593,7 @@ def test_any_perturbation_of_an_order_parameter_is_found(network_run, place, rep
 
 @pytest.mark.parametrize(
     ("group", "name"),
-    [("/", "test_loss"), ("/", "activity"), ("/weights", "weights"), ("/spectrum", "effective_dimension")],
+    [("/", "test_loss"), ("/", "activity"), ("/", "alignment"), ("/spectrum", "effective_dimension")],
 )
 def test_a_flipped_bit_on_the_disk_is_found_and_the_variable_named(network_file, tmp_path, group, name):
     """Also of values that take part in no identity: checksums cover what nothing else looks at."""
