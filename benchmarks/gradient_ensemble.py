@@ -10,12 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import median
 
 import numba
@@ -40,6 +38,7 @@ from benchmarks.peers import (
     top_eigenvalues,
     vectorised,
 )
+from benchmarks.timing import peak
 from langevin_nn import NetworkLandscape, gradient_ensemble
 from models.datasets import DATA_VARIABLE, load_dataset
 from models.networks import multilayer_perceptron, small_convolutional_network
@@ -220,16 +219,6 @@ def spectrum_table(
             target("8 times as fast as every peer", least(seconds, EIGENVALUES) / 8),
         ),
     )
-
-
-def peak() -> float:
-    """Return the peak resident memory of this process, in MiB."""
-    # Linux keeps in ru_maxrss what the process that started this one held then; the status file tells this one's alone.
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
 
 
 def memory_of(name: str, n_samples: int, precision: torch.dtype) -> dict[str, float]:

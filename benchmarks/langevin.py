@@ -19,9 +19,9 @@ import numba
 import numpy as np
 import torch
 
-from benchmarks.gradient_ensemble import columns, peak, target
+from benchmarks.gradient_ensemble import columns, target
 from benchmarks.langevin_peers import ALL_PEERS, PEERS, POOL, STEPS, THREADS, TIME_STEP, Case, fastest
-from benchmarks.timing import medians
+from benchmarks.timing import medians, peak
 from langevin_nn import (
     AnisotropicNoise,
     DiagonalNoise,

@@ -208,7 +208,8 @@ def memory() -> None:
     """Print the peak memory of long recordings above the bare import, each in a process of its own."""
     print("Peak memory of recording, above the bare import, and what was written")
     preamble = """
-import resource, sys, torch
+import sys, torch
+from benchmarks.timing import peak
 from langevin_nn import *
 from langevin_nn.observables import Losses, Weights
 from langevin_nn.schedules import EverySteps
@@ -217,7 +218,7 @@ valley = QuadraticLandscape([[1.0]], [[0.0]])
 Process(valley, ThermalNoise(0.1), 0.01, update=EulerMaruyama()).advance(
     Process(valley, ThermalNoise(0.1), 0.01, update=EulerMaruyama()).start(1, 0), 10)
 """
-    after = "\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    after = "\nprint(peak())\n"
     base = 0.0
     for name, code in _MEMORY.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -226,7 +227,7 @@ Process(valley, ThermalNoise(0.1), 0.01, update=EulerMaruyama()).advance(
             command = [sys.executable, "-c", preamble + code + after, str(path)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             seconds = time.perf_counter() - started
-            peak = int(done.stdout) / 1024
+            peak = float(done.stdout)
             if not code:
                 base = peak
                 print(f"  {name:<30}{peak:>8.0f} MiB")

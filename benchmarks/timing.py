@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import median
 
-__all__ = ["medians", "table"]
+__all__ = ["medians", "peak", "table"]
 
 
 def medians(contestants: Mapping[str, Callable[[], object]], rounds: int = 15) -> dict[str, float]:
@@ -55,3 +58,19 @@ def table(title: str, seconds: Mapping[str, float], floor: str) -> str:
     lines = [title, f"  {'':<48}{'ms':>10}{'× floor':>10}"]
     lines += [f"  {name:<48}{1e3 * value:>10.3f}{value / seconds[floor]:>10.2f}" for name, value in seconds.items()]
     return "\n".join(lines)
+
+
+def peak() -> float:
+    """Return the peak resident memory of this process.
+
+    Returns
+    -------
+    float
+        MiB.
+    """
+    # Linux keeps in ru_maxrss what the process that started this one held then; the status file tells this one's alone.
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -124,17 +124,27 @@ def _phases(root: xr.Dataset) -> list[str]:
     clock = "epoch" if "boundary_epoch" in phases else "time"
     lines = []
     for boundary in phases["boundary"].values:
-        starts = phases[f"boundary_{clock}"].sel(boundary=boundary)
+        after = str(boundary).partition("|")[2].replace("_", " ")
         for process in root["process"].values if "process" in root.sizes else (None,):
-            own = starts if process is None else starts.sel(process=process)
-            reached = int(own.notnull().sum())
-            after = str(boundary).partition("|")[2].replace("_", " ")
-            values = own.values[np.isfinite(own.values)]
-            where = f"at {clock} {np.median(values):.4g}" if reached else "not reached"
-            spread = f" ({values.min():.4g} to {values.max():.4g})" if reached > 1 else ""
+            one = phases.sel(boundary=boundary) if process is None else phases.sel(boundary=boundary, process=process)
+            starts = one[f"boundary_{clock}"].values
+            reached = int(np.isfinite(starts).sum())
             whose = "" if process is None else f" in {process}"
-            lines.append(f"  {after}{whose}: {where}{spread}, {reached} of {own.sizes['replica']} replicas")
+            where = _beginning(one, clock) if reached else "not reached"
+            lines.append(f"  {after}{whose}: {where}, {reached} of {starts.size} replicas")
     return lines
+
+
+def _beginning(one: xr.Dataset, clock: str) -> str:
+    """Say when a phase begins: the mean over replicas with its interval, or else the records where it was seen."""
+    mean = f"mean_boundary_{clock}"
+    if mean in one and np.isfinite(one[mean].item()):
+        ends = (one[f"{mean}_{end}"].item() for end in ("lower", "upper"))
+        return f"at {clock} {one[mean].item():.4g} (95 % interval {' to '.join(f'{end:.4g}' for end in ends)})"
+    starts = one[f"boundary_{clock}"].values
+    starts = starts[np.isfinite(starts)]
+    spread = f" (first seen from {starts.min():.4g} to {starts.max():.4g})" if len(starts) > 1 else ""
+    return f"at {clock} {np.median(starts):.4g}{spread}"
 
 
 def _drawn(root: xr.Dataset) -> list[str]:

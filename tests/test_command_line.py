@@ -29,6 +29,7 @@ from langevin_nn import (
     write_trajectory,
 )
 from langevin_nn.__main__ import main
+from langevin_nn.analyzers import detect_phases, four_phase_trajectory, mean_boundaries
 from langevin_nn.observables import DrivingNoise, Losses, OrderParameters, Weights
 from langevin_nn.report import plot, report, say
 from langevin_nn.schedules import AtSteps, EverySteps
@@ -121,6 +122,20 @@ def test_info_says_what_was_run_with_what_and_what_was_found(folder, command):
     ):
         assert words in said, words
     assert re.search(r"(II|III|IV|exploration).*: (at epoch|not reached).* of 2 replicas", said)
+
+
+def test_phases_are_reported_with_the_intervals_of_their_beginnings():
+    trajectory = four_phase_trajectory(np.random.default_rng(3), replicas=5)
+    tree = xr.DataTree.from_dict({"/": trajectory})
+    tree.attrs |= {"complete": 1, "config_json": "{}", "schema_version": "1.1", "source": "synthetic", "created_at": ""}
+    said = report(tree)
+    phases = mean_boundaries(detect_phases(trajectory))
+    ends = [phases[f"mean_boundary_epoch{end}"].values for end in ("", "_lower", "_upper")]
+    assert np.isfinite(ends).all()
+    for name, mean, lower, upper in zip(("II", "III", "IV"), *ends, strict=True):
+        assert re.search(
+            rf"\b{name}\b.*: at epoch {mean:.4g} \(95 % interval {lower:.4g} to {upper:.4g}\), 5 of 5 replicas", said
+        ), said
 
 
 def drawn(said: str) -> tuple[list[list[int]], dict[str, set[tuple[int, int]]], str]:
