@@ -43,6 +43,7 @@ class _Buffer:
         self._expected = max(1, expected)
         self._room = 0
         self._arrays: dict[str, NDArray[Any]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}  # of one record
         self._filled: dict[str, array[int]] = {}
         self.steps, self.epochs, self.times = array("q"), array("d"), array("d")
         self.row_bytes = 0
@@ -57,23 +58,22 @@ class _Buffer:
                 self._grow()
         row, begun = len(self.steps) - 1, False
         for name, value in values.items():
-            kept = self._arrays.get(name)
-            if kept is None:
-                kept, begun = self._begin(name, np.asarray(value)), True
-            if value.shape != kept.shape[:1] + kept.shape[2:]:
+            if name not in self._arrays:
+                self._begin(name, np.asarray(value))
+                begun = True
+            if value.shape != self._shapes[name]:
                 raise ConfigurationError(
-                    f"{name!r} has shape {value.shape} at step {step}: expected {kept.shape[:1] + kept.shape[2:]} as in the "
-                    "records before, since a trajectory is one array; record a fixed number of values"
+                    f"{name!r} has shape {value.shape} at step {step}: expected {self._shapes[name]} as in the records "
+                    "before, since a trajectory is one array; record a fixed number of values"
                 )
-            kept[:, row] = value
+            self._arrays[name][:, row] = value
             self._filled[name].append(row)
         return begun
 
-    def _begin(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
-        self._arrays[name] = self._empty(value.shape, value.dtype, self._room)
+    def _begin(self, name: str, value: NDArray[Any]) -> None:
+        self._arrays[name], self._shapes[name] = self._empty(value.shape, value.dtype, self._room), value.shape
         self._filled[name] = array("q")
         self.row_bytes += value.nbytes
-        return self._arrays[name]
 
     @staticmethod
     def _empty(shape: tuple[int, ...], dtype: np.dtype[Any], rows: int) -> NDArray[Any]:
