@@ -47,7 +47,9 @@ from langevin_nn.process import langevin as langevin
 from langevin_nn.process import sgd as sgd
 from langevin_nn.rerun import rerun as rerun
 from langevin_nn.seeds import Seeds as Seeds
+from langevin_nn.simulate import Simulation as Simulation
 from langevin_nn.simulate import simulate as simulate
+from langevin_nn.simulate import simulate_together as simulate_together
 from langevin_nn.store import merge as merge
 from langevin_nn.store import open_trajectory as open_trajectory
 from langevin_nn.store import validate as validate

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -13,14 +16,13 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
-from langevin_nn.checks import as_path, instance, kind_of, number, one_of, shown, truth, whole_number
+from langevin_nn.checks import as_path, instance, kind_of, listed, number, one_of, shown, truth, whole_number
 from langevin_nn.errors import ConfigurationError, StorageError, UnstableTrajectory
 from langevin_nn.observables import Observable, Snapshot, default_observables
 from langevin_nn.process import Process, State
-from langevin_nn.process.base import as_replicas, as_seeds, as_weights
+from langevin_nn.process.base import advance_together, as_replicas, as_seeds, as_weights
 from langevin_nn.provenance import attributes, plain
 from langevin_nn.schedules import EverySteps, Schedule
 from langevin_nn.seeds import Seeds
@@ -35,7 +37,7 @@ from langevin_nn.store import (
 from langevin_nn.store.resumption import finished_run, has_remains, state_to_go_on_from, target_of
 from langevin_nn.threads import single_threaded_products
 
-__all__ = ["simulate"]
+__all__ = ["Simulation", "simulate", "simulate_together"]
 
 _ON_DIVERGENCE = ("raise", "mask")
 _MOST_STEPS = 2**53  # beyond it clocks in floating point lose count
@@ -132,98 +134,90 @@ def simulate(
     >>> trajectory.train_loss.sel(cohort="all").values  # ½ (2 · 0.5ⁿ)²
     array([[2.   , 0.5  , 0.125]])
     """
-    if not isinstance(process, Process):
-        raise ConfigurationError(
-            f"process is {kind_of(process)}: expected a Process, the thing to run; make one with langevin_nn.sgd(...), "
-            "langevin(...) or Process(...)"
-        )
-    one_of("on_divergence", on_divergence, _ON_DIVERGENCE)
-    if schedule is not None and not isinstance(schedule, Schedule):
-        raise ConfigurationError(
-            f"schedule is {kind_of(schedule)}: expected a Schedule, which says when to record; use EverySteps(n) or "
-            "EveryEpochs(n)"
-        )
-    instance("config", config, (Mapping, type(None)), "a mapping, to be added to the configuration of the file")
-    number("segment_seconds", segment_seconds, "a number of seconds from 0, after which a segment is finished", least=0)
-    path, resume = (
-        None if each is None else as_path(name, each) for name, each in (("path", path), ("resume", resume))
-    )
-    weights = None if weights is None else as_weights(weights)
-    hidden = _disabled(progress)
-    chosen = _chosen(observables)
-    last = _last_step(process, epochs, steps)
-    schedule = schedule or EverySteps(max(1, last // 200))
-    plan = _Plan(
-        process=process,
-        seeds=as_seeds(seed),
-        replicas=as_replicas(replicas),
+    simulation = Simulation(
+        process,
+        epochs=epochs,
+        steps=steps,
+        replicas=replicas,
+        seed=seed,
         weights=weights,
-        last=last,
-        observables=chosen,
         schedule=schedule,
-        due=_Due.of(process, chosen, schedule, last),
+        observables=observables,
         on_divergence=on_divergence,
-        config=dict(config or {}),
+        config=config,
     )
-    target = target_of(path, resume)
-    resuming = resume is not None
-    if target is not None and resuming and (ended := finished_run(target, plan.described)) is not None:
-        return ended
-    plan.refuse_unless_it_fits(target, memory_limit)
-    # What cannot start is found before a folder is made.
-    state = None if has_remains(target, resuming) else plan.start()
-    folder = None if target is None else SegmentFolder(folder_of(target), attributes(plan.described, complete=False))
-    try:
-        recorded = False
-        if folder is not None and resuming:
-            found = state_to_go_on_from(folder, plan.described, process.landscape.device)
-            state, recorded = found or (state, False)
-        recorder = plan.recorder(folder, memory_limit, segment_seconds)
-        run = _Run(plan, recorder, state or plan.start(), recorded, target, folder)
-        return run.to_the_end(hidden)
-    finally:
-        if folder is not None:
-            folder.close()
+    return simulation.run(
+        path=path, resume=resume, memory_limit=memory_limit, segment_seconds=segment_seconds, progress=progress
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """What is to be run and recorded, checked and complete.
+class Simulation:
+    """What `simulate` would run: checked and complete, to be run alone or in one batch with others.
 
     Parameters
     ----------
     process : Process
-        What runs.
-    seeds : Seeds
-        Owner of all randomness.
-    replicas : tuple of int
-        Which.
-    weights : Tensor or None
-        Where to start; drawn by the landscape where it is None.
-    last : int
-        Number of updates.
-    observables : tuple of Observable
-        What to record.
-    schedule : Schedule
-        When, unless they say so themselves.
-    due : _Due
-        Which of them at which step.
-    on_divergence : {"raise", "mask"}
-        What to do about replicas that leave the finite numbers.
-    config : mapping
-        Added to the configuration.
+        What to run.
+    epochs, steps, replicas, seed, weights, schedule, observables, on_divergence, config : optional
+        As in `simulate`.
+
+    Attributes
+    ----------
+    described : dict
+        The configuration, by which a run is known again.
+    batch_key : str
+        Simulations of equal keys advance in one batched computation (`simulate_together`).
+
+    Raises
+    ------
+    ConfigurationError
+        If the length of the run is not given exactly once, or an argument cannot be run.
+    UnknownNameError
+        If `on_divergence` is none of its names.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from langevin_nn import AnisotropicNoise, Process, QuadraticLandscape
+    >>> landscape = QuadraticLandscape(np.eye(2), np.zeros((2, 2)), start=[2.0, 0.0])
+    >>> process = Process(landscape, AnisotropicNoise(landscape.noise_factor()), learning_rate=0.5)
+    >>> Simulation(process, steps=2, replicas=1, schedule=EverySteps(1)).run().train_loss.sel(cohort="all").values
+    array([[2.   , 0.5  , 0.125]])
     """
 
-    process: Process
-    seeds: Seeds
-    replicas: tuple[int, ...]
-    weights: Tensor | None
-    last: int
-    observables: tuple[Observable, ...]
-    schedule: Schedule
-    due: _Due
-    on_divergence: Literal["raise", "mask"]
-    config: Mapping[str, Any]
+    def __init__(
+        self,
+        process: Process,
+        *,
+        epochs: float | None = None,
+        steps: int | None = None,
+        replicas: int | Iterable[int] = 4,
+        seed: int | Seeds = 0,
+        weights: Any = None,
+        schedule: Schedule | None = None,
+        observables: Observable | Iterable[Observable] | None = None,
+        on_divergence: Literal["raise", "mask"] = "raise",
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(process, Process):
+            raise ConfigurationError(
+                f"process is {kind_of(process)}: expected a Process, the thing to run; make one with langevin_nn.sgd(...), "
+                "langevin(...) or Process(...)"
+            )
+        one_of("on_divergence", on_divergence, _ON_DIVERGENCE)
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise ConfigurationError(
+                f"schedule is {kind_of(schedule)}: expected a Schedule, which says when to record; use EverySteps(n) or "
+                "EveryEpochs(n)"
+            )
+        instance("config", config, (Mapping, type(None)), "a mapping, to be added to the configuration of the file")
+        self.process, self.on_divergence, self.config = process, on_divergence, dict(config or {})
+        self.weights = None if weights is None else as_weights(weights)
+        self.observables = _chosen(observables)
+        self.last = _last_step(process, epochs, steps)
+        self.schedule = schedule or EverySteps(max(1, self.last // 200))
+        self.seeds, self.replicas = as_seeds(seed), as_replicas(replicas)
+        self.due = _Due.of(process, self.observables, self.schedule, self.last)
 
     @cached_property
     def described(self) -> dict[str, Any]:
@@ -240,11 +234,80 @@ class _Plan:
             **self.config,
         }
 
-    def start(self) -> State:
+    @cached_property
+    def batch_key(self) -> str:
+        """Simulations of equal keys advance in one batched computation."""
+        shared = self.process.shares
+        said = json.dumps(self.described, sort_keys=True) if shared is None else f"{shared} {self.last} {self.schedule}"
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def run(
+        self,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        resume: str | os.PathLike[str] | None = None,
+        memory_limit: int | float | str | None = None,
+        segment_seconds: float = 30.0,
+        progress: bool | None = None,
+    ) -> xr.DataTree:
+        """Run it, and record it.
+
+        Parameters
+        ----------
+        path, resume : path, optional
+            The file to write, or to go on with, as in `simulate`.
+        memory_limit, segment_seconds, progress : optional
+            As in `simulate`.
+
+        Returns
+        -------
+        xarray.DataTree
+            As of `simulate`.
+        """
+        path, resume = (
+            None if each is None else as_path(name, each) for name, each in (("path", path), ("resume", resume))
+        )
+        hidden = _disabled(progress)
+        run = self._prepared(target_of(path, resume), resume is not None, memory_limit, segment_seconds)
+        if not isinstance(run, _Run):
+            return run
+        (found,) = _advance_to_the_end([run], hidden)
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def _prepared(
+        self, target: Path | None, resuming: bool, memory_limit: Any, segment_seconds: float
+    ) -> _Run | xr.DataTree:
+        """Return the run, ready to start or to go on; or what it left, where it has ended."""
+        number(
+            "segment_seconds", segment_seconds, "a number of seconds from 0, after which a segment is finished", least=0
+        )
+        if target is not None and resuming and (ended := finished_run(target, self.described)) is not None:
+            return ended
+        self._refuse_unless_it_fits(target, memory_limit)
+        # What cannot start is found before a folder is made.
+        state = None if has_remains(target, resuming) else self._start()
+        folder = (
+            None if target is None else SegmentFolder(folder_of(target), attributes(self.described, complete=False))
+        )
+        try:
+            recorded = False
+            if folder is not None and resuming:
+                found = state_to_go_on_from(folder, self.described, self.process.landscape.device)
+                state, recorded = found or (state, False)
+            recorder = self._recorder(folder, memory_limit, segment_seconds)
+            return _Run(self, recorder, state or self._start(), recorded, target, folder)
+        except BaseException:
+            if folder is not None:
+                folder.close()
+            raise
+
+    def _start(self) -> State:
         """Return the state from which the run begins."""
         return self.process.start(self.replicas, self.seeds, self.weights)
 
-    def refuse_unless_it_fits(self, target: Path | None, limit: Any) -> None:
+    def _refuse_unless_it_fits(self, target: Path | None, limit: Any) -> None:
         """Forecast from what observables say of themselves, before the first weights are drawn."""
         n_replicas, landscape = len(self.replicas), self.process.landscape
         sizes = np.array([each.bytes_per_replica(self.process) for each in self.observables], dtype=np.float64)
@@ -253,7 +316,7 @@ class _Plan:
         folder = None if target is None else folder_of(target)
         refuse_unless_it_fits(int(of_records.sum()), int(of_records.max()), weights, folder, limit)
 
-    def recorder(self, folder: SegmentFolder | None, memory_limit: Any, segment_seconds: float) -> Recorder:
+    def _recorder(self, folder: SegmentFolder | None, memory_limit: Any, segment_seconds: float) -> Recorder:
         """Return where records go."""
         groups = np.array([each.group for each in self.observables])
         expected = {
@@ -274,7 +337,7 @@ class _Run:
 
     Parameters
     ----------
-    plan : _Plan
+    plan : Simulation
         What is to be run.
     recorder : Recorder
         Where records go.
@@ -290,64 +353,94 @@ class _Run:
 
     def __init__(
         self,
-        plan: _Plan,
+        plan: Simulation,
         recorder: Recorder,
         state: State,
         recorded: bool,
         target: Path | None,
         folder: SegmentFolder | None,
     ) -> None:
-        self._plan, self._recorder, self._target, self._folder = plan, recorder, target, folder
+        self.plan, self._recorder, self._target, self._folder = plan, recorder, target, folder
         self._state, self._recorded = state, recorded
         self._pace = _FIRST_BLOCK
 
-    def to_the_end(self, hidden: bool | None) -> xr.DataTree:
-        """Run, and return the trajectory; keep what there is, whatever ends the run."""
-        plan = self._plan
-        if self._folder is not None and self._folder.manifest.state is None:
-            # At once: what cannot be written or saved is found before the work.
-            self._recorder.commit(self._state, recorded=False)
-        done = self._state.step if self._recorded else self._state.step - 1
-        try:
-            with tqdm(
-                total=plan.last,
-                initial=self._state.step,
-                desc=plan.process.name or "process",
-                unit="step",
-                disable=hidden,
-            ) as bar:
-                for number in np.flatnonzero(plan.due.steps > done):
-                    self.advance(int(plan.due.steps[number]), bar)
-                    self.record([plan.observables[each] for each in np.flatnonzero(plan.due.wanted[:, number])])
-        except UnstableTrajectory as error:
-            # Whoever goes on from here diverges again: the run has ended, and becomes a file.
-            error.trajectory = self.finish(complete=False)
-            raise
-        except StorageError:
-            raise  # a disk that failed once is not tried again
-        except BaseException as error:
-            self.rescue(error)
-            raise
-        return self.finish(complete=True)
+    @property
+    def state(self) -> State:
+        """Where the replicas are."""
+        return self._state
 
-    def advance(self, step: int, bar: Any) -> None:
+    @property
+    def step(self) -> int:
+        """Updates made."""
+        return self._state.step
+
+    def close(self) -> None:
+        """Give the run up before it has begun."""
+        if self._folder is not None:
+            self._folder.close()
+
+    def program(self) -> Generator[int, tuple[State, float], xr.DataTree]:
+        """Ask for updates, so many at a time, and record in between; keep what there is, whatever ends the run.
+
+        Whoever runs this answers with the state afterwards, which may be at an earlier step, and the seconds it took, or
+        throws what came instead.
+
+        Yields
+        ------
+        int
+            How many updates are wanted.
+
+        Returns
+        -------
+        xarray.DataTree
+            The trajectory.
+
+        Raises
+        ------
+        UnstableTrajectory
+            If it was thrown.
+        StorageError
+            If the disk fails.
+        """
+        plan = self.plan
+        try:
+            if self._folder is not None and self._folder.manifest.state is None:
+                # At once: what cannot be written or saved is found before the work.
+                self._recorder.commit(self._state, recorded=False)
+            done = self._state.step if self._recorded else self._state.step - 1
+            try:
+                for number in np.flatnonzero(plan.due.steps > done):
+                    yield from self._advance(int(plan.due.steps[number]))
+                    self.record([plan.observables[each] for each in np.flatnonzero(plan.due.wanted[:, number])])
+            except UnstableTrajectory as error:
+                # Whoever goes on from here diverges again: the run has ended, and becomes a file.
+                error.trajectory = self.finish(complete=False)
+                raise
+            except StorageError:
+                raise  # a disk that failed once is not tried again
+            except BaseException as error:
+                self.rescue(error)
+                raise
+            return self.finish(complete=True)
+        finally:
+            if self._folder is not None:
+                self._folder.close()
+
+    def _advance(self, step: int) -> Generator[int, tuple[State, float], None]:
         """Go to a step, in blocks of about a second, after which a state can be saved."""
         while self._state.step < step:
-            count = min(self._pace, step - self._state.step)
-            started = monotonic()
-            self._state = self._plan.process.advance(self._state, count, self._plan.on_divergence)
+            before = self._state.step
+            self._state, seconds = yield min(self._pace, step - before)
             self._recorded = self._state.step < step
-            if count == self._pace:
-                seconds = max(monotonic() - started, 1e-9)
-                self._pace = max(1, min(2 * self._pace, round(self._pace * _BLOCK_SECONDS / seconds)))
-            bar.update(self._state.step - bar.n)
+            if self._state.step - before == self._pace:
+                self._pace = max(1, min(2 * self._pace, round(self._pace * _BLOCK_SECONDS / max(seconds, 1e-9))))
             if self._recorded:
                 self._recorder.commit_if_due(self._state)
 
     def record(self, observables: list[Observable]) -> None:
         """Record what is due here."""
         self._recorded = False
-        _record(self._plan.process, self._state, observables, self._recorder, self._plan.on_divergence)
+        _record(self.plan.process, self._state, observables, self._recorder, self.plan.on_divergence)
         self._recorded = True
         self._recorder.commit_if_due(self._state)
 
@@ -384,6 +477,144 @@ class _Run:
             tree.close()
         self._folder.remove()
         return open_trajectory(self._target)
+
+
+def simulate_together(
+    simulations: Iterable[Simulation],
+    *,
+    paths: Iterable[str | os.PathLike[str]] | None = None,
+    memory_limit: int | float | str | None = None,
+    segment_seconds: float = 30.0,
+    progress: bool | None = None,
+) -> list[xr.DataTree | Exception]:
+    """Run several simulations; those that share their network and data advance in one batched computation.
+
+    Each has the bits that it has alone, and a file of its own. They may differ in labels, learning rate, seeds and initial
+    weights, so that a sweep of label noise is one batch.
+
+    Parameters
+    ----------
+    simulations : iterable of Simulation
+        What to run.
+    paths : iterable of path, optional
+        A file for each. Those that were killed go on; what has ended is returned as it is.
+    memory_limit, segment_seconds, progress : optional
+        As in `simulate`.
+
+    Returns
+    -------
+    list of xarray.DataTree or Exception
+        A trajectory each, or what ended it: one that fails does not stop the others.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are not as many paths as simulations, or one comes twice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from langevin_nn import AnisotropicNoise, Process, QuadraticLandscape
+    >>> landscape = QuadraticLandscape(np.eye(2), np.zeros((2, 2)), start=[2.0, 0.0])
+    >>> noise = AnisotropicNoise(landscape.noise_factor())
+    >>> runs = [Simulation(Process(landscape, noise, rate), steps=2, replicas=1) for rate in (0.5, 0.25)]
+    >>> [run.train_loss.sel(cohort="all").values[0, -1].item() for run in simulate_together(runs)]
+    [0.125, 0.6328125]
+    """
+    chosen = listed("simulations", simulations, "Simulation objects, what to run")
+    for each in chosen:
+        instance("a simulation", each, Simulation, "a Simulation; make one with the arguments of simulate(...)")
+    targets = [None] * len(chosen) if paths is None else [as_path("paths", each) for each in paths]
+    if len(targets) != len(chosen) or len({str(each) for each in targets if each}) < sum(
+        each is not None for each in targets
+    ):
+        raise ConfigurationError(
+            f"{len(targets)} paths came for {len(chosen)} simulations: expected a file of its own for each, or no paths"
+        )
+    hidden = _disabled(progress)
+    found: list[Any] = [None] * len(chosen)
+    batches: dict[str, list[int]] = {}
+    runs: dict[int, _Run] = {}
+    try:
+        for k, (simulation, target) in enumerate(zip(chosen, targets, strict=True)):
+            try:
+                made = simulation._prepared(target_of(None, target), target is not None, memory_limit, segment_seconds)
+            except Exception as error:
+                found[k] = error
+                continue
+            if isinstance(made, _Run):
+                runs[k] = made
+                batches.setdefault(simulation.batch_key, []).append(k)
+            else:
+                found[k] = made
+        for batch in batches.values():
+            ended = _advance_to_the_end([runs.pop(k) for k in batch], hidden)
+            for k, each in zip(batch, ended, strict=True):
+                found[k] = each
+    finally:
+        for run in runs.values():
+            run.close()
+    return found
+
+
+def _advance_to_the_end(runs: Sequence[_Run], hidden: bool | None) -> list[xr.DataTree | Exception]:
+    """Drive the programs of runs that share a computation; return what each gives or raises."""
+    programs = [run.program() for run in runs]
+    found: list[Any] = [None] * len(runs)
+    wanted: dict[int, int] = {}
+
+    def go_on(k: int, resume: Callable[[], int]) -> None:
+        """Let a program run to its next question or its end."""
+        wanted.pop(k, None)
+        try:
+            wanted[k] = resume()
+        except StopIteration as end:
+            found[k] = end.value
+        except Exception as error:
+            found[k] = error
+
+    name = runs[0].plan.process.name or "process"
+    described = name if len(runs) == 1 else f"{len(runs)} runs of {name}"
+    first = min(run.step for run in runs)
+    try:
+        with tqdm(
+            total=max(run.plan.last for run in runs), initial=first, desc=described, unit="step", disable=hidden
+        ) as bar:
+            for k, program in enumerate(programs):
+                go_on(k, partial(next, program))
+            while wanted:
+                step = min(runs[k].step for k in wanted)
+                group = [k for k in wanted if runs[k].step == step]
+                started = monotonic()
+                after = _advanced([runs[k] for k in group], min(wanted[k] for k in group))
+                seconds = monotonic() - started
+                for k, each in zip(group, after, strict=True):
+                    if isinstance(each, Exception):
+                        go_on(k, partial(programs[k].throw, each))
+                    else:
+                        go_on(k, partial(programs[k].send, (each, seconds)))
+                bar.update(max(0, min((runs[k].step for k in wanted), default=bar.total) - bar.n))
+    except BaseException as error:
+        # An interrupt: every run keeps what it has.
+        for k in wanted:
+            with suppress(type(error), StopIteration):
+                programs[k].throw(error)
+        raise
+    finally:
+        for program in programs:
+            program.close()
+    return found
+
+
+def _advanced(runs: Sequence[_Run], count: int) -> list[State | Exception]:
+    """Make updates of several runs at once; where that fails, one by one, so that each has its own error."""
+    try:
+        if len(runs) == 1:
+            return [runs[0].plan.process.advance(runs[0].state, count, runs[0].plan.on_divergence)]
+        processes, states = [run.plan.process for run in runs], [run.state for run in runs]
+        return list(advance_together(processes, states, count, [run.plan.on_divergence for run in runs]))
+    except Exception as error:
+        return [error] if len(runs) == 1 else [each for run in runs for each in _advanced([run], count)]
 
 
 def _chosen(observables: Any) -> tuple[Observable, ...]:

@@ -733,7 +733,10 @@ LANDSCAPES = {
 }
 # What is no part of a process, or cannot lie in a file and is refused below.
 NO_PARTS = {
-    noises: {"AdditiveNoise", "FactoredNoise", "Noise", "SampleWeightNoise", "SampleWeights", "StateDependentNoise"},
+    noises: {
+        "AdditiveNoise", "FactoredNoise", "Minibatches", "Noise", "SampleWeightNoise", "SampleWeights",
+        "StateDependentNoise",
+    },
     updates: {"CompiledUpdate", "Dynamics", "Orders", "State", "SteppedUpdate", "Update"},
     drifts: {"Drift"},
     landscapes: {
@@ -975,7 +978,7 @@ def test_the_remains_of_an_interrupted_network_are_run_again_from_their_own_conf
     with monkeypatch.context() as patch:
         patch.setattr(type(digits), "weighted_gradient", failing)
         with pytest.raises(Never):
-            recorded(sgd(digits, ALPHA, B), path=path)
+            recorded(langevin(digits, ALPHA, B), path=path)
     assert open_trajectory(path)["step"].values.tolist() == [0, 3, 6]
     found = rerun(path, landscape=digits)
     assert found.same, found.differences

@@ -113,7 +113,7 @@ def test_mixing_is_found_at_weights_and_samples_that_hide_it(inputs):
 
 
 GENERAL = {
-    "GELU": lambda: nn.Sequential(nn.Linear(5, 6), nn.GELU(), nn.Linear(6, N_CLASSES)),
+    "SiLU": lambda: nn.Sequential(nn.Linear(5, 6), nn.SiLU(), nn.Linear(6, N_CLASSES)),
     "convolution": lambda: nn.Sequential(
         nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 3, 2), nn.Flatten(), nn.Linear(12, N_CLASSES)
     ),

@@ -81,6 +81,9 @@ PERCEPTRONS = {
     "one tanh layer": ((5, 7, N_CLASSES), nn.Tanh),
     "widths up and down, ReLU": ((5, 3, 9, 4, N_CLASSES), nn.ReLU),
     "widths up and down, tanh": ((5, 3, 9, 4, N_CLASSES), nn.Tanh),
+    "one GELU layer": ((5, 7, N_CLASSES), nn.GELU),
+    "widths up and down, GELU": ((5, 3, 9, 4, N_CLASSES), nn.GELU),
+    "wider than a vector, GELU": ((37, 21, N_CLASSES), nn.GELU),
     "one feature, one unit": ((1, 1, N_CLASSES), nn.Tanh),
 }
 
@@ -220,7 +223,11 @@ NETWORKS = {
         lambda: nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Tanh(), nn.Linear(12, N_CLASSES)),
         torch.as_tensor(np.random.default_rng(2).integers(7, size=(N, 4))),
     ),
-    "GELU": (lambda: perceptron((5, 6, N_CLASSES), nn.GELU), normal(N, 5)),
+    "SiLU": (lambda: perceptron((5, 6, N_CLASSES), nn.SiLU), normal(N, 5)),
+    "GELU by tanh": (
+        lambda: nn.Sequential(nn.Linear(5, 6), nn.GELU(approximate="tanh"), nn.Linear(6, N_CLASSES)),
+        normal(N, 5),
+    ),
     "two activations": (
         lambda: nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, N_CLASSES)),
         normal(N, 5),
@@ -270,7 +277,7 @@ def test_networks_without_a_kernel_agree_with_the_loop_over_samples(general):
 
 def test_a_traced_graph_holds_no_values():
     """Other labels, coefficients and weights of the same shapes go through the same graph."""
-    module, inputs = perceptron((5, 6, N_CLASSES), nn.GELU), normal(N, 5)
+    module, inputs = perceptron((5, 6, N_CLASSES), nn.SiLU), normal(N, 5)
     landscape = NetworkLandscape(module, inputs, classes(2, N))
     first = landscape.initial_weights((0, 1), Seeds(1))
     landscape.gradient(first)
@@ -287,7 +294,7 @@ def test_a_traced_graph_holds_no_values():
 
 def test_traced_gradients_of_a_replica_agree_whichever_replicas_run_beside():
     """To rounding; the kernel promises bits."""
-    landscape = NetworkLandscape(perceptron((5, 6, N_CLASSES), nn.GELU), normal(N, 5), classes(N))
+    landscape = NetworkLandscape(perceptron((5, 6, N_CLASSES), nn.SiLU), normal(N, 5), classes(N))
     weights = landscape.initial_weights((0, 1, 2), Seeds(5))
     indices, coefficients = rows_of(3, 6)
     together = landscape.weighted_gradient(weights, coefficients, indices)

@@ -69,11 +69,12 @@ def clean():
 
 
 @pytest.fixture(scope="module")
-def gelu_digits():
+def traced_digits():
     """A network for which there is no kernel: the traced path."""
     data = load_dataset("digits", samples_per_class=N // 10)
     with torch.random.fork_rng(devices=[]):
-        return NetworkLandscape(multilayer_perceptron((64, 8, 10), "gelu"), data.train_inputs, data.train_labels)
+        network = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.SiLU(), torch.nn.Linear(8, 10))
+        return NetworkLandscape(network, data.train_inputs, data.train_labels)
 
 
 def bowl(noise: float = 1.0) -> QuadraticLandscape:
@@ -325,9 +326,9 @@ def test_replica_is_the_same_alone_among_others_and_in_another_order(process):
 
 
 @pytest.mark.parametrize("name", ["sgd", "langevin", "isotropic_langevin"])
-def test_replica_is_the_same_among_others_on_the_traced_path_too(gelu_digits, name):
-    assert gelu_digits.gradient_path == "torch.func"
-    process = RUNS[name](gelu_digits)
+def test_replica_is_the_same_among_others_on_the_traced_path_too(traced_digits, name):
+    assert traced_digits.gradient_path == "torch.func"
+    process = RUNS[name](traced_digits)
     together = process.advance(process.start(4, 0), 12).weights
     for replicas in ((3,), (3, 1, 0)):
         assert torch.equal(process.advance(process.start(replicas, 0), 12).weights[0], together[3])

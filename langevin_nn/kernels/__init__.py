@@ -19,7 +19,6 @@ def compile_all() -> None:
         langevin.kernel(np.dtype(precision))
     single, one = np.zeros((1, 4), np.float32), np.ones((1, 1), np.float32)
     rows, widths = np.zeros((1, 1), np.int64), np.array([1, 2])
-    work = np.empty((1, perceptron.workspace_size((1, 2), 1, True)), np.float32)
-    perceptron.weighted_gradient(
-        single, one, rows, rows, True, one, widths, perceptron.RELU, work, np.empty_like(single)
-    )
+    perceptron.weighted_gradient(single, one, rows, rows, one, widths, perceptron.RELU, np.empty_like(single))
+    zero = np.float32(0)
+    perceptron.descend(single, single[:0], one, rows, rows[None], one[0], zero, zero, widths, perceptron.RELU)

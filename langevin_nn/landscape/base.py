@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +16,22 @@ from langevin_nn.seeds import Seeds
 if TYPE_CHECKING:
     from langevin_nn.kernels.sources import CompiledField, CompiledNoise
 
-__all__ = ["EmpiricalLandscape", "Landscape", "MomentLandscape"]
+__all__ = ["Descent", "EmpiricalLandscape", "Landscape", "MomentLandscape"]
+
+
+class Descent(Protocol):
+    """Makes a block of updates v ← μv + g + λw, w ← w − Δt v, g the mean gradient over each minibatch."""
+
+    def __call__(
+        self,
+        weights: Tensor,
+        velocities: Tensor,
+        indices: Tensor,
+        time_steps: Tensor,
+        momentum: float,
+        weight_decay: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Return weights and velocities after as many updates as `indices`, (replica, step, row), has minibatches."""
 
 
 class Landscape(ABC):
@@ -200,6 +216,41 @@ class EmpiricalLandscape(Landscape):
         SampleGradients
             ∇ℓ_k of every sample.
         """
+
+    @property
+    def computation(self) -> str | None:
+        """Names what computes weighted gradients, but for the labels: equal names run in one batch; None never do."""
+        return None
+
+    def with_labels_of(self, others: Sequence[EmpiricalLandscape], replicas: Sequence[int]) -> EmpiricalLandscape:
+        """Return a landscape for replicas of several that share this one's `computation`.
+
+        Parameters
+        ----------
+        others : sequence of EmpiricalLandscape
+            Whose labels.
+        replicas : sequence of int
+            How many replicas each of them has.
+
+        Returns
+        -------
+        EmpiricalLandscape
+            With the labels of each replica; it is to give gradients, nothing else.
+
+        Raises
+        ------
+        ConfigurationError
+            If nothing can be shared.
+        """  # noqa: DOC202
+        raise ConfigurationError(
+            f"{type(self).__name__} shares its computation with no other: expected landscapes of equal `computation`, which "
+            "differ in their labels only; run them one by one"
+        )
+
+    @property
+    def descent(self) -> Descent | None:
+        """A kernel for whole blocks of minibatch updates, where there is one."""
+        return None
 
     def loss(self, weights: Tensor) -> Tensor:  # noqa: D102
         return self.sample_losses(weights).mean(1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from copy import deepcopy
+import hashlib
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy, deepcopy
 from functools import cached_property
 from typing import Any, Literal
 
@@ -14,7 +16,7 @@ from torch.func import functional_call, jvp, vjp
 
 from langevin_nn.checks import shown
 from langevin_nn.errors import ConfigurationError, UnknownNameError
-from langevin_nn.landscape.base import EmpiricalLandscape
+from langevin_nn.landscape.base import Descent, EmpiricalLandscape
 from langevin_nn.landscape.checks import check_sample_losses, refuse_sample_mixing
 from langevin_nn.landscape.gradients import Loss, TracedGradient
 from langevin_nn.landscape.initialisation import draw_weights, flat_parameters, perturbed
@@ -287,6 +289,44 @@ class NetworkLandscape(EmpiricalLandscape):
         tensors = (self.inputs, self.labels, self.true_labels, self.test_inputs, self.test_labels)
         return digest(*(each for each in tensors if each is not None))
 
+    @cached_property
+    def computation(self) -> str | None:
+        """What replicas of landscapes with other labels can share: network, loss, inputs, precision and device."""
+        constants = _constants(self._module)
+        if constants is None or type(self) is not NetworkLandscape:
+            return None
+        same = (self.gradient_path, str(self._module), self._loss, self.dtype, self.device, self.labels.shape[2:])
+        return f"{same} {constants} {digest(self.inputs, *self._module.buffers())}"
+
+    def with_labels_of(  # noqa: D102
+        self, others: Sequence[EmpiricalLandscape], replicas: Sequence[int]
+    ) -> NetworkLandscape:
+        made = copy(self)
+        labels = [other.labels for other in others if isinstance(other, NetworkLandscape)]
+        pairs = zip(labels, replicas, strict=True)
+        made.labels = torch.cat([each.expand(count, *each.shape[1:]) for each, count in pairs])
+        return made
+
+    @property
+    def descent(self) -> Descent | None:  # noqa: D102
+        fast = self._weighted_gradient
+        own = type(self).weighted_gradient is not NetworkLandscape.weighted_gradient
+        if own or not isinstance(fast, PerceptronGradient):
+            return None
+
+        def descend(
+            weights: Tensor,
+            velocities: Tensor,
+            indices: Tensor,
+            time_steps: Tensor,
+            momentum: float,
+            weight_decay: float,
+        ) -> tuple[Tensor, Tensor]:
+            rates = time_steps, momentum, weight_decay
+            return fast.descend(weights, velocities, self.inputs, self.labels, indices, *rates)
+
+        return descend
+
     @property
     def gradient_path(self) -> str:
         """Which implementation computes weighted gradients."""
@@ -487,6 +527,18 @@ def _refuse_partly_frozen(module: nn.Module) -> None:
             f"some parameters are frozen (requires_grad=False): {names}; expected none, since all parameters are trained "
             "here and frozen ones would move; turn what is fixed into buffers, or call .requires_grad_(True) to train all"
         )
+
+
+def _constants(module: nn.Module) -> str | None:
+    """Return a digest of what a network is but for its weights: numbers, names and types; None where it cannot be said."""
+    found = hashlib.sha256()
+    for name, each in module.named_modules():
+        own = {key: value for key, value in vars(each).items() if key not in ("_parameters", "_buffers", "_modules")}
+        try:
+            found.update(pickle.dumps((name, type(each), sorted(own.items()))))
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return None
+    return found.hexdigest()
 
 
 def _seeded(make: Callable[[], nn.Module]) -> nn.Module:

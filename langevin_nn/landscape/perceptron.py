@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from langevin_nn.kernels import perceptron as kernel
-from langevin_nn.threads import single_threaded_products
 
 __all__ = ["PerceptronGradient"]
 
 
-class _Scratch(threading.local):
-    """One growing buffer a thread: fresh memory at every pass would cost a third of it in page faults."""
-
-    buffer: NDArray[np.float32] = np.empty(0, dtype=np.float32)
-
-    def rows(self, n_rows: int, size: int) -> NDArray[np.float32]:
-        if self.buffer.size < n_rows * size:
-            self.buffer = np.empty(n_rows * size, dtype=np.float32)
-        return self.buffer[: n_rows * size].reshape(n_rows, size)
-
-
-_scratch = _Scratch()
-
-_ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: kernel.RELU, nn.Tanh: kernel.TANH}
+_ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: kernel.RELU, nn.Tanh: kernel.TANH, nn.GELU: kernel.GELU}
 
 
 @dataclass(frozen=True)
@@ -58,7 +42,7 @@ class PerceptronGradient:
         ----------
         module : torch.nn.Module
             Taken where it is a ``Sequential`` of ``Linear`` layers with biases and one kind of activation between them,
-            ReLU or tanh, without hooks or shared tensors.
+            ReLU, tanh or the exact GELU, without hooks or shared tensors.
         inputs : Tensor, shape (sample, ...)
             Taken where they are vectors of float32 on the CPU.
 
@@ -74,6 +58,8 @@ class PerceptronGradient:
         layers = list(module)
         between = layers[1::2]
         kinds = {type(layer) for layer in between} or {nn.ReLU}
+        if any(isinstance(layer, nn.GELU) and layer.approximate != "none" for layer in between):
+            return None
         if len(kinds) != 1 or not kinds <= set(_ACTIVATIONS):
             return None
         linear = [layer for layer in layers[::2] if type(layer) is nn.Linear and layer.bias is not None]
@@ -110,21 +96,67 @@ class PerceptronGradient:
         Tensor, shape (replica, parameter)
             Σ_k c_k ∇ℓ_k.
         """
-        gather = indices is not None
         rows = indices if indices is not None else torch.arange(len(inputs))[None]
         out = torch.empty_like(weights)
-        size = kernel.workspace_size(self.widths, rows.shape[1], gather)
-        with single_threaded_products():
-            kernel.weighted_gradient(
-                weights.contiguous().numpy(),
-                inputs.numpy(),
-                labels.numpy(),
-                rows.numpy(),
-                gather,
-                coefficients.contiguous().numpy(),
-                np.array(self.widths),
-                self.activation,
-                _scratch.rows(len(weights), size),
-                out.numpy(),
-            )
+        kernel.weighted_gradient(
+            weights.contiguous().numpy(),
+            inputs.numpy(),
+            labels.numpy(),
+            rows.contiguous().numpy(),
+            coefficients.contiguous().numpy(),
+            np.array(self.widths),
+            self.activation,
+            out.numpy(),
+        )
         return out
+
+    def descend(
+        self,
+        weights: Tensor,
+        velocities: Tensor,
+        inputs: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        time_steps: Tensor,
+        momentum: float,
+        weight_decay: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Make a block of updates v ← μv + g + λw, w ← w − Δt v, g the mean gradient over each minibatch.
+
+        Parameters
+        ----------
+        weights, velocities : Tensor, shape (replica, parameter)
+            Before.
+        inputs : Tensor, shape (sample, feature)
+            All samples.
+        labels : Tensor, shape (replica or 1, sample)
+            All labels.
+        indices : Tensor of int64, shape (replica, step, row)
+            The samples of each minibatch.
+        time_steps : Tensor, shape (replica,)
+            Δt.
+        momentum, weight_decay : float
+            μ and λ.
+
+        Returns
+        -------
+        weights, velocities : Tensor, shape (replica, parameter)
+            After; where μ = 0 the velocities are of no use to anybody.
+        """
+        weights, velocities = weights.contiguous().clone(), velocities.contiguous().clone()
+        if momentum == 0:
+            direct = kernel.at_once(indices.shape[2], momentum, weight_decay)
+            velocities = weights.new_zeros(0 if direct else len(weights), weights.shape[1])
+        kernel.descend(
+            weights.numpy(),
+            velocities.numpy(),
+            inputs.numpy(),
+            labels.numpy(),
+            indices.contiguous().numpy(),
+            time_steps.to(torch.float32).numpy(),
+            np.float32(momentum),
+            np.float32(weight_decay),
+            np.array(self.widths),
+            self.activation,
+        )
+        return weights, velocities

@@ -6,7 +6,7 @@ from langevin_nn.noise.dependent import LandscapeNoise, StateDependentNoise
 from langevin_nn.noise.factored import FactoredNoise
 from langevin_nn.noise.gaussian import MatchedGaussian
 from langevin_nn.noise.isotropic import IsotropicNoise
-from langevin_nn.noise.minibatch import IndependentMinibatches, ShuffledMinibatches
+from langevin_nn.noise.minibatch import IndependentMinibatches, Minibatches, ShuffledMinibatches
 from langevin_nn.noise.silent import Silent
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "IsotropicNoise",
     "LandscapeNoise",
     "MatchedGaussian",
+    "Minibatches",
     "Noise",
     "SampleWeightNoise",
     "SampleWeights",

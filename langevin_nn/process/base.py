@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from numbers import Integral
@@ -15,12 +15,12 @@ from langevin_nn.checks import instance, is_number, kind_of, listed, number, num
 from langevin_nn.drift import Drift, GradientDrift
 from langevin_nn.errors import ConfigurationError, UnstableTrajectory
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
-from langevin_nn.noise import AdditiveNoise, Noise, SampleWeightNoise
+from langevin_nn.noise import AdditiveNoise, Minibatches, Noise, SampleWeightNoise
 from langevin_nn.seeds import Key, Seeds
 from langevin_nn.threads import single_threaded_products
-from langevin_nn.update import Plain, State, Update
+from langevin_nn.update import Plain, State, SteppedUpdate, Update
 
-__all__ = ["Process", "as_replicas", "as_seeds", "as_weights"]
+__all__ = ["Process", "advance_together", "as_replicas", "as_seeds", "as_weights"]
 
 _MOST_REPLICAS = 10_000_000  # their indices are listed in memory
 
@@ -310,18 +310,69 @@ class Process:
         if isinstance(self.noise, AdditiveNoise):
             increment, memory = self.noise.increment(self.landscape, weights, memory, key)
             return torch.add(self.drift(weights), increment, alpha=ratio), memory
+        assert isinstance(self.landscape, EmpiricalLandscape)
+        if self._is_fused:
+            coefficients, indices, memory = self.fused_weights(memory, key)
+            return self.landscape.weighted_gradient(weights, coefficients, indices), memory
+        assert isinstance(self.noise, SampleWeightNoise)
+        drawn, memory = self.noise.sample_weights(self.landscape, memory, key)
+        n = self.landscape.n_samples
+        noise = self.landscape.weighted_gradient(weights, drawn.spread(n) - 1 / n)
+        return torch.add(self.drift(weights), noise, alpha=ratio), memory
+
+    @property
+    def _is_fused(self) -> bool:
+        """Whether one weighted pass makes drift and noise together."""
+        return (
+            isinstance(self.noise, SampleWeightNoise)
+            and type(self.drift) is GradientDrift
+            and self.drift.landscape is self.landscape
+        )
+
+    def fused_weights(self, memory: Any, key: Key) -> tuple[Tensor, Tensor | None, Any]:
+        """Return the sample weights of drift and noise together, 1/N + √(α/Δt) (c_k − 1/N).
+
+        Parameters
+        ----------
+        memory : object
+            What the noise source remembers.
+        key : Key
+            Address of the update.
+
+        Returns
+        -------
+        coefficients : Tensor, shape (replica, row)
+            Of the samples in `indices`, or of all.
+        indices : Tensor of int64 or None, shape (replica, row)
+            Which samples.
+        memory : object
+            For the next update.
+        """
         assert isinstance(self.noise, SampleWeightNoise)
         assert isinstance(self.landscape, EmpiricalLandscape)
+        ratio, n = self._noise_ratio, self.landscape.n_samples
         drawn, memory = self.noise.sample_weights(self.landscape, memory, key)
-        fused = isinstance(self.drift, GradientDrift) and self.drift.landscape is self.landscape
-        if fused and ratio == 1:
-            return self.landscape.weighted_gradient(weights, drawn.coefficients, drawn.indices), memory
-        n = self.landscape.n_samples
-        deviation = drawn.spread(n) - 1 / n
-        if fused:
-            return self.landscape.weighted_gradient(weights, 1 / n + ratio * deviation), memory
-        noise = self.landscape.weighted_gradient(weights, deviation)
-        return torch.add(self.drift(weights), noise, alpha=ratio), memory
+        if ratio == 1:
+            return drawn.coefficients, drawn.indices, memory
+        return 1 / n + ratio * (drawn.spread(n) - 1 / n), None, memory
+
+    @property
+    def takes_minibatches(self) -> bool:
+        """Whether an update is the mean gradient over a minibatch."""
+        return self._is_fused and isinstance(self.noise, Minibatches) and self._noise_ratio == 1
+
+    @property
+    def shares(self) -> str | None:
+        """Names what computes drift and noise: processes of equal names advance in one batch, other ones by themselves.
+
+        They may differ in labels, learning rate, seeds and initial weights.
+        """
+        if not (self._is_fused and isinstance(self.landscape, EmpiricalLandscape)):
+            return None
+        computation = self.landscape.computation
+        if computation is None or not isinstance(self.update, SteppedUpdate):
+            return None
+        return f"{computation} {self.noise} {self.update} {self._noise_ratio == 1}"
 
     def advance(self, state: State, steps: int, on_divergence: Literal["raise", "mask"] = "raise") -> State:
         """Make a block of updates.
@@ -345,16 +396,59 @@ class Process:
         UnstableTrajectory
             With `on_divergence` "raise", naming the replica and the step.
         """
-        end = state.step + steps
-        with single_threaded_products(), torch.no_grad():
-            while state.step < end:
-                before = state.diverged
-                state = self.update.advance(self, state, end - state.step)
-                fresh = state.diverged & ~before
-                if bool(fresh.any()):
-                    if on_divergence == "raise":
-                        replica = state.replicas[int(torch.nonzero(fresh)[0, 0])]
-                        raise UnstableTrajectory(replica, state.step, self.time_step)
-                    masked = state.weights.masked_fill(state.diverged[:, None], torch.nan)
-                    state = state.replaced(state.step, masked, state.update_memory, state.noise_memory, state.diverged)
+        (after,) = advance_together([self], [state], steps, [on_divergence])
+        if isinstance(after, UnstableTrajectory):
+            raise after
+        return after
+
+
+def advance_together(
+    processes: Sequence[Process],
+    states: Sequence[State],
+    steps: int,
+    on_divergence: Sequence[Literal["raise", "mask"]],
+) -> list[State | UnstableTrajectory]:
+    """Make a block of updates of several processes, in one batched computation where they share one.
+
+    Parameters
+    ----------
+    processes : sequence of Process
+        With equal `Process.shares`, unless there is only one.
+    states : sequence of State
+        Of each, all at the same step.
+    steps : int
+        How many.
+    on_divergence : sequence of {"raise", "mask"}
+        Whether a replica that leaves the finite numbers stops its process, or becomes NaN while the others go on.
+
+    Returns
+    -------
+    list of State or UnstableTrajectory
+        Of each process, the bits that it has alone.
+    """
+    found: list[State | UnstableTrajectory] = list(states)
+    end = states[0].step + steps
+    with single_threaded_products(), torch.no_grad():
+        while waiting := [k for k, each in enumerate(found) if isinstance(each, State) and each.step < end]:
+            before = {k: each for k in waiting if isinstance(each := found[k], State)}
+            step = min(each.step for each in before.values())
+            group = [k for k in waiting if before[k].step == step]
+            update = processes[group[0]].update
+            if isinstance(update, SteppedUpdate):
+                after = update.advance_together([(processes[k], before[k]) for k in group], end - step)
+            else:
+                after = [processes[k].update.advance(processes[k], before[k], end - step) for k in group]
+            for k, state in zip(group, after, strict=True):
+                found[k] = _checked(processes[k], before[k], state, on_divergence[k])
+    return found
+
+
+def _checked(process: Process, before: State, state: State, on_divergence: str) -> State | UnstableTrajectory:
+    fresh = state.diverged & ~before.diverged
+    if not bool(fresh.any()):
         return state
+    if on_divergence == "raise":
+        replica = state.replicas[int(torch.nonzero(fresh)[0, 0])]
+        return UnstableTrajectory(replica, state.step, process.time_step)
+    masked = state.weights.masked_fill(state.diverged[:, None], torch.nan)
+    return state.replaced(state.step, masked, state.update_memory, state.noise_memory, state.diverged)

@@ -1,6 +1,6 @@
 """Update rules: from a stochastic gradient to the next weights, and integrators of stochastic differential equations."""
 
-from langevin_nn.update.base import Dynamics, Orders, SteppedUpdate, Update
+from langevin_nn.update.base import Dynamics, Orders, Update
 from langevin_nn.update.plain import Momentum, Plain
 from langevin_nn.update.schemes import (
     BAOAB,
@@ -13,6 +13,7 @@ from langevin_nn.update.schemes import (
     WeakSecondOrder,
 )
 from langevin_nn.update.state import State
+from langevin_nn.update.stepped import SteppedUpdate
 
 __all__ = [
     "BAOAB",

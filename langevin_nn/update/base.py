@@ -5,10 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, ClassVar, Literal, Protocol
 
-import torch
 from torch import Tensor
 
 from langevin_nn.drift import Drift
@@ -18,7 +16,7 @@ from langevin_nn.noise import Noise
 from langevin_nn.seeds import Key
 from langevin_nn.update.state import State
 
-__all__ = ["Dynamics", "Orders", "SteppedUpdate", "Update"]
+__all__ = ["Dynamics", "Orders", "Update"]
 
 
 class Dynamics(Protocol):
@@ -43,6 +41,17 @@ class Dynamics(Protocol):
     @property
     def time_step(self) -> float:
         """Δt, which sets the discretisation."""
+
+    @property
+    def shares(self) -> str | None:
+        """Names what computes drift and noise in one pass over samples: processes of equal names run in one batch."""
+
+    def fused_weights(self, memory: Any, key: Key) -> tuple[Tensor, Tensor | None, Any]:
+        """Return the coefficients of drift and noise together, their samples, and the noise source's memory."""
+
+    @property
+    def takes_minibatches(self) -> bool:
+        """Whether an update is the mean gradient over a minibatch."""
 
     def stochastic_gradient(self, weights: Tensor, memory: Any, key: Key) -> tuple[Tensor, Any]:
         """Return drift and noise together, and the noise source's memory."""
@@ -144,49 +153,3 @@ class Update(ABC):
         State
             After; stops early at the first update that leaves a replica non-finite that was not before.
         """
-
-
-class SteppedUpdate(Update):
-    """A rule that is applied step by step to drift and noise together, of any landscape."""
-
-    laws = frozenset({"brownian", "stable"})
-
-    @abstractmethod
-    def apply(
-        self, weights: Tensor, memory: Any, gradient: Tensor, learning_rate: float, time_step: float
-    ) -> tuple[Tensor, Any]:
-        """Make one update.
-
-        Parameters
-        ----------
-        weights : Tensor, shape (replica, parameter)
-            Before.
-        memory : object
-            The rule's memory.
-        gradient : Tensor, shape (replica, parameter)
-            Drift and noise together.
-        learning_rate : float
-            α, which sets the noise.
-        time_step : float
-            Δt, which sets the discretisation.
-
-        Returns
-        -------
-        weights : Tensor, shape (replica, parameter)
-            After.
-        memory : object
-            For the next update.
-        """
-
-    def advance(self, process: Dynamics, state: State, steps: int) -> State:  # noqa: D102
-        weights, memory, noise_memory = state.weights, state.update_memory, state.noise_memory
-        diverged = state.diverged
-        for step in range(state.step, state.step + steps):
-            gradient, noise_memory = process.stochastic_gradient(weights, noise_memory, state.key(step))
-            weights, memory = self.apply(weights, memory, gradient, process.learning_rate, process.time_step)
-            # One sum finds any non-finite weight at the price of one pass; only then is it asked whose it is.
-            if not isfinite(float(weights.sum())):
-                now = ~torch.isfinite(weights.sum(1))
-                if bool((now & ~diverged).any()):
-                    return state.replaced(step + 1, weights, memory, noise_memory, now | diverged)
-        return state.replaced(state.step + steps, weights, memory, noise_memory, diverged)

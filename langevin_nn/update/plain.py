@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from langevin_nn.checks import number
-from langevin_nn.update.base import Orders, SteppedUpdate
+from langevin_nn.update.base import Orders
+from langevin_nn.update.stepped import SteppedUpdate
 
 __all__ = ["Momentum", "Plain"]
 
@@ -43,6 +44,10 @@ class Plain(SteppedUpdate):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight_decay", _weight_decay(self.weight_decay))
+
+    @property
+    def descent_rates(self) -> tuple[float, float] | None:  # noqa: D102
+        return (0.0, self.weight_decay) if type(self) is Plain else None
 
     def apply(  # noqa: D102
         self, weights: Tensor, memory: None, gradient: Tensor, learning_rate: float, time_step: float
@@ -80,6 +85,10 @@ class Momentum(SteppedUpdate):
         expected = "0 ≤ μ < 1, beyond which velocities never decay"
         object.__setattr__(self, "momentum", number("momentum", self.momentum, expected, least=0, below=1))
         object.__setattr__(self, "weight_decay", _weight_decay(self.weight_decay))
+
+    @property
+    def descent_rates(self) -> tuple[float, float] | None:  # noqa: D102
+        return (self.momentum, self.weight_decay) if type(self) is Momentum else None
 
     def start(self, weights: Tensor) -> Tensor:  # noqa: D102
         return torch.zeros_like(weights)
