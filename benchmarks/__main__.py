@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from benchmarks import gradient_ensemble, langevin, recording
+from benchmarks import gradient_ensemble, langevin, recording, replicas
 from benchmarks.timing import medians, table
 from langevin_nn import NetworkLandscape, Seeds
 from langevin_nn.landscape.gradients import TracedGradient
@@ -125,6 +125,7 @@ PARTS = {
     "gradients": report,
     "ensemble": gradient_ensemble.report,
     "langevin": langevin.report,
+    "replicas": replicas.report,
     "recording": recording.report,
 }
 

@@ -1,0 +1,198 @@
+"""Replicas that train together: per replica and epoch against a plain PyTorch loop, ``torch.func.vmap`` and the floor."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from statistics import median
+
+import numba
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import nn
+from torch.func import functional_call, grad, vmap
+
+from benchmarks.timing import medians, table
+from langevin_nn import NetworkLandscape, Process, langevin, sgd
+from langevin_nn.kernels.products import add_combinations, dot_products, row_addresses
+from models.datasets import load_dataset
+from models.networks import multilayer_perceptron
+
+WIDTHS, BATCH_SIZE, LEARNING_RATE = (784, 50, 50, 10), 25, 0.01
+FLOOR = "matrix products alone, at the highest measured rate"
+ROUNDS = 5
+
+
+def images(widths: tuple[int, ...] = WIDTHS) -> NetworkLandscape:
+    """Return the perceptron on 4,000 images of MNIST, or on numbers of the same shape where there are none."""
+    module = multilayer_perceptron(widths)
+    if os.environ.get("LANGEVIN_NN_DATA") and widths[0] == 784:
+        data = load_dataset("mnist10k", samples_per_class=400)
+        return NetworkLandscape(module, data.train_inputs.reshape(len(data.train_inputs), -1), data.train_labels)
+    generator = np.random.default_rng(0)
+    inputs = generator.random((4000, widths[0]), dtype=np.float32)
+    return NetworkLandscape(module, inputs, generator.integers(widths[-1], size=4000))
+
+
+def operations(n_samples: int, widths: tuple[int, ...] = WIDTHS) -> float:
+    """Return the floating-point operations of the matrix products of one pass over so many samples."""
+    layers = list(pairwise(widths))
+    return n_samples * (4.0 * sum(a * b for a, b in layers) + 2.0 * sum(a * b for a, b in layers[1:]))
+
+
+def torch_rate() -> float:
+    """Return the measured single-precision rate of large matrix products in torch, FLOP a second."""
+    a = torch.rand(1500, 1500)
+    return 2 * 1500**3 / medians({"": lambda: a @ a}, rounds=9)[""]
+
+
+@njit(parallel=True)
+def _products(a, b, c, rounds):
+    for thread in prange(len(a)):
+        own = np.int64(thread)
+        rows = np.empty(a.shape[1], np.int64)
+        row_addresses(a[own], rows)
+        for _ in range(rounds):
+            dot_products(rows, a.shape[1], b[own], c[own])
+            add_combinations(c[own], rows, True, b[own])
+
+
+def own_rate() -> float:
+    """Return the rate of the products in registers on the shapes of the first layer, FLOP a second, all threads."""
+    threads, rounds = numba.get_num_threads(), 300
+    a = np.full((threads, 50, 784), 1e-4, np.float32)
+    b, c = np.full((threads, 50, 784), 1e-4, np.float32), np.empty((threads, 50, 50), np.float32)
+    seconds = medians({"": lambda: _products(a, b, c, rounds)}, rounds=9)[""]
+    return threads * rounds * 4 * 50 * 50 * 784 / seconds
+
+
+def plain_loop(landscape: NetworkLandscape, replicas: int) -> None:
+    """Train replicas one after the other for an epoch, as one would without this package."""
+    inputs, labels = landscape.inputs, landscape.labels[0]
+    for _ in range(replicas):
+        module = multilayer_perceptron(WIDTHS)
+        optimiser = torch.optim.SGD(module.parameters(), LEARNING_RATE)
+        for rows in torch.randperm(len(inputs)).split(BATCH_SIZE):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(module(inputs[rows]), labels[rows]).backward()
+            optimiser.step()
+
+
+def vectorised(landscape: NetworkLandscape, replicas: int) -> None:
+    """Train replicas together for an epoch through ``torch.func.vmap``."""
+    module = multilayer_perceptron(WIDTHS)
+    inputs, labels = landscape.inputs, landscape.labels[0]
+    weights = {name: each.detach().expand(replicas, *each.shape).clone() for name, each in module.named_parameters()}
+
+    def one(parameters, x, y):  # type: ignore[no-untyped-def]
+        return nn.functional.cross_entropy(functional_call(module, parameters, (x,)), y)
+
+    gradient = vmap(grad(one))
+    orders = torch.stack([torch.randperm(len(inputs)) for _ in range(replicas)])
+    with torch.no_grad():
+        for rows in orders.split(BATCH_SIZE, dim=1):
+            found = gradient(weights, inputs[rows], labels[rows])
+            for name, each in weights.items():
+                each.sub_(found[name], alpha=LEARNING_RATE)
+
+
+def advanced(process: Process, replicas: int, steps: int) -> Callable[[], object]:
+    """Return so many updates of so many replicas, from the start each time."""
+    state = process.start(replicas, 0)
+    return lambda: process.advance(state, steps)
+
+
+def verdict(what: str, ratio: float, most: float) -> str:
+    """Say whether a ratio is small enough."""
+    met = "met" if ratio <= most else f"missed by a factor of {ratio / most:.2f}"
+    return f"  Target, {what}: {met} ({ratio:.2f})."
+
+
+def training(landscape: NetworkLandscape, rate: float) -> None:
+    """Print an epoch of SGD, per replica."""
+    steps = landscape.n_samples // BATCH_SIZE
+    process = sgd(landscape, LEARNING_RATE, BATCH_SIZE)
+    found: dict[int, dict[str, float]] = {}
+    for replicas in (1, 32):
+        seconds = medians(
+            {
+                "this package, perceptron kernel": advanced(process, replicas, steps),
+                "torch.func.vmap": lambda: vectorised(landscape, replicas),  # noqa: B023
+                "plain PyTorch loop": lambda: plain_loop(landscape, min(replicas, 4)),  # noqa: B023
+            },
+            rounds=ROUNDS,
+        )
+        found[replicas] = {name: each / replicas for name, each in seconds.items()}
+        found[replicas]["plain PyTorch loop"] = seconds["plain PyTorch loop"] / min(replicas, 4)
+        found[replicas][FLOOR] = operations(steps * BATCH_SIZE) / rate
+        print(table(f"An epoch of SGD, {replicas} replica{'s' * (replicas > 1)}: per replica", found[replicas], FLOOR))
+    ours, loop = (found[32][name] for name in ("this package, perceptron kernel", "plain PyTorch loop"))
+    print(
+        verdict("at most 1/7 of the plain loop at 32 replicas", ours / loop * 7, 1), f"{loop / ours:.1f} times as fast."
+    )
+    print(verdict("at most 1.5 × floor at 32 replicas", ours / found[32][FLOOR], 1.5))
+    alone = found[1]
+    print(
+        verdict(
+            "one replica no slower than the plain loop",
+            alone["this package, perceptron kernel"] / alone["plain PyTorch loop"],
+            1,
+        )
+    )
+
+
+def gaussian(landscape: NetworkLandscape, rate: float) -> None:
+    """Print an update of matched-Gaussian Langevin dynamics, per replica."""
+    process, replicas, steps = langevin(landscape, LEARNING_RATE, BATCH_SIZE), 32, 4
+    ours = medians({"": advanced(process, replicas, steps)}, rounds=ROUNDS)[""] / replicas / steps
+    seconds = {"this package, perceptron kernel": ours, FLOOR: operations(landscape.n_samples) / rate}
+    title = f"An update of Langevin dynamics with matched Gaussian noise, {replicas} replicas: per replica"
+    print(table(title, seconds, FLOOR))
+    print(verdict("at most 1.3 × floor", ours / seconds[FLOOR], 1.3))
+
+
+def scaling(device: str, most: int, widths: tuple[int, ...] = (64, 50, 50, 10), steps: int = 20) -> None:
+    """Print replicas × steps a second against replicas on a device, and the share of its ceiling that this is."""
+    data = load_dataset("digits", samples_per_class=120)
+    network = multilayer_perceptron(widths)
+    landscape = NetworkLandscape(network, data.train_inputs, data.train_labels, device=device)
+    process = sgd(landscape, LEARNING_RATE, BATCH_SIZE)
+    a = torch.rand(4096 if device != "cpu" else 1500, 4096 if device != "cpu" else 1500, device=device)
+    ceiling = 2 * len(a) ** 3 / medians({"": lambda: float((a @ a)[0, 0])}, rounds=5)[""]
+    print(f"SGD on {device}, 64-50-50-10: replicas × steps a second, and share of the rate of large products")
+    replicas = 1
+    while replicas <= most:
+        state = process.start(replicas, 0)
+        process.advance(state, 2)
+        laps = []
+        for _ in range(3):
+            started = time.perf_counter()
+            float(process.advance(state, steps).weights.sum())
+            laps.append(time.perf_counter() - started)
+        rate = replicas * steps / median(laps)
+        print(
+            f"  {replicas:>6}{rate:>14,.0f}{100 * rate * operations(BATCH_SIZE, widths) / ceiling:>9.1f} %", flush=True
+        )
+        replicas *= 8
+    print()
+
+
+def report() -> None:
+    """Print all tables."""
+    landscape = images()
+    large, own = torch_rate(), own_rate()
+    rate = max(large, own)
+    print(
+        f"{numba.config.NUMBA_NUM_THREADS} threads. Large float32 products of torch reach {large / 1e9:.0f} GFLOP/s, "
+        f"the products in\nregisters {own / 1e9:.0f} on 50 rows of the first layer; the floor takes the higher rate.\n"
+    )
+    training(landscape, rate)
+    print()
+    gaussian(landscape, rate)
+    print()
+    scaling("cpu", 512)
+    if torch.cuda.is_available():
+        scaling("cuda", 65_536)
