@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from benchmarks import gradient_ensemble, langevin, recording, replicas
+from benchmarks import gradient_ensemble, langevin, recording, replicas, sweeps
 from benchmarks.timing import medians, table
 from langevin_nn import NetworkLandscape, Seeds
 from langevin_nn.landscape.gradients import TracedGradient
@@ -127,6 +127,7 @@ PARTS = {
     "langevin": langevin.report,
     "replicas": replicas.report,
     "recording": recording.report,
+    "sweeps": sweeps.report,
 }
 
 

@@ -54,6 +54,13 @@ from langevin_nn.store import merge as merge
 from langevin_nn.store import open_trajectory as open_trajectory
 from langevin_nn.store import validate as validate
 from langevin_nn.store import write_trajectory as write_trajectory
+from langevin_nn.sweep import log_spaced as log_spaced
+from langevin_nn.sweep import log_uniform as log_uniform
+from langevin_nn.sweep import open_sweep as open_sweep
+from langevin_nn.sweep import points_of_sweep as points_of_sweep
+from langevin_nn.sweep import random_points as random_points
+from langevin_nn.sweep import sweep as sweep
+from langevin_nn.sweep import uniform as uniform
 from langevin_nn.update import BAOAB as BAOAB
 from langevin_nn.update import EulerMaruyama as EulerMaruyama
 from langevin_nn.update import Heun as Heun

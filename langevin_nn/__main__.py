@@ -1,4 +1,4 @@
-"""Look at trajectory files, check, join and export them.
+"""Look at trajectory files, check, join and export them, and watch sweeps.
 
 A file may be finished, still being written, or the remains of a run that was killed: name the file that the run writes.
 Each command has a --help of its own.
@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from langevin_nn.checks import number
 from langevin_nn.errors import ConfigurationError, LangevinError
 from langevin_nn.provenance import configuration
 from langevin_nn.report import report, say
 from langevin_nn.store import export, join_processes, merge, open_trajectory, validate, write_trajectory
+from langevin_nn.sweep import watched
 
 __all__ = ["main"]
 
@@ -120,6 +123,31 @@ class Export:
         return 0
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Say how a sweep fares: points done, running and failed, and the time that remains."""
+
+    folder: tyro.conf.Positional[Path]
+    """The folder of the sweep."""
+    once: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Say it once, rather than until the sweep has ended."""
+    interval: float = 2.0
+    """Seconds between two looks."""
+
+    def run(self) -> int:
+        """Print it again and again."""
+        number("interval", self.interval, "a positive number of seconds between two looks", above=0)
+        while True:
+            text, ended = watched(self.folder)
+            if sys.stdout.isatty() and not self.once:
+                text = f"\x1b[2J\x1b[H{text}"  # on a cleared screen
+            say(text)
+            sys.stdout.flush()
+            if self.once or ended:
+                return 0
+            time.sleep(self.interval)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
@@ -139,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
         If something fails that is no damage of a file.
     """
     command = tyro.cli(
-        Info | Validate | Merge | Export,
+        Info | Validate | Merge | Export | Watch,
         prog="python -m langevin_nn",
         description=__doc__,
         args=arguments,

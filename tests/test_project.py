@@ -32,7 +32,7 @@ FLOORS = (
     ("observables",),
     ("store",),
     ("simulate",),
-    ("rerun",),
+    ("rerun", "sweep"),
     ("analyzers",),
     ("compare", "report"),
     ("figures",),

@@ -1,0 +1,142 @@
+"""What a worker does: call the function at points, run what it gives, and say how each point fares."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import xarray as xr
+
+from langevin_nn.checks import kind_of
+from langevin_nn.errors import ConfigurationError, RunInUse
+from langevin_nn.simulate import Simulation, simulate_together
+from langevin_nn.store import write_trajectory
+from langevin_nn.sweep.folder import SweepFolder, is_alive, key_of
+from langevin_nn.sweep.grid import Point
+from langevin_nn.sweep.structure import structure_of
+
+__all__ = ["Task", "run_simulations", "visit"]
+
+Task = tuple[str, Point]
+Run = Callable[..., Any]
+
+
+def visit(run: Run, folder: str, key: str, point: Point, versions: dict[str, str]) -> tuple[str, str] | None:
+    """Call the function at a point; run what it computes, or say with which others a simulation can be packed.
+
+    Parameters
+    ----------
+    run : callable
+        From the values of a point to a trajectory, or to a `Simulation`.
+    folder : str
+        Of the sweep.
+    key : str
+        Of the point.
+    point : dict
+        Its values.
+    versions : dict
+        Those of the parent, which are part of what a simulation is known by.
+
+    Returns
+    -------
+    tuple of str or None
+        The simulation's batch and the name of its file; None where the point has ended, well or badly.
+    """
+    files = SweepFolder(folder)
+    if _runs_elsewhere(files, key):
+        return None
+    started = time.perf_counter()
+    files.say(key, point, "running")
+    try:
+        made = run(**point)
+        if isinstance(made, Simulation):
+            file = key_of(made.described, versions)
+            if not _take_over(files, key, point, file, started):
+                files.say(key, point, "waiting")
+                return made.batch_key, file
+            return None
+        _keep(files, key, point, made, started)
+    except Exception as error:
+        files.fail(key, point, error, seconds=time.perf_counter() - started)
+    except BaseException:
+        files.say(key, point, "stopped")
+        raise
+    return None
+
+
+def run_simulations(run: Run, folder: str, tasks: Sequence[tuple[str, Point, str]]) -> None:
+    """Run simulations of several points in one batch.
+
+    Parameters
+    ----------
+    run : callable
+        From the values of a point to a `Simulation`.
+    folder : str
+        Of the sweep.
+    tasks : sequence of (str, dict, str)
+        The key, values and file of each point.
+    """
+    files = SweepFolder(folder)
+    started = time.perf_counter()
+    ready: list[tuple[str, Point, str]] = []
+    simulations: list[Simulation] = []
+    for key, point, file in tasks:
+        if _runs_elsewhere(files, key):
+            continue
+        files.say(key, point, "running", file=file)
+        try:
+            simulations.append(run(**point))
+            ready.append((key, point, file))
+        except Exception as error:
+            files.fail(key, point, error)
+    try:
+        found = simulate_together(simulations, paths=[files.path(file) for _, _, file in ready], progress=False)
+    except BaseException:
+        for key, point, file in ready:
+            files.say(key, point, "stopped", file=file)
+        raise
+    seconds = (time.perf_counter() - started) / max(1, len(ready))
+    for (key, point, file), each in zip(ready, found, strict=True):
+        if isinstance(each, RunInUse):
+            continue  # whoever runs it says how it fares
+        if isinstance(each, Exception):
+            files.fail(key, point, each, file=file, seconds=seconds)
+        else:
+            files.say(key, point, "done", file=file, seconds=seconds, **structure_of(each))
+            each.close()
+
+
+def _runs_elsewhere(files: SweepFolder, key: str) -> bool:
+    status = files.status(key)
+    if status is None or status["state"] != "running" or status.get("process") == os.getpid():
+        return False
+    return is_alive(status)
+
+
+def _take_over(files: SweepFolder, key: str, point: Point, file: str, started: float) -> bool:
+    """Return whether the same simulation has ended under another name: the function has changed, not what it asks for."""
+    path = files.path(file)
+    if not path.is_file():
+        return False
+    with xr.open_datatree(path) as tree:
+        if not int(tree.attrs.get("complete", 1)):
+            return False
+        files.say(key, point, "done", file=file, seconds=time.perf_counter() - started, **structure_of(tree))
+    return True
+
+
+def _keep(files: SweepFolder, key: str, point: Point, made: Any, started: float) -> None:
+    if isinstance(made, xr.Dataset):
+        made = xr.DataTree.from_dict({"/": made})
+    if not isinstance(made, xr.DataTree):
+        raise ConfigurationError(
+            f"the function returned {kind_of(made)}: expected an xarray Dataset or DataTree, or a Simulation, which is then "
+            "run in a batch; return one of them"
+        )
+    files.path(key).parent.mkdir(exist_ok=True)
+    write_trajectory(made, files.path(key))
+    seconds = time.perf_counter() - started
+    with xr.open_datatree(files.path(key)) as written:
+        files.say(key, point, "done", file=key, seconds=seconds, **structure_of(written))

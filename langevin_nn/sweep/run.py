@@ -1,0 +1,236 @@
+"""The sweep: which points are missing, which of them run together, where, and what came of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import pairwise
+from math import ceil
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import xarray as xr
+from tqdm import tqdm
+
+from langevin_nn.checks import as_path, kind_of, truth, whole_number
+from langevin_nn.errors import ConfigurationError, LangevinError
+from langevin_nn.provenance import versions
+from langevin_nn.store import check_writable
+from langevin_nn.sweep.batches import run_simulations, visit
+from langevin_nn.sweep.folder import SweepFolder, function_digest, key_of, now
+from langevin_nn.sweep.grid import Point, points_of
+from langevin_nn.sweep.opened import open_sweep
+from langevin_nn.sweep.workers import Executor, executor
+
+__all__ = ["sweep"]
+
+_LARGEST_BATCH = 64
+_LOOK = 0.5  # seconds between two looks at how points fare
+_BATCHES_A_WORKER = 4  # so that the last ones end at about the same time
+
+
+def sweep(
+    run: Callable[..., Any],
+    grid: Any,
+    folder: str | os.PathLike[str],
+    *,
+    workers: int | None = None,
+    scheduler: Any = None,
+    points_per_batch: int | None = None,
+    retry: bool = True,
+    fresh: bool = False,
+    progress: bool | None = None,
+) -> xr.DataTree:
+    """Run a function at all points of a grid, and open what it gave as one dataset.
+
+    Points that are done are found and not run again: the same call goes on with a sweep that was killed, and a larger grid
+    adds what it has more. A point is known by the function's name, source and what it has closed over, its values and the
+    library versions; what the function calls is not looked at, so pass `fresh` after changing that.
+
+    Parameters
+    ----------
+    run : callable
+        From the values of a point, as keyword arguments, to a trajectory (any xarray Dataset or DataTree), or to a
+        `Simulation`, which is not run yet: those that share network and data advance in one batched computation.
+    grid : mapping or sequence of mappings
+        Names with the values of each, whose product is swept, or the points themselves, of `random_points` for example.
+    folder : path
+        Where points are kept.
+    workers : int, optional
+        Local processes of one thread each; as many as there are cores unless said. 1 runs in this process, with all its
+        threads. The bits are the same.
+    scheduler : str, distributed.Client or cluster, optional
+        Workers that exist already: the address of a Dask scheduler, or a cluster such as ``dask_jobqueue.SLURMCluster``. They
+        must see `folder` under the same name.
+    points_per_batch : int, optional
+        The most simulations of a batch; unless said, enough for each worker to get several batches, and at most 64.
+    retry : bool, optional
+        Whether points that failed before are run again.
+    fresh : bool, optional
+        Whether all points are run again.
+    progress : bool, optional
+        Whether to show a progress bar; on a terminal unless said. ``python -m langevin_nn watch FOLDER`` shows it in another.
+
+    Returns
+    -------
+    xarray.DataTree
+        Lazily; see `open_sweep`. Points that failed are left out; `points_of_sweep` has their tracebacks.
+
+    Raises
+    ------
+    ConfigurationError
+        If an argument cannot be used, or no point is done.
+    StorageError
+        If the disk fails; points that are done stay.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> def walk(drift, seed):
+    ...     steps = drift + np.random.default_rng(seed).standard_normal(100)
+    ...     return xr.Dataset({"position": ("step", np.cumsum(steps))}, coords={"step": np.arange(100)})
+    >>> walks = sweep(walk, {"drift": [0.0, 1.0], "seed": range(3)}, tempfile.mkdtemp(), workers=1)
+    >>> dict(walks.sizes)
+    {'point': 6, 'step': 100}
+    >>> walks.position[:, -1].groupby(walks.drift).mean().values > 50
+    array([False,  True])
+    """
+    if not callable(run):
+        raise ConfigurationError(
+            f"run is {kind_of(run)}: expected a function from the values of a point to a trajectory or a Simulation; pass "
+            "the function itself"
+        )
+    points = points_of(grid)
+    place = Path(as_path("folder", folder))
+    check_writable(place)
+    if workers is not None:
+        workers = whole_number("workers", workers, "at least 1 process (int), or None for one a core", least=1)
+    if points_per_batch is not None:
+        points_per_batch = whole_number("points_per_batch", points_per_batch, "at least 1 point (int)", least=1)
+    again = truth("retry", retry, "whether points that failed are run again")
+    everything = truth("fresh", fresh, "whether all points are run again")
+    hidden = None if progress is None else not truth("progress", progress, "or None for a bar on terminals only")
+    files = SweepFolder(place)
+    said = function_digest(run)
+    known = versions()
+    keys = [key_of(said, point, known) for point in points]
+    names = list(points[0])
+    files.begin({"function": said, "names": names, "points": points, "keys": keys, "started": now(), "versions": known})
+    if everything:
+        for key in keys:
+            files.forget(key)
+    statuses = files.statuses(keys)
+    missing = [
+        (key, point)
+        for key, point in zip(keys, points, strict=True)
+        if not files.is_done(statuses.get(key)) and (again or statuses.get(key, {}).get("state") != "failed")
+    ]
+    if missing:
+        _Sweep(run, files, dict(missing), known, hidden, len(points)).run(workers, scheduler, points_per_batch)
+    return open_sweep(place)
+
+
+class _Sweep:
+    """What is missing, under way.
+
+    Parameters
+    ----------
+    run : callable
+        Of the sweep.
+    files : SweepFolder
+        Where points are kept.
+    missing : dict of str to dict
+        The values of the points that are to be run, by key.
+    known : dict
+        Library versions.
+    hidden : bool or None
+        Whether to show no progress bar.
+    total : int
+        Points of the whole grid.
+    """
+
+    def __init__(
+        self,
+        run: Callable[..., Any],
+        files: SweepFolder,
+        missing: dict[str, Point],
+        known: dict[str, str],
+        hidden: bool | None,
+        total: int,
+    ) -> None:
+        self._run, self._files, self._missing, self._known = run, files, missing, known
+        self._hidden, self._total = hidden, total
+        self._next_look = 0.0
+
+    def run(self, workers: int | None, scheduler: Any, points_per_batch: int | None) -> None:
+        """Run what is missing."""
+        found_before = self._total - len(self._missing)
+        bar = tqdm(total=self._total, initial=found_before, desc="sweep", unit="point", disable=self._hidden)
+        with bar, executor(workers, scheduler, len(self._missing)) as where:
+            keys = list(self._missing)
+            while keys:
+                batches, keys = self._visited(where, keys, bar)
+                tasks = [
+                    (self._run, str(self._files.folder), batch)
+                    for members in batches.values()
+                    for batch in _cut(members, where.workers, points_per_batch)
+                ]
+                for ended in where.run(run_simulations, tasks):
+                    if ended is not None and isinstance(ended[1], BaseException):
+                        for key, point, _ in tasks[ended[0]][2]:
+                            self._files.fail(key, point, _lost(ended[1]))
+                    self._show(bar)
+            self._next_look = 0.0
+            self._show(bar)
+
+    def _visited(
+        self, where: Executor, keys: list[str], bar: tqdm[Any]
+    ) -> tuple[dict[str, list[tuple[str, Point, str]]], list[str]]:
+        """Call the function at points; return those that are simulations, by batch, and those that ask for the same."""
+        tasks = [(self._run, str(self._files.folder), key, self._missing[key], self._known) for key in keys]
+        simulations: dict[int, tuple[str, str]] = {}
+        for ended in where.run(visit, tasks):
+            if ended is not None and isinstance(ended[1], BaseException):
+                self._files.fail(keys[ended[0]], self._missing[keys[ended[0]]], _lost(ended[1]))
+            elif ended is not None and ended[1] is not None:
+                simulations[ended[0]] = ended[1]
+            self._show(bar)
+        packed: dict[str, list[tuple[str, Point, str]]] = {}
+        taken: set[str] = set()
+        twins = []
+        for number in sorted(simulations):
+            batch, file = simulations[number]
+            if file in taken:
+                twins.append(keys[number])
+                continue
+            taken.add(file)
+            packed.setdefault(batch, []).append((keys[number], self._missing[keys[number]], file))
+        return packed, twins
+
+    def _show(self, bar: tqdm[Any]) -> None:
+        if bar.disable or monotonic() < self._next_look:
+            return
+        self._next_look = monotonic() + _LOOK
+        states = [each["state"] for each in self._files.statuses(list(self._missing)).values()]
+        counts = {state: states.count(state) for state in ("done", "running", "failed")}
+        bar.set_postfix(running=counts["running"], failed=counts["failed"], refresh=False)
+        bar.update(self._total - len(self._missing) + counts["done"] + counts["failed"] - bar.n)
+
+
+def _cut(tasks: list[Any], workers: int, most: int | None) -> list[list[Any]]:
+    """Return batches of about equal size, one task after the other."""
+    aim = ceil(len(tasks) / (workers * _BATCHES_A_WORKER)) if workers > 1 else _LARGEST_BATCH
+    size = min(aim, _LARGEST_BATCH) if most is None else most
+    count = ceil(len(tasks) / size)
+    ends = [round(k * len(tasks) / count) for k in range(count + 1)]
+    return [tasks[start:end] for start, end in pairwise(ends)]
+
+
+def _lost(error: BaseException) -> LangevinError:
+    """Return an error of a worker, rather than of what it ran, in our words."""
+    return LangevinError(
+        f"the workers that ran this point ended before it did ({type(error).__name__}: {error}): expected them to live; it "
+        "may need more memory than they have, give them more or make batches smaller with points_per_batch"
+    )

@@ -1,0 +1,192 @@
+"""Where tasks run: in this process, on local workers, or on a cluster that somebody else manages."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from langevin_nn.errors import ConfigurationError
+
+__all__ = ["Executor", "executor"]
+
+_TICK = 0.05  # seconds
+_LIBRARIES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Executor(ABC):
+    """Runs tasks.
+
+    Attributes
+    ----------
+    workers : int
+        How many run at a time.
+    """
+
+    workers: int
+
+    @abstractmethod
+    def run(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any] | None]:
+        """Call a function with the arguments of each task.
+
+        Parameters
+        ----------
+        function : callable
+            What to call.
+        tasks : sequence of tuple
+            Its arguments.
+
+        Yields
+        ------
+        tuple of (int, object) or None
+            The number of a task that has ended, with its result or the exception that its worker met; None where nothing has
+            ended for a while.
+        """
+
+
+class _Here(Executor):
+    """One after the other, in this process, with all its threads."""
+
+    workers = 1
+
+    def run(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any] | None]:
+        for number, arguments in enumerate(tasks):
+            yield number, function(*arguments)
+
+
+class _Dask(Executor):
+    """On workers of Dask.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Connected to them.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.workers = max(1, sum(client.nthreads().values()))
+
+    def run(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any] | None]:
+        futures = {
+            self._client.submit(function, *arguments, pure=False, priority=-number): number
+            for number, arguments in enumerate(tasks)
+        }
+        try:
+            while futures:
+                ended = [future for future in futures if future.done()]
+                for future in ended:
+                    number = futures.pop(future)
+                    yield number, future.exception() if future.status == "error" else future.result()
+                if not ended:
+                    yield None
+                    time.sleep(_TICK)
+        finally:
+            if futures:
+                self._client.cancel(list(futures), force=True)
+
+
+@contextmanager
+def executor(workers: int | None, scheduler: Any, tasks: int) -> Iterator[Executor]:
+    """Return where tasks run, for as long as they do.
+
+    Parameters
+    ----------
+    workers : int or None
+        Local ones, with one thread each; as many as there are cores, or tasks, where it is None. One is this process.
+    scheduler : str, distributed.Client, cluster or None
+        Workers that exist already, by the address of their scheduler.
+    tasks : int
+        How many there are.
+
+    Yields
+    ------
+    Executor
+        To be used inside the block.
+
+    Raises
+    ------
+    ConfigurationError
+        If Dask is needed and not installed, or the scheduler does not answer.
+    """
+    if scheduler is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        wanted = min(cores if workers is None else workers, max(1, tasks))
+        if wanted <= 1:
+            yield _Here()
+            return
+    try:
+        import dask
+        import distributed
+    except ImportError as error:
+        raise ConfigurationError(
+            "sweeps over several workers need Dask, which is not installed: expected the package distributed; install "
+            "'langevin_nn[sweep]', or pass workers=1 to run in this process"
+        ) from error
+    client: Any = distributed.Client
+    local: Any = distributed.LocalCluster
+    with ExitStack() as stack:
+        if scheduler is not None:
+            yield _Dask(stack.enter_context(_client(client, scheduler)))
+            return
+        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="langevin_nn-sweep-"))
+        one_each = dict.fromkeys(_LIBRARIES, "1")
+        stack.enter_context(
+            dask.config.set(
+                {
+                    "temporary-directory": place,
+                    # Before the worker starts: libraries read these when they are imported.
+                    "distributed.nanny.pre-spawn-environ": one_each,
+                    # A kernel may hold a worker for longer than the scheduler would wait for a sign of life.
+                    "distributed.scheduler.worker-ttl": None,
+                    "distributed.admin.tick.limit": "1h",
+                }
+            )
+        )
+        stack.enter_context(_alone())
+        cluster = stack.enter_context(
+            local(
+                n_workers=wanted,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+                memory_limit=0,
+            )
+        )
+        yield _Dask(stack.enter_context(client(cluster, set_as_default=False)))
+
+
+@contextmanager
+def _client(kind: Any, scheduler: Any) -> Iterator[Any]:
+    if isinstance(scheduler, kind):
+        yield scheduler
+        return
+    try:
+        client = kind(scheduler, set_as_default=False, timeout="30s")
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"scheduler={scheduler!r} does not answer ({type(error).__name__}: {error}): expected the address of a Dask "
+            "scheduler such as 'tcp://host:8786', a Client or a cluster; start one, or leave it out for local workers"
+        ) from error
+    with client:
+        yield client
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep workers from importing the user's script again: it would start the sweep once more in each of them."""
+    main = sys.modules["__main__"]
+    kept = {name: vars(main).pop(name) for name in ("__file__",) if name in vars(main)}
+    spec, main.__spec__ = getattr(main, "__spec__", None), None
+    try:
+        yield
+    finally:
+        vars(main).update(kept)
+        main.__spec__ = spec
