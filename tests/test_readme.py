@@ -49,6 +49,11 @@ def test_command(command, tmp_path):
     if "flat_minima" in command:
         assert "wide valley" in done.stdout
         assert names == {"rates.nc", "summary.json", "flat_minima.png"}
+    elif "phase_diagram" in command:
+        assert "Collapse" in done.stdout
+        assert names == {"phases.nc", "summary.json", "sweeps"} | {
+            f"{name}.png" for name in ("phase_diagram", "collapse", "finite_size")
+        }
     else:
         assert "follow" in done.stdout
         pictures = {"verdict.png", "training.png", "order_parameters.png", "distances.png", "spectra.png"}

@@ -13,6 +13,7 @@ from langevin_nn.analyzers.decline import decline_p_value
 from langevin_nn.analyzers.losses import LossMixture
 from langevin_nn.analyzers.mixture import GaussianMixture, gaussian_mixture
 from langevin_nn.analyzers.phases import PhaseDetector, detect_phases, mean_boundaries
+from langevin_nn.analyzers.scaling import collapse_distance, fit_power_law
 from langevin_nn.analyzers.stationarity import Stationarity, StationarityTest, stationarity_test
 from langevin_nn.analyzers.statistics import logarithm, mean_with_interval
 from langevin_nn.analyzers.summary import Comparison, analyze
@@ -43,9 +44,11 @@ __all__ = [
     "analyze",
     "at_equal_loss",
     "autocorrelation_function",
+    "collapse_distance",
     "decline_p_value",
     "detect_phases",
     "effective_sample_size",
+    "fit_power_law",
     "four_phase_trajectory",
     "gaussian_mixture",
     "integrated_autocorrelation_time",

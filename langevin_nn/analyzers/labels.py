@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -237,8 +237,20 @@ def described(dimensions: Iterable[Any], values: NDArray[Any], long_name: str, u
     return tuple(dimensions), numbers, {"long_name": long_name, "units": units}
 
 
+def _taken(
+    moments: xr.DataArray, index: NDArray[np.int64], clock: str, dimensions: Sequence[Any]
+) -> NDArray[np.float64]:
+    """Return the moments of records, where runs may have moments of their own."""
+    own = [name for name in dimensions if name in moments.dims]
+    values = moments.transpose(*own, clock).values.astype(np.float64)
+    shape = [moments.sizes[name] if name in own else 1 for name in dimensions]
+    whole = np.broadcast_to(values.reshape(*shape, -1), (*index.shape, values.shape[-1]))
+    taken: NDArray[np.float64] = np.take_along_axis(whole, index[..., None], -1)[..., 0]
+    return taken
+
+
 def on_clocks(
-    positions: NDArray[np.float64], moments: xr.DataArray | xr.Dataset, clock: str, dimensions: Iterable[Any], text: str
+    positions: NDArray[np.float64], moments: xr.DataArray | xr.Dataset, clock: str, dimensions: Sequence[Any], text: str
 ) -> xr.DataArray:
     """Return the moments of some records on every clock that there is.
 
@@ -250,8 +262,8 @@ def on_clocks(
         With coordinates along the clock.
     clock : str
         The dimension of the records.
-    dimensions : iterable of str
-        Of the positions.
+    dimensions : sequence of str
+        Of the positions; runs along one of them may have moments of their own.
     text : str
         Long name of the result.
 
@@ -272,11 +284,13 @@ def on_clocks(
     clocks |= {
         name: moments.coords[name]
         for name in _CLOCK_NAMES
-        if name in moments.coords and moments.coords[name].dims == (clock,)
+        if name in moments.coords
+        and set(moments.coords[name].dims) <= {*dimensions, clock}
+        and clock in moments[name].dims
     }
     known = np.isfinite(positions)
     index = np.where(known, positions, 0).astype(np.int64)
-    values = [np.where(known, each.values.astype(np.float64)[index], np.nan) for each in clocks.values()]
+    values = [np.where(known, _taken(each, index, clock, dimensions), np.nan) for each in clocks.values()]
     return xr.DataArray(
         np.stack(values, axis=-1),
         dims=(*dimensions, "clock"),

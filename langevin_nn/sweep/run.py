@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pickle
+import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -113,6 +117,7 @@ def sweep(
     everything = truth("fresh", fresh, "whether all points are run again")
     hidden = None if progress is None else not truth("progress", progress, "or None for a bar on terminals only")
     files = SweepFolder(place)
+    run = _importable(run)
     said = function_digest(run)
     known = versions()
     keys = [key_of(said, point, known) for point in points]
@@ -230,7 +235,24 @@ def _cut(tasks: list[Any], workers: int, most: int | None) -> list[list[Any]]:
 
 def _lost(error: BaseException) -> LangevinError:
     """Return an error of a worker, rather than of what it ran, in our words."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, AttributeError | ImportError | pickle.PickleError | TypeError):
+        return LangevinError(
+            f"the function cannot be read by a worker ({said}): expected one that can be imported, or that calls nothing but "
+            "plain functions of the same script; put it into a module of its own, or pass workers=1"
+        )
     return LangevinError(
-        f"the workers that ran this point ended before it did ({type(error).__name__}: {error}): expected them to live; it "
-        "may need more memory than they have, give them more or make batches smaller with points_per_batch"
+        f"the workers that ran this point ended before it did ({said}): expected them to live; it may need more memory than "
+        "they have, give them more or make batches smaller with points_per_batch"
     )
+
+
+def _importable(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of ``python -m module`` as its module has it, where workers find it, too."""
+    if isinstance(run, partial):
+        return partial(_importable(run.func), *run.args, **run.keywords)
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if getattr(run, "__module__", None) != "__main__" or spec is None or "<" in run.__qualname__:
+        return run
+    found: Any = getattr(importlib.import_module(spec.name.removesuffix(".__main__")), run.__qualname__, run)
+    return found  # type: ignore[no-any-return]

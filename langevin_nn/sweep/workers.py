@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import sys
 import tempfile
 import time
@@ -74,8 +75,11 @@ class _Dask(Executor):
         self.workers = max(1, sum(client.nthreads().values()))
 
     def run(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any] | None]:
+        import cloudpickle
+
+        # As bytes: what a worker cannot read fails there as a task, rather than as a connection.
         futures = {
-            self._client.submit(function, *arguments, pure=False, priority=-number): number
+            self._client.submit(_called, cloudpickle.dumps((function, arguments)), pure=False, priority=-number): number
             for number, arguments in enumerate(tasks)
         }
         try:
@@ -90,6 +94,11 @@ class _Dask(Executor):
         finally:
             if futures:
                 self._client.cancel(list(futures), force=True)
+
+
+def _called(packed: bytes) -> Any:
+    function, arguments = pickle.loads(packed)
+    return function(*arguments)
 
 
 @contextmanager
