@@ -15,7 +15,7 @@ help:
 	@echo "make calibrate  false alarms and coverage of phases of learning, over thousands of synthetic trajectories"
 	@echo "make lint    ruff: style and docstrings"
 	@echo "make types   mypy, strict"
-	@echo "make bench   time gradients, ensembles, Langevin dynamics and recording against peers, installed into $(BENCH); ARGS=langevin: a part"
+	@echo "make bench   time gradients, replicas, ensembles, Langevin dynamics, recording and sweeps against peers, installed into $(BENCH); ARGS=langevin: a part"
 	@echo "make clean   remove the environment and caches"
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
@@ -48,7 +48,7 @@ types: $(VENV)/installed
 
 $(BENCH)/installed: pyproject.toml $(CONSTRAINTS) benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS)) --editable . \
+	$(BENCH)/bin/python -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[sweep]' \
 		--requirement benchmarks/requirements.txt
 	$(BENCH)/bin/python -m langevin_nn.kernels
 	@touch $@

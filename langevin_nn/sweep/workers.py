@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numba
+import torch
+
 from langevin_nn.errors import ConfigurationError
 
 __all__ = ["Executor", "executor"]
 
 _TICK = 0.05  # seconds
-_LIBRARIES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Executor(ABC):
@@ -68,10 +70,12 @@ class _Dask(Executor):
     ----------
     client : distributed.Client
         Connected to them.
+    one_thread : bool
+        Whether libraries are held to one thread each.
     """
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, client: Any, one_thread: bool) -> None:
+        self._client, self._one_thread = client, one_thread
         self.workers = max(1, sum(client.nthreads().values()))
 
     def run(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any] | None]:
@@ -79,7 +83,9 @@ class _Dask(Executor):
 
         # As bytes: what a worker cannot read fails there as a task, rather than as a connection.
         futures = {
-            self._client.submit(_called, cloudpickle.dumps((function, arguments)), pure=False, priority=-number): number
+            self._client.submit(
+                _called, cloudpickle.dumps((function, arguments)), self._one_thread, pure=False, priority=-number
+            ): number
             for number, arguments in enumerate(tasks)
         }
         try:
@@ -96,7 +102,11 @@ class _Dask(Executor):
                 self._client.cancel(list(futures), force=True)
 
 
-def _called(packed: bytes) -> Any:
+def _called(packed: bytes, one_thread: bool) -> Any:
+    """Run a task on a worker; local ones have a core each."""
+    if one_thread:
+        numba.set_num_threads(1)
+        torch.set_num_threads(1)
     function, arguments = pickle.loads(packed)
     return function(*arguments)
 
@@ -142,16 +152,13 @@ def executor(workers: int | None, scheduler: Any, tasks: int) -> Iterator[Execut
     local: Any = distributed.LocalCluster
     with ExitStack() as stack:
         if scheduler is not None:
-            yield _Dask(stack.enter_context(_client(client, scheduler)))
+            yield _Dask(stack.enter_context(_client(client, scheduler)), one_thread=False)
             return
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="langevin_nn-sweep-"))
-        one_each = dict.fromkeys(_LIBRARIES, "1")
         stack.enter_context(
             dask.config.set(
                 {
                     "temporary-directory": place,
-                    # Before the worker starts: libraries read these when they are imported.
-                    "distributed.nanny.pre-spawn-environ": one_each,
                     # A kernel may hold a worker for longer than the scheduler would wait for a sign of life.
                     "distributed.scheduler.worker-ttl": None,
                     "distributed.admin.tick.limit": "1h",
@@ -169,7 +176,7 @@ def executor(workers: int | None, scheduler: Any, tasks: int) -> Iterator[Execut
                 memory_limit=0,
             )
         )
-        yield _Dask(stack.enter_context(client(cluster, set_as_default=False)))
+        yield _Dask(stack.enter_context(client(cluster, set_as_default=False)), one_thread=True)
 
 
 @contextmanager
