@@ -192,6 +192,7 @@ def report() -> None:
     training(landscape, rate)
     print()
     gaussian(landscape, rate)
+    print(f"  A floor at the rate of torch's large products would be {rate / large:.2f} times as high.")
     print()
     scaling("cpu", 512)
     if torch.cuda.is_available():

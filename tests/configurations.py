@@ -31,6 +31,7 @@ from zlib import crc32
 
 import numpy as np
 import torch
+import xarray as xr
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
@@ -53,6 +54,7 @@ from langevin_nn import (
     Seeds,
     ShuffledMinibatches,
     Silent,
+    Simulation,
     StableNoise,
     StateDependentNoise,
     ThermalNoise,
@@ -60,8 +62,10 @@ from langevin_nn import (
     gradient_descent,
     isotropic_langevin,
     langevin,
+    log_spaced,
     sgd,
     simulate,
+    sweep,
 )
 from langevin_nn.drift import Confinement, GradientDrift, LinearDrift, SumDrift
 from langevin_nn.errors import LangevinError
@@ -110,6 +114,11 @@ def regression() -> LinearRegressionLandscape:
 def proportional(x: Any, out: Any) -> None:
     for i in range(x.shape[0]):
         out[i] = 0.5 * x[i]
+
+
+def one_number(a: Any) -> xr.Dataset:
+    """A point of a sweep."""
+    return xr.Dataset({"b": ("step", [1.0])}, coords={"step": [0]})
 
 
 QUADRATIC, NETWORK, REGRESSION = quadratic(), network(), regression()
@@ -411,6 +420,33 @@ DOORS: tuple[Door, ...] = (
         partial(simulate, process=Process(QUADRATIC, Silent(), 0.1), steps=2, replicas=2, progress=False),
         {"weights": (np.ones((2, 2)), [[0, 1], [2, 3]], torch.ones(2, 2))},
     ),
+    Door(
+        "Simulation",
+        lambda **arguments: Simulation(**arguments).run(progress=False),
+        {
+            name: values
+            for name, values in _SIMULATE.items()
+            if name not in ("path", "resume", "memory_limit", "segment_seconds", "progress")
+        },
+        {"observables": "observable", "replicas": "replica"},
+    ),
+    Door(
+        "sweep",
+        sweep,
+        {
+            "run": (one_number,),
+            "grid": ({"a": [1]}, [{"a": 2}]),
+            "folder": ("sweep", Path("sweep")),
+            "workers": (1, None, np.int64(2)),
+            "scheduler": (None,),
+            "points_per_batch": (None, 1),
+            "retry": _TRUTH,
+            "fresh": _TRUTH,
+            "progress": (False, None),
+        },
+        {"folder": "folder", "grid": "grid"},
+    ),
+    Door("log_spaced", log_spaced, {"start": _NUMBER, "stop": _NUMBER, "count": (2, np.int64(5))}),
     Door(
         "Process",
         _process(Process),

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -347,6 +348,23 @@ print(found.b.values.ravel().tolist(), points_of_sweep({str(tmp_path / "script")
     assert ran.stdout.split() == ["[1.0,", "3.0,", "4.0]", "['done',", "'failed',", "'done',", "'done']"]
 
 
+def test_a_scheduler_that_is_there_already_is_used(tmp_path):
+    """By its address and as a cluster; its workers go on living."""
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+        for number, scheduler in enumerate((cluster.scheduler_address, cluster)):
+            grid = {"drift": [0.0, "none"], "seed": [number]}
+            found = sweep(walk, grid, tmp_path / str(number), scheduler=scheduler)
+            assert np.array_equal(found.position[0], walk(0.0, number).position)
+            (status,) = [
+                s for s in map(read, (tmp_path / str(number) / "points").glob("*.json")) if s["state"] == "done"
+            ]
+            assert status["process"] != os.getpid()
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
@@ -472,7 +490,9 @@ def test_without_dask_workers_are_refused(tmp_path, monkeypatch):
         ({"workers": 0}, "workers=0: expected at least 1"),
         ({"points_per_batch": 0}, "points_per_batch=0"),
         ({"retry": "yes"}, "retry"),
-        ({"scheduler": "nonsense"}, "does not answer"),
+        ({"scheduler": "nonsense"}, "expected the address of a Dask scheduler"),
+        ({"scheduler": 3}, "expected the address of a Dask scheduler"),
+        ({"scheduler": "tcp://"}, "does not answer"),
         ({"run": 3}, "expected a function"),
         ({"folder": 3}, "folder"),
     ],

@@ -16,6 +16,7 @@ from typing import Any
 import numba
 import torch
 
+from langevin_nn.checks import kind_of, shown
 from langevin_nn.errors import ConfigurationError
 
 __all__ = ["Executor", "executor"]
@@ -184,12 +185,17 @@ def _client(kind: Any, scheduler: Any) -> Iterator[Any]:
     if isinstance(scheduler, kind):
         yield scheduler
         return
+    expected = (
+        "expected the address of a Dask scheduler such as 'tcp://host:8786', a Client or a cluster; start one, or leave it "
+        "out for local workers"
+    )
+    if not (isinstance(scheduler, str) and "://" in scheduler) and not hasattr(scheduler, "scheduler_address"):
+        raise ConfigurationError(f"scheduler={shown(scheduler)} ({kind_of(scheduler)}): {expected}")
     try:
         client = kind(scheduler, set_as_default=False, timeout="30s")
     except (OSError, ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"scheduler={scheduler!r} does not answer ({type(error).__name__}: {error}): expected the address of a Dask "
-            "scheduler such as 'tcp://host:8786', a Client or a cluster; start one, or leave it out for local workers"
+            f"scheduler={shown(scheduler)} does not answer ({type(error).__name__}: {error}): {expected}"
         ) from error
     with client:
         yield client
