@@ -155,6 +155,12 @@ def test_a_divergence_in_the_middle_of_a_block_is_dated(momentum):
     assert block.value.step > 1
 
 
+def test_rates_beyond_single_precision_diverge_by_name():
+    process = sgd(landscape(), 0.1, B, weight_decay=1e308)
+    with pytest.raises(UnstableTrajectory):
+        process.advance(process.start(1, 0), 2)
+
+
 def test_one_replica_that_diverges_is_masked_and_the_others_have_their_bits():
     process = sgd(landscape(), 0.1, B)
     start = process.start(3, 0).weights

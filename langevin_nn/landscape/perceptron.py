@@ -147,6 +147,8 @@ class PerceptronGradient:
         if momentum == 0:
             direct = kernel.at_once(indices.shape[2], momentum, weight_decay)
             velocities = weights.new_zeros(0 if direct else len(weights), weights.shape[1])
+        with np.errstate(over="ignore"):  # what is beyond float32 makes weights that are found to diverge
+            rates = np.float32(momentum), np.float32(weight_decay)
         kernel.descend(
             weights.numpy(),
             velocities.numpy(),
@@ -154,8 +156,7 @@ class PerceptronGradient:
             labels.numpy(),
             indices.contiguous().numpy(),
             time_steps.to(torch.float32).numpy(),
-            np.float32(momentum),
-            np.float32(weight_decay),
+            *rates,
             np.array(self.widths),
             self.activation,
         )
