@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -163,6 +164,16 @@ def test_the_dataset_is_lazy(tmp_path):
     assert np.array_equal(found.position[0], kept)
     with pytest.raises(FileNotFoundError):
         found.position.load()
+
+
+def test_the_dataset_can_be_copied_pickled_and_closed(tmp_path):
+    found = sweep(walk, {"drift": [0.0], "seed": range(3)}, tmp_path, workers=1)
+    first = found.position[0].values
+    copies = found.copy(deep=True), pickle.loads(pickle.dumps(found))
+    found.close()
+    for each in (found, *copies):
+        assert np.array_equal(each.position[0], first)
+        assert each.to_dataset().equals(found.to_dataset())
 
 
 def test_what_is_shorter_is_filled_up(tmp_path):

@@ -24,7 +24,7 @@ from langevin_nn import (
     simulate_together,
 )
 from langevin_nn.errors import ConfigurationError, UnstableTrajectory
-from langevin_nn.noise import IndependentMinibatches, ShuffledMinibatches
+from langevin_nn.noise import IndependentMinibatches, SampleWeights, ShuffledMinibatches
 from langevin_nn.observables import Losses, Observable, Weights
 from langevin_nn.process.base import advance_together
 from langevin_nn.schedules import EverySteps
@@ -135,6 +135,42 @@ def test_a_rule_of_ones_own_is_not_replaced_by_the_kernel():
     assert torch.allclose(got, expected, atol=1e-5)
     twice = Process(chosen, ShuffledMinibatches(B), 0.2)
     assert not torch.allclose(got, twice.advance(twice.start(1, 0), 12).weights, atol=1e-3)
+
+
+def test_a_process_or_a_noise_of_ones_own_is_not_replaced_either():
+    class Twice(Process):
+        def stochastic_gradient(self, weights, memory, key):
+            gradient, memory = super().stochastic_gradient(weights, memory, key)
+            return 2 * gradient, memory
+
+    class First(ShuffledMinibatches):
+        def sample_weights(self, landscape, memory, key):
+            drawn, memory = super().sample_weights(landscape, memory, key)
+            return SampleWeights(drawn.coefficients, 0 * drawn.indices), memory
+
+    chosen = landscape()
+    twice, faster = Twice(chosen, ShuffledMinibatches(B), 0.1), Process(chosen, ShuffledMinibatches(B), 0.2)
+    assert twice.shares is None
+    got, expected = (each.advance(each.start(1, 0), 6).weights for each in (twice, faster))
+    assert torch.allclose(got, expected, atol=1e-5)
+    first = Process(chosen, First(B), 0.1)
+    start = first.start(1, 0)
+    uniform = torch.full((1, B), 1 / B)
+    slow = start.weights - 0.1 * chosen.weighted_gradient(start.weights, uniform, torch.zeros(1, B, dtype=torch.int64))
+    assert torch.allclose(first.advance(start, 1).weights, slow, atol=1e-6)
+
+
+def test_minibatches_of_samples_that_do_not_exist_are_refused():
+    """The kernel would read wherever they point."""
+
+    class Beyond(ShuffledMinibatches):
+        def minibatches(self, landscape, memory, key, steps):
+            drawn, memory = super().minibatches(landscape, memory, key, steps)
+            return drawn + 1, memory
+
+    process = Process(landscape(), Beyond(B), 0.1)
+    with pytest.raises(ConfigurationError, match=f"indices run from 1 to {N}"):
+        process.advance(process.start(1, 0), N // B)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -322,6 +322,7 @@ class NetworkLandscape(EmpiricalLandscape):
             momentum: float,
             weight_decay: float,
         ) -> tuple[Tensor, Tensor]:
+            self._check_indices(indices)
             rates = time_steps, momentum, weight_decay
             return fast.descend(weights, velocities, self.inputs, self.labels, indices, *rates)
 
@@ -420,16 +421,20 @@ class NetworkLandscape(EmpiricalLandscape):
         ]
         if indices is not None:
             shapes.append(("indices", indices, (len(weights), rows)))
-            if indices.numel() and not (int(indices.min()) >= 0 and int(indices.max()) < self.n_samples):
-                raise ConfigurationError(
-                    f"indices run from {int(indices.min())} to {int(indices.max())}: expected 0 to {self.n_samples - 1}, the "
-                    "training samples"
-                )
+            self._check_indices(indices)
         for name, tensor, expected in shapes:
             if tuple(tensor.shape) != expected:
                 raise ConfigurationError(f"{name} have shape {tuple(tensor.shape)}: expected (replica, …) = {expected}")
         weights, coefficients = weights.to(self.dtype), coefficients.to(self.dtype)
         return self._weighted_gradient(weights, self.inputs, self.labels, coefficients, indices)
+
+    def _check_indices(self, indices: Tensor) -> None:
+        """Raise unless indices name samples: kernels read where they point."""
+        if indices.numel() and not (int(indices.min()) >= 0 and int(indices.max()) < self.n_samples):
+            raise ConfigurationError(
+                f"indices run from {int(indices.min())} to {int(indices.max())}: expected 0 to {self.n_samples - 1}, the "
+                "training samples"
+            )
 
     def hessian_product(  # noqa: D102
         self,

@@ -325,6 +325,7 @@ class Process:
         """Whether one weighted pass makes drift and noise together."""
         return (
             isinstance(self.noise, SampleWeightNoise)
+            and type(self).stochastic_gradient is Process.stochastic_gradient
             and type(self.drift) is GradientDrift
             and self.drift.landscape is self.landscape
         )
@@ -359,7 +360,9 @@ class Process:
     @property
     def takes_minibatches(self) -> bool:
         """Whether an update is the mean gradient over a minibatch."""
-        return self._is_fused and isinstance(self.noise, Minibatches) and self._noise_ratio == 1
+        noise = self.noise
+        own = isinstance(noise, Minibatches) and type(noise).sample_weights is Minibatches.sample_weights
+        return own and self._is_fused and self._noise_ratio == 1
 
     @property
     def shares(self) -> str | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from xarray.backends import BackendArray
+from xarray.backends.locks import SerializableLock
 from xarray.core import indexing
 
 from langevin_nn.errors import ConfigurationError
@@ -35,16 +35,22 @@ class _File:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
-
-    @cached_property
-    def _tree(self) -> xr.DataTree:
-        return xr.open_datatree(self._path, engine="netcdf4", cache=False)
+        self._path, self._lock = path, SerializableLock()
+        self._tree: xr.DataTree | None = None
 
     def variable(self, group: str, name: str) -> xr.Variable:
         """Return a variable, lazily."""
         with self._lock:
+            if self._tree is None:
+                self._tree = xr.open_datatree(self._path, engine="netcdf4", cache=False)
             return own_dataset(self._tree, group).variables[name]
+
+    def close(self) -> None:
+        """Close it; reading opens it again."""
+        with self._lock:
+            if self._tree is not None:
+                self._tree.close()
+                self._tree = None
 
 
 class _Points(BackendArray):
@@ -145,6 +151,9 @@ def open_sweep(folder: str | os.PathLike[str]) -> xr.DataTree:
     )
     tree = xr.DataTree.from_dict(groups)
     alike = {name: value for name, value in example.attrs.items() if name in ("schema_version", "source")}
+    example.close()
+
+    tree.set_close(partial(_close, opened))
     tree.attrs.update(
         {
             **alike,
@@ -155,6 +164,11 @@ def open_sweep(folder: str | os.PathLike[str]) -> xr.DataTree:
         }
     )
     return tree
+
+
+def _close(files: Sequence[_File]) -> None:
+    for each in files:
+        each.close()
 
 
 def _group(path: str, example: xr.Dataset, done: Sequence[Status], opened: Sequence[_File]) -> xr.Dataset:
@@ -168,7 +182,7 @@ def _group(path: str, example: xr.Dataset, done: Sequence[Status], opened: Seque
         attributes = {k: v for k, v in variable.attrs.items() if k != DIGEST}
         small = all(key in each for each in values)
         if name in example.coords and small and all(same_values(each[key], values[0][key]) for each in values[1:]):
-            coordinates[key] = variable
+            coordinates[key] = variable.load()
             continue
         padded = len(set(own)) > 1
         dtype = dtype_with_gaps(variable.dtype) if padded else variable.dtype

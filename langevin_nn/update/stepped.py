@@ -179,7 +179,7 @@ class _Run:
         drawn, self.noise_memory = self.process.noise.minibatches(
             self.process.landscape, self.noise_memory, self.key(), count
         )
-        return torch.as_tensor(drawn)
+        return torch.as_tensor(drawn).to(torch.int64)
 
     def state(self) -> State:
         """Return where it is now."""
