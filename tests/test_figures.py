@@ -10,7 +10,6 @@ from matplotlib.colors import to_rgb
 
 from langevin_nn import Hessian, Seeds, compare, curvature, gradient_ensemble, noise_curvature_overlap
 from langevin_nn.figures import (
-    _STYLES,
     distance_figure,
     noise_and_curvature_figure,
     order_parameter_figure,
@@ -19,6 +18,7 @@ from langevin_nn.figures import (
     training_figure,
     verdict_figure,
 )
+from langevin_nn.figures.comparison import _STYLES
 from langevin_nn.schedules import EveryEpochs
 
 FIGURES = [training_figure, order_parameter_figure, distance_figure, verdict_figure, spectrum_figure]

@@ -1,0 +1,29 @@
+"""Figures: datasets → matplotlib. The only package that imports it; `base` has what figures do alike."""
+
+from langevin_nn.figures.comparison import (
+    FIGURES,
+    distance_figure,
+    order_parameter_figure,
+    save_figures,
+    spectrum_figure,
+    training_figure,
+    verdict_figure,
+)
+from langevin_nn.figures.curvature import noise_and_curvature_figure
+from langevin_nn.figures.flat_minima import flat_minima_figure
+from langevin_nn.figures.phase_diagram import collapse_figure, finite_size_figure, phase_diagram_figure
+
+__all__ = [
+    "FIGURES",
+    "collapse_figure",
+    "distance_figure",
+    "finite_size_figure",
+    "flat_minima_figure",
+    "noise_and_curvature_figure",
+    "order_parameter_figure",
+    "phase_diagram_figure",
+    "save_figures",
+    "spectrum_figure",
+    "training_figure",
+    "verdict_figure",
+]
