@@ -12,7 +12,7 @@ from langevin_nn.analyzers.comparison import COMPARED, ComparisonAnalyzer, Quant
 from langevin_nn.analyzers.decline import decline_p_value
 from langevin_nn.analyzers.losses import LossMixture
 from langevin_nn.analyzers.mixture import GaussianMixture, gaussian_mixture
-from langevin_nn.analyzers.phases import PhaseDetector, detect_phases, mean_boundaries
+from langevin_nn.analyzers.phases import PhaseDetector, detect_phases, mean_boundaries, phase_means
 from langevin_nn.analyzers.scaling import collapse_distance, fit_power_law
 from langevin_nn.analyzers.stationarity import Stationarity, StationarityTest, stationarity_test
 from langevin_nn.analyzers.statistics import logarithm, mean_with_interval
@@ -56,6 +56,7 @@ __all__ = [
     "logarithm",
     "mean_boundaries",
     "mean_with_interval",
+    "phase_means",
     "score_boundaries",
     "smoothed_minimum",
     "stationarity_test",

@@ -16,7 +16,7 @@ from langevin_nn.analyzers.decline import decline_p_value
 from langevin_nn.analyzers.statistics import mean_with_interval
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
-__all__ = ["FOUR_PHASES", "TWO_PHASES", "PhaseDetector", "detect_phases", "mean_boundaries"]
+__all__ = ["FOUR_PHASES", "TWO_PHASES", "PhaseDetector", "detect_phases", "mean_boundaries", "phase_means"]
 
 TWO_PHASES = ("fast_learning", "exploration")
 FOUR_PHASES = ("I", "II", "III", "IV")
@@ -235,6 +235,56 @@ def detect_phases(trajectory: xr.DataTree | xr.Dataset, **parameters: Any) -> xr
     array([1], dtype=int8)
     """
     return PhaseDetector(**parameters)(trajectory)
+
+
+def phase_means(values: xr.DataArray, phases: xr.Dataset) -> xr.DataArray:
+    """Return the mean of a quantity over the records of each phase of learning.
+
+    Parameters
+    ----------
+    values : xarray.DataArray, shape (..., replica, step)
+        Recorded on any clock with the coordinate ``epoch`` or ``time``; missing values are left out.
+    phases : xarray.Dataset
+        Of `PhaseDetector`, with boundaries on that clock, of the same replicas.
+
+    Returns
+    -------
+    xarray.DataArray, shape (..., replica, phase)
+        NaN for a phase that was not reached, or in which there is no record.
+
+    Raises
+    ------
+    ConfigurationError
+        If the values have no clock, or the boundaries are on none of its coordinates.
+
+    Examples
+    --------
+    >>> clock = {"epoch": ("step", [0.0, 1.0, 2.0, 3.0])}
+    >>> values = xr.DataArray([[4.0, 2.0, 1.0, 0.0]], dims=("replica", "step"), coords=clock)
+    >>> phase = xr.DataArray([[1, 1, 2, 2]], dims=("replica", "step"), attrs={"flag_meanings": "fast slow"})
+    >>> phases = xr.Dataset({"boundary_epoch": (("replica", "boundary"), [[2.0]]), "phase": phase})
+    >>> phase_means(values, phases).values
+    array([[3. , 0.5]])
+    """
+    clock = next((name for name in ("epoch", "time") if name in values.coords and f"boundary_{name}" in phases), None)
+    if clock is None:
+        raise ConfigurationError(
+            f"values have the coordinates {', '.join(map(str, values.coords)) or 'none'}: expected epoch or time, on which "
+            "the phases have boundaries too, since records belong to the phase that their clock says"
+        )
+    at = values[clock].reset_coords(drop=True)
+    begin = phases[f"boundary_{clock}"].reset_coords(drop=True)
+    number = xr.concat(
+        [
+            xr.ones_like(at),
+            *((k + 2) * (at >= begin.isel(boundary=k, drop=True)) for k in range(begin.sizes["boundary"])),
+        ],
+        "boundary",
+    ).max("boundary")
+    names = phases["phase"].attrs["flag_meanings"].split()
+    pieces = [values.where(number == k + 1).mean(str(at.dims[0])) for k in range(len(names))]
+    found = xr.concat(pieces, xr.Variable("phase", names)).transpose(..., "phase")
+    return found.assign_attrs(values.attrs)
 
 
 def mean_boundaries(phases: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:

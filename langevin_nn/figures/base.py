@@ -7,16 +7,22 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.ticker
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from langevin_nn.analyzers import logarithm, mean_with_interval
 
 __all__ = [
     "PHASE_SHADES",
     "STYLE",
     "SYMBOLS",
     "UNITS",
+    "draw_band",
     "plain_powers",
     "say_undefined",
+    "shade_phases",
     "shared_legend",
     "write_caption",
 ]
@@ -44,6 +50,38 @@ SYMBOLS = {
     "gradient_alignment_correct_mislabeled": r"$R_{cw}$",
 }
 UNITS = {"loss2 weight-2": "nat² / weight²"}
+
+
+def draw_band(axes: Axes, clock: ArrayLike, values: xr.DataArray, *, logarithmic: bool = False, **style: Any) -> None:
+    """Draw the mean over replicas with its 95 % t interval, both on the scale of the axis."""
+    moments = mean_with_interval(logarithm(values) if logarithmic else values)
+    lines = {name: np.exp(moments[name]) if logarithmic else moments[name] for name in moments}
+    (line,) = axes.plot(clock, lines["mean_value"], **style)
+    axes.fill_between(clock, lines["lower"], lines["upper"], color=line.get_color(), alpha=0.15, linewidth=0)
+
+
+def shade_phases(axes: Axes, phases: xr.Dataset, end: float, *, clock: str = "epoch") -> None:
+    """Shade phases of learning up to the mean boundaries of replicas, whose intervals are strips."""
+    edges, strips = [float(axes.get_xlim()[0]) if axes.get_xscale() == "log" else 0.0], []
+    for k in range(phases.sizes["boundary"]):
+        boundary = phases.isel(boundary=k)
+        found = boundary[f"boundary_{clock}"]
+        mean = float(found.mean()) if bool(found.notnull().any()) else np.nan
+        if f"mean_boundary_{clock}" in boundary and np.isfinite(boundary[f"mean_boundary_{clock}"]):
+            mean = float(boundary[f"mean_boundary_{clock}"])
+            strips.append([float(boundary[f"mean_boundary_{clock}_{side}"]) for side in ("lower", "upper")])
+        edges.append(mean)
+    names = [*phases["phase"].attrs["flag_meanings"].split()]
+    reached = [(name, edge) for name, edge in zip(names, edges, strict=True) if np.isfinite(edge)]
+    ends = [edge for _, edge in reached[1:]] + [end]
+    for shade, (name, left), right in zip(PHASE_SHADES, reached, ends, strict=False):
+        axes.axvspan(left, right, color=shade, zorder=-3, linewidth=0)
+        middle = np.sqrt(max(left, 1e-300) * right) if axes.get_xscale() == "log" else (left + right) / 2
+        if right - left > 0.02 * end or axes.get_xscale() == "log":
+            short = name if len(name) < 4 else name.replace("_", " ")
+            axes.text(middle, 1.01, short, transform=axes.get_xaxis_transform(), ha="center", fontsize=7)
+    for lower, upper in strips:
+        axes.axvspan(lower, upper, color="0.6", alpha=0.35, zorder=-2, linewidth=0)
 
 
 def plain_powers(axes: Axes, *names: str) -> None:

@@ -14,14 +14,15 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from langevin_nn.analyzers import COMPARED, Comparison, label, logarithm, mean_with_interval
+from langevin_nn.analyzers import COMPARED, Comparison, label
 from langevin_nn.figures.base import (
-    PHASE_SHADES,
     STYLE,
     SYMBOLS,
     UNITS,
+    draw_band,
     plain_powers,
     say_undefined,
+    shade_phases,
     shared_legend,
     write_caption,
 )
@@ -53,24 +54,12 @@ def _style(process: str) -> dict[str, Any]:
 
 
 def _band(axes: Axes, clock: xr.DataArray, values: xr.DataArray, process: str, *, logarithmic: bool = False) -> None:
-    """Draw the mean over replicas with its 95 % t interval, both on the scale of the axis."""
-    moments = mean_with_interval(logarithm(values) if logarithmic else values)
-    lines = {name: np.exp(moments[name]) if logarithmic else moments[name] for name in moments}
-    style = _style(process)
-    axes.plot(clock, lines["mean_value"], label=label(process), **style)
-    axes.fill_between(clock, lines["lower"], lines["upper"], color=style["color"], alpha=0.15, linewidth=0)
+    draw_band(axes, clock, values, logarithmic=logarithmic, label=label(process), **_style(process))
 
 
 def _shade_phases(axes: Axes, phases: xr.Dataset, reference: str, end: float) -> None:
-    """Shade the reference's phases, with the mean boundary over the replicas that reached it."""
-    means = phases["boundary_epoch"].sel(process=reference).mean("replica").values
-    edges = [0.0, *[float(mean) for mean in means if np.isfinite(mean)], end]
-    names = phases["phase"].attrs["flag_meanings"].split()
-    for shade, name, left, right in zip(PHASE_SHADES, names, edges, edges[1:], strict=False):
-        axes.axvspan(left, right, color=shade, zorder=-2, linewidth=0)
-        if right - left > 0.02 * end:
-            short = name if len(name) < 4 else name.replace("_", " ")
-            axes.text((left + right) / 2, 1.01, short, transform=axes.get_xaxis_transform(), ha="center", fontsize=7)
+    """Shade the phases of the reference."""
+    shade_phases(axes, phases.sel(process=reference), end)
 
 
 def _processes(root: xr.Dataset, *, but: Iterable[str] = ()) -> list[str]:
