@@ -6,10 +6,11 @@ CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 BENCH := .venv-bench
 
-.PHONY: help study test torture calibrate lint types bench clean
+.PHONY: help study paper test torture calibrate lint types bench clean
 
 help:
 	@echo "make study   run the front door: SGD against Langevin dynamics (at most 3 minutes on two cores)"
+	@echo "make paper   reproduce the paper, claim by claim: output/reproduce_paper/report.html (at most 90 minutes on two cores; goes on where it was killed)"
 	@echo "make test    run the whole test suite"
 	@echo "make torture    kill, corrupt and starve recordings by the hundred, and count (about 10 minutes)"
 	@echo "make calibrate  false alarms and coverage of phases of learning, over thousands of synthetic trajectories"
@@ -28,6 +29,9 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 
 study: $(VENV)/installed
 	$(BIN)/python -m studies.compare_sgd_vs_langevin $(ARGS)
+
+paper: $(VENV)/installed
+	$(BIN)/python -m studies.reproduce_paper --resume $(ARGS)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest $(ARGS)

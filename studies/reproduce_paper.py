@@ -1,0 +1,280 @@
+"""Reproduce Feng & Tu (2021), figure by figure, and say plainly what reproduces.
+
+Runs the studies of the paper one after the other, each into a folder of its own, and writes report.html: for each of the
+fourteen claims what the paper says, what came out with its interval over replicas, the verdict (reproduced, partly, not)
+and the picture. Nothing outside that one file is needed to read it. A study that is done is not run again with --resume.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from langevin_nn.checks import one_of, whole_number
+from langevin_nn.errors import ConfigurationError, LangevinError, StorageError
+from langevin_nn.provenance import plain, versions
+from langevin_nn.report import say
+from langevin_nn.store import check_writable
+from langevin_nn.store.durable import write_durably
+from models.datasets import DATA_VARIABLE
+from studies.command import BAD_INPUT, checked, guarded
+from studies.paper.claims import CLAIMS, claims_from
+from studies.paper.page import Part, page, verdict_of
+from studies.paper.training import DEVIATIONS
+
+__all__ = ["PARTS", "Config", "Planned", "main", "run", "verdicts"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A study that is to be run.
+
+    Parameters
+    ----------
+    study : str
+        Module in ``studies``.
+    minutes : float
+        How long it takes on two cores, of which the share of the whole is said before it begins.
+    options : tuple of (str, object), optional
+        What it gets in the place of its defaults.
+    needs_files : bool, optional
+        Whether it runs only where a data folder is named.
+    """
+
+    study: str
+    minutes: float
+    options: tuple[tuple[str, Any], ...] = ()
+    needs_files: bool = False
+
+
+PARTS = {
+    "two_phases": Planned("two_phases", 8.0),
+    "label_noise_phases": Planned("label_noise_phases", 12.0),
+    "label_noise_sweep": Planned("label_noise_sweep", 12.0),
+    "cleaning": Planned("cleaning", 25.0),
+    "label_noise_phases_cifar10": Planned("label_noise_phases", 20.0, (("dataset", "cifar10"), ("replicas", 3)), True),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that can be chosen."""
+
+    studies: tuple[str, ...] = tuple(PARTS)
+    """Which studies to run; the report has the claims that they measure."""
+    dataset: str | None = None
+    """Data set but for the study of CIFAR-10: mnist10k, mnist, digits; mnist10k where a data folder is named, else digits."""
+    data_dir: Path | None = None
+    """Folder with the files of mnist10k and cifar10; the variable LANGEVIN_NN_DATA unless given."""
+    replicas: int | None = None
+    """Replicas in every study; as many as each takes by itself unless given."""
+    seed: int = 0
+    """Owner of all randomness."""
+    device: str = "cpu"
+    """Where to compute: cpu, or cuda for a GPU."""
+    out: Path = field(default=Path("output/reproduce_paper"))
+    """Folder for report.html and a folder of each study."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with what was killed or interrupted in the output folder, and keep what is done."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Small runs of a few seconds that show what comes out, with intervals too wide to conclude from."""
+
+
+def run(config: Config) -> list[Part]:
+    """Run the studies and write the report.
+
+    Parameters
+    ----------
+    config : Config
+        What was chosen.
+
+    Returns
+    -------
+    list of Part
+        What each study gave; a study that had a problem says which, and does not stop the others.
+
+    Raises
+    ------
+    ConfigurationError
+        If a choice cannot be run.
+    StorageError
+        If the disk fails; what is done stays, and --resume goes on from there.
+    """
+    config = checked(config)
+    planned = _planned(config)
+    check_writable(config.out)
+    started, parts = time.perf_counter(), []
+    progress = _Progress(planned)
+    for name in planned:
+        progress.begin(name)
+        parts.append(_part(name, config))
+        progress.end(name, parts[-1])
+        _write(parts, config, time.perf_counter() - started)  # what is done can be read while the rest runs
+    return parts
+
+
+def _planned(config: Config) -> list[str]:
+    for each in config.studies:
+        one_of("study", each, PARTS)
+    if not config.studies or len(set(config.studies)) < len(config.studies):
+        raise ConfigurationError(
+            f"studies={config.studies}: expected at least one, each of them once, since each has one folder; known are "
+            f"{', '.join(PARTS)}"
+        )
+    if config.replicas is not None:
+        whole_number(
+            "replicas", config.replicas, "at least 2 (int), since claims are held to intervals over replicas", least=2
+        )
+    has_files = config.data_dir is not None or bool(os.environ.get(DATA_VARIABLE))
+    chosen = [name for name in config.studies if has_files or not PARTS[name].needs_files]
+    for name in config.studies:
+        if name not in chosen:
+            say(f"{name} is left out: it needs files, whose folder is named by --data-dir or {DATA_VARIABLE}.")
+    if config.quick:
+        chosen = [name for name in chosen if not PARTS[name].needs_files]
+    return chosen
+
+
+def _part(name: str, config: Config) -> Part:
+    """Run a study, or find it done; a study that fails does not stop the others."""
+    planned, folder = PARTS[name], config.out / name
+    module = import_module(f"studies.{planned.study}")
+    options: dict[str, Any] = {
+        "data_dir": config.data_dir,
+        "seed": config.seed,
+        "device": config.device,
+        "out": folder,
+        "quick": config.quick,
+        **({} if config.dataset is None else {"dataset": config.dataset}),
+        **dict(planned.options),
+        **({} if config.replicas is None else {"replicas": config.replicas}),
+    }
+    mark = folder / "reproduced.json"
+    said = {"options": {key: plain(each) for key, each in options.items() if key != "out"}, "versions": versions()}
+    if config.resume and mark.is_file() and json.loads(mark.read_text()) == said:
+        return _found(name, folder)
+    started = time.perf_counter()
+    try:
+        mark.unlink(missing_ok=True)
+        module.run(module.Config(**options, resume=config.resume and (folder / "runs").is_dir()))
+    except StorageError:
+        raise
+    except LangevinError as error:
+        return Part(name, folder, (), time.perf_counter() - started, str(error))
+    write_durably(mark, json.dumps(said).encode())
+    return _found(name, folder)
+
+
+def _found(name: str, folder: Path) -> Part:
+    summary = json.loads((folder / "summary.json").read_text())
+    return Part(name, folder, claims_from(folder / "claims.json"), float(summary["seconds"]))
+
+
+class _Progress:
+    """Says before each study its share of the whole, and what remains."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.left = {name: PARTS[name].minutes for name in names}
+        self.total, self.number, self.count = sum(self.left.values()), 0, len(names)
+        self.expected, self.taken = 0.0, 0.0
+        self.started = time.perf_counter()
+
+    def begin(self, name: str) -> None:
+        self.number += 1
+        pace = self.taken / self.expected if self.expected else 1.0
+        say(
+            f"\n[{self.number} of {self.count}] {name}: {self.left[name] / self.total:.0%} of the whole; about "
+            f"{pace * sum(self.left.values()):.0f} minutes remain"
+        )
+
+    def end(self, name: str, part: Part) -> None:
+        now = (time.perf_counter() - self.started) / 60
+        self.expected += self.left.pop(name)
+        self.taken = now
+        say(f"{name}: {part.problem or 'done'}, {now:.1f} minutes so far")
+
+
+def _write(parts: Sequence[Part], config: Config, seconds: float) -> None:
+    about = {
+        "command": "python -m studies.reproduce_paper " + " ".join(_arguments(config)),
+        "seed": str(config.seed),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+        "took": f"{sum(part.seconds for part in parts) / 60:.1f} minutes in the studies, {seconds / 60:.1f} in this call",
+    }
+    write_durably(config.out / "report.html", page(parts, about=about, deviations=DEVIATIONS).encode())
+
+
+def _arguments(config: Config) -> list[str]:
+    said = [f"--dataset {config.dataset}"] if config.dataset else []
+    said += [f"--replicas {config.replicas}"] if config.replicas else []
+    said += [f"--studies {' '.join(config.studies)}"] if config.studies != Config.studies else []
+    return [*said, f"--seed {config.seed}", f"--device {config.device}", *(["--quick"] if config.quick else [])]
+
+
+def verdicts(parts: Sequence[Part]) -> str:
+    """Return the verdicts in words.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        What the studies gave.
+
+    Returns
+    -------
+    str
+        A line for each claim.
+    """
+    words: dict[Any, str] = {
+        "reproduced": "reproduced",
+        "partly": "partly",
+        "not": "not reproduced",
+        None: "not measured",
+    }
+    lines = []
+    for number, (statement, _) in CLAIMS.items():
+        verdict = verdict_of([each for part in parts for each in part.claims if each.number == number])
+        lines.append(f"{number:3d}  {words[verdict]:14s}  {statement}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Those of the command line unless given.
+
+    Returns
+    -------
+    int
+        Exit code: 0; 2 for bad input, and where a study has no result.
+    """
+    config = tyro.cli(Config, prog="python -m studies.reproduce_paper", description=__doc__, args=arguments)
+    parts: list[Part] = []
+
+    def studies() -> None:
+        parts.extend(run(config))
+        say("\n" + verdicts(parts))
+        say(
+            f"\nThe report is {config.out / 'report.html'}; each study's results are in the folder of its name beside it."
+        )
+
+    code = guarded(studies, config.out)
+    broken = [part.name for part in parts if part.problem]
+    if broken:
+        print(f"error: no result from {', '.join(broken)}; mend what is wrong and go on with --resume", file=sys.stderr)
+    return code or (BAD_INPUT if broken else 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
