@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -29,9 +30,9 @@ class SampleWeights:
 
     Parameters
     ----------
-    coefficients : Tensor, shape (replica, row)
+    coefficients : Tensor, shape (..., replica, row)
         c_k of the samples in `indices`, or of all.
-    indices : Tensor of int64 or None, shape (replica, row)
+    indices : Tensor of int64 or None, shape (..., replica, row)
         Which samples; the c_k of the others are 0. None for all, in order.
     """
 
@@ -48,13 +49,13 @@ class SampleWeights:
 
         Returns
         -------
-        Tensor, shape (replica, sample)
+        Tensor, shape (..., replica, sample)
             0 for samples that were not drawn; drawn twice counts twice.
         """
         if self.indices is None:
             return self.coefficients
-        full = self.coefficients.new_zeros(len(self.coefficients), n_samples)
-        return full.scatter_add(1, self.indices, self.coefficients)
+        full = self.coefficients.new_zeros(*self.indices.shape[:-1], n_samples)
+        return full.scatter_add(-1, self.indices, self.coefficients.expand(self.indices.shape))
 
 
 class Noise(ABC):
@@ -244,6 +245,47 @@ class SampleWeightNoise(Noise):
         memory : object
             For the next update.
         """
+
+    @property
+    def draws_on_device(self) -> bool:
+        """Whether `draw_on_device` is a law of this source; not where a class of one's own changes what is drawn."""
+        return False
+
+    def draw_on_device(
+        self, landscape: EmpiricalLandscape, memories: Sequence[Any], keys: Sequence[Key], steps: int
+    ) -> tuple[SampleWeights, list[Any]]:
+        """Draw the c_k of some updates of several processes at once, on the device where they are used.
+
+        The numbers are addressed, too, but are not those of `sample_weights` on the CPU.
+
+        Parameters
+        ----------
+        landscape : EmpiricalLandscape
+            Says how many samples, in what precision and on what device.
+        memories : sequence of object
+            The source's memory in each process.
+        keys : sequence of Key
+            Addresses of the first of these updates in each process, all of one step.
+        steps : int
+            How many.
+
+        Returns
+        -------
+        weights : SampleWeights
+            Their shapes are (step, replica, row), with the replicas of all processes; coefficients that are the same in all
+            steps come once.
+        memories : list of object
+            For the updates after them.
+
+        Raises
+        ------
+        ConfigurationError
+            If this source cannot.
+        """  # noqa: DOC202
+        raise ConfigurationError(
+            f"{type(self).__name__} does not draw on devices: expected MatchedGaussian or minibatches for steps that are "
+            "captured; advance without captured=True"
+        )
 
     def strength(self, memory: Any, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
         if self.batch_size is None or sample_trace is None or not isinstance(landscape, EmpiricalLandscape):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langevin_nn.draws import addresses, distinct_integers, integers, permutations
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
 from langevin_nn.noise.base import SampleWeightNoise, SampleWeights
 from langevin_nn.seeds import Key
@@ -27,7 +30,7 @@ class Minibatches(SampleWeightNoise):
     @abstractmethod
     def minibatches(
         self, landscape: EmpiricalLandscape, memory: Any, key: Key, steps: int
-    ) -> tuple[NDArray[np.int64], Any]:
+    ) -> tuple[NDArray[np.int64] | Tensor, Any]:
         """Draw the minibatches of some updates.
 
         Parameters
@@ -43,7 +46,7 @@ class Minibatches(SampleWeightNoise):
 
         Returns
         -------
-        indices : ndarray of int64, shape (replica, step, row)
+        indices : ndarray or Tensor of int64, shape (replica, step, row)
             The samples of each.
         memory : object
             For the update after them.
@@ -54,8 +57,52 @@ class Minibatches(SampleWeightNoise):
     ) -> tuple[SampleWeights, Any]:
         drawn, memory = self.minibatches(landscape, memory, key, 1)
         indices = torch.as_tensor(drawn[:, 0]).to(landscape.device)
-        share = torch.full(indices.shape, 1 / indices.shape[1], dtype=landscape.dtype, device=landscape.device)
-        return SampleWeights(share, indices), memory
+        return SampleWeights(_shares(landscape, indices.shape), indices), memory
+
+    def minibatches_on_device(
+        self, landscape: EmpiricalLandscape, memories: Sequence[Any], keys: Sequence[Key], steps: int
+    ) -> tuple[Tensor, list[Any]]:
+        """Draw the minibatches of some updates of several processes on the landscape's device.
+
+        Parameters
+        ----------
+        landscape : EmpiricalLandscape
+            Whose samples.
+        memories : sequence of object
+            The source's memory in each process.
+        keys : sequence of Key
+            Addresses of the first of these updates in each process, all of one step.
+        steps : int
+            How many.
+
+        Returns
+        -------
+        indices : Tensor of int64, shape (replica, step, row)
+            The samples of each, the same on all devices.
+        memories : list of object
+            For the updates after them.
+
+        Raises
+        ------
+        ConfigurationError
+            If this source cannot.
+        """  # noqa: DOC202
+        raise ConfigurationError(
+            f"{type(self).__name__} does not draw on devices: expected ShuffledMinibatches or IndependentMinibatches; write "
+            "minibatches_on_device, or draw with minibatches"
+        )
+
+    def draw_on_device(  # noqa: D102
+        self, landscape: EmpiricalLandscape, memories: Sequence[Any], keys: Sequence[Key], steps: int
+    ) -> tuple[SampleWeights, list[Any]]:
+        drawn, after = self.minibatches_on_device(landscape, memories, keys, steps)
+        indices = drawn.transpose(0, 1)
+        return SampleWeights(_shares(landscape, (1, *indices.shape[1:])), indices), after
+
+
+def _shares(landscape: EmpiricalLandscape, shape: tuple[int, ...]) -> Tensor:
+    """Return c_k = 1/B."""
+    return torch.full(shape, 1 / shape[-1], dtype=landscape.dtype, device=landscape.device)
 
 
 @dataclass(frozen=True)
@@ -94,7 +141,10 @@ class ShuffledMinibatches(Minibatches):
 
     def minibatches(  # noqa: D102
         self, landscape: EmpiricalLandscape, memory: EpochOrder, key: Key, steps: int
-    ) -> tuple[NDArray[np.int64], Any]:
+    ) -> tuple[NDArray[np.int64] | Tensor, Any]:
+        if landscape.device.type == "cuda":
+            drawn, (after,) = self.minibatches_on_device(landscape, [memory], [key], steps)
+            return drawn, after
         of_an_epoch = landscape.n_samples // self.batch_size
         pieces, step, end = [], key.step, key.step + steps
         while step < end:
@@ -110,6 +160,30 @@ class ShuffledMinibatches(Minibatches):
             pieces.append(rows.reshape(len(rows), last - first, self.batch_size))
             step += last - first
         return np.concatenate(pieces, axis=1), memory
+
+    @property
+    def draws_on_device(self) -> bool:  # noqa: D102
+        return type(self) is ShuffledMinibatches
+
+    def minibatches_on_device(  # noqa: D102
+        self, landscape: EmpiricalLandscape, memories: Sequence[EpochOrder], keys: Sequence[Key], steps: int
+    ) -> tuple[Tensor, list[EpochOrder]]:
+        n, size = landscape.n_samples, self.batch_size
+        pieces, step, end = [], keys[0].step, keys[0].step + steps
+        known, order = memories[0].epoch, torch.empty(0)
+        if known == step // (n // size) and all(each.epoch == known for each in memories):
+            order = torch.cat([each.order for each in memories])
+        else:
+            known = -1
+        while step < end:
+            epoch, first = divmod(step, n // size)
+            if epoch != known:
+                known, order = epoch, permutations(addresses(keys, "epoch order", landscape.device), n, epoch)
+            last = min(n // size, first + end - step)
+            pieces.append(order[:, first * size : last * size].to(torch.int64).reshape(len(order), last - first, size))
+            step += last - first
+        of_each = torch.split(order, [len(each.replicas) for each in keys])
+        return torch.cat(pieces, 1), [EpochOrder(known, each) for each in of_each]
 
 
 @dataclass(frozen=True)
@@ -129,7 +203,9 @@ class IndependentMinibatches(Minibatches):
 
     def minibatches(  # noqa: D102
         self, landscape: EmpiricalLandscape, memory: None, key: Key, steps: int
-    ) -> tuple[NDArray[np.int64], None]:
+    ) -> tuple[NDArray[np.int64] | Tensor, None]:
+        if landscape.device.type == "cuda":
+            return self.minibatches_on_device(landscape, [memory], [key], steps)[0], memory
         n, size = landscape.n_samples, self.batch_size
         keys = [Key(key.seeds, key.replicas, step) for step in range(key.step, key.step + steps)]
         draws = [
@@ -137,3 +213,17 @@ class IndependentMinibatches(Minibatches):
             for each in keys
         ]
         return np.stack(draws, axis=1), memory
+
+    @property
+    def draws_on_device(self) -> bool:  # noqa: D102
+        return type(self) is IndependentMinibatches
+
+    def minibatches_on_device(  # noqa: D102
+        self, landscape: EmpiricalLandscape, memories: Sequence[None], keys: Sequence[Key], steps: int
+    ) -> tuple[Tensor, list[None]]:
+        n, size, first = landscape.n_samples, self.batch_size, keys[0].step
+        rows = addresses(keys, "minibatch", landscape.device)
+        if self.replacement:
+            below = torch.full((size,), n, device=landscape.device)
+            return integers(rows, below, first, steps), list(memories)
+        return distinct_integers(rows, n, size, first, steps), list(memories)

@@ -1,0 +1,223 @@
+"""Addressed random numbers as tensors, drawn where they are used: Philox4x32-10 in whole numbers, on any device.
+
+Number n of a replica is a function of seed, purpose, replica and n alone, as in `langevin_nn.kernels.normals`, whose words
+these are. Whole numbers are the same on all devices; normal numbers agree to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from langevin_nn.seeds import Key
+
+__all__ = ["addresses", "distinct_integers", "integers", "normals", "permutations", "words"]
+
+_LOW = 2**32 - 1
+_AT_ONCE = 2**22  # blocks: 32 MiB for each of the ten numbers or so that are alive at a time
+
+
+def addresses(keys: Sequence[Key], purpose: str, device: torch.device) -> Tensor:
+    """Return where the numbers of replicas are found.
+
+    Parameters
+    ----------
+    keys : sequence of Key
+        Seeds and replicas; their steps do not count.
+    purpose : str
+        What the numbers are for.
+    device : torch.device
+        Where they are drawn.
+
+    Returns
+    -------
+    Tensor of int64, shape (replica, 4)
+        32 bits each: the key, low and high, and the replica, low and high.
+    """
+    found = []
+    for each in keys:
+        replicas, key = np.array(each.replicas, dtype=np.int64), each.seeds.key(purpose)
+        rows = np.empty((len(replicas), 4), np.int64)
+        rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3] = key & _LOW, key >> 32, replicas & _LOW, replicas >> 32
+        found.append(rows)
+    return torch.as_tensor(np.concatenate(found)).to(device)
+
+
+def words(rows: Tensor, blocks: Tensor) -> Tensor:
+    """Return blocks of Philox4x32-10 (Salmon et al. 2011, doi 10.1145/2063384.2063405).
+
+    Parameters
+    ----------
+    rows : Tensor of int64, shape (replica, 4)
+        Of `addresses`.
+    blocks : Tensor of int64, shape (block,)
+        Numbers of the blocks, from 0.
+
+    Returns
+    -------
+    Tensor of int64, shape (4, replica, block)
+        Four words of 32 random bits each.
+
+    Examples
+    --------
+    >>> [hex(word) for word in words(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)).flatten()]
+    ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
+    """
+    k0, k1, c2, c3 = (column[:, None] for column in rows.T)
+    c0, c1 = blocks & _LOW, blocks >> 32 & _LOW
+    for _ in range(10):
+        # Of 64 bits that wrap, all are right; shifted as signed numbers, the upper ones would be ones.
+        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = (p1 >> 32) & _LOW ^ c1 ^ k0, p1 & _LOW, (p0 >> 32) & _LOW ^ c3 ^ k1, p0 & _LOW
+        k0, k1 = (k0 + 0x9E3779B9) & _LOW, (k1 + 0xBB67AE85) & _LOW
+    return torch.stack([c0, c1, c2, c3])
+
+
+def _in_pieces(draw: Callable[[Tensor, Tensor], Tensor], rows: Tensor, first: int, count: int) -> Tensor:
+    """Draw for so many replicas at a time as memory allows."""
+    blocks = torch.arange(first, first + count, device=rows.device)
+    pieces = [draw(each, blocks) for each in torch.split(rows, max(1, _AT_ONCE // count))]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _paired(rows: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two numbers of 64 bits a block, in halves, high and low, shape (replica, 2 block)."""
+    low, high, second_low, second_high = words(rows, blocks)
+    return torch.stack([high, second_high], 2).flatten(1), torch.stack([low, second_low], 2).flatten(1)
+
+
+def permutations(rows: Tensor, size: int, number: int) -> Tensor:
+    """Return a permutation for each replica.
+
+    Random numbers of 63 bits are sorted; the lowest of them make place for the index, so that no two are equal.
+
+    Parameters
+    ----------
+    rows : Tensor of int64, shape (replica, 4)
+        Of `addresses`.
+    size : int
+        Of what, 0 … size − 1.
+    number : int
+        Which permutation of the replica's.
+
+    Returns
+    -------
+    Tensor of int32, shape (replica, size)
+        Each as probable as any other, to 2⁻⁶³ size³.
+
+    Examples
+    --------
+    >>> rows = torch.tensor([[1, 2, 3, 0]])
+    >>> permutations(rows, 5, 0).sort().values
+    tensor([[0, 1, 2, 3, 4]], dtype=torch.int32)
+    """
+    bits = max(1, (size - 1).bit_length())
+    index = torch.arange(size, device=rows.device)
+    count = (size + 1) // 2
+
+    def draw(some: Tensor, blocks: Tensor) -> Tensor:
+        high, low = (half[:, :size] for half in _paired(some, blocks))
+        numbers = (high >> 1) << 32 | low
+        return ((numbers >> bits << bits | index).sort(1).values & ((1 << bits) - 1)).to(torch.int32)
+
+    return _in_pieces(draw, rows, number * count, count)
+
+
+def integers(rows: Tensor, below: Tensor, first: int, steps: int) -> Tensor:
+    """Return uniform whole numbers.
+
+    Parameters
+    ----------
+    rows : Tensor of int64, shape (replica, 4)
+        Of `addresses`.
+    below : Tensor of int64, shape (number,)
+        Each is from 0 to this less 1, at most 2³⁰.
+    first, steps : int
+        Which steps.
+
+    Returns
+    -------
+    Tensor of int64, shape (replica, step, number)
+        ⌊below · u⌋, with 64 bits of u.
+    """
+    size = len(below)
+    per_step = (size + 1) // 2
+
+    def draw(some: Tensor, blocks: Tensor) -> Tensor:
+        high, low = (half.reshape(len(some), steps, 2 * per_step)[..., :size] for half in _paired(some, blocks))
+        return (high * below + (low * below >> 32)) >> 32
+
+    return _in_pieces(draw, rows, first * per_step, steps * per_step)
+
+
+def distinct_integers(rows: Tensor, below: int, size: int, first: int, steps: int) -> Tensor:
+    """Return whole numbers of which none comes twice in a step.
+
+    Few are drawn by Floyd's algorithm (Bentley & Floyd 1987, doi 10.1145/30401.315746), many as the first of a permutation.
+
+    Parameters
+    ----------
+    rows : Tensor of int64, shape (replica, 4)
+        Of `addresses`.
+    below : int
+        From 0 to this less 1.
+    size : int
+        How many a step.
+    first, steps : int
+        Which steps.
+
+    Returns
+    -------
+    Tensor of int64, shape (replica, step, size)
+        Each set as probable as any other; their order is not random.
+    """
+    if size * size > 32 * below:
+        found = [permutations(rows, below, step)[:, :size] for step in range(first, first + steps)]
+        return torch.stack(found, 1).to(torch.int64)
+    last = torch.arange(below - size, below, device=rows.device)
+    chosen = integers(rows, last + 1, first, steps)
+    for place in range(1, size):
+        taken = (chosen[..., :place] == chosen[..., place, None]).any(-1)
+        chosen[..., place] = torch.where(taken, last[place], chosen[..., place])
+    return chosen
+
+
+def normals(rows: Tensor, size: int, first: int, steps: int) -> Tensor:
+    """Return independent N(0, 1) by the transform of Box & Muller (1958, doi 10.1214/aoms/1177706645).
+
+    Where `size` is a multiple of 4 they are those of `langevin_nn.kernels.draw_normals`; otherwise every step leaves out the
+    last of a block.
+
+    Parameters
+    ----------
+    rows : Tensor of int64, shape (replica, 4)
+        Of `addresses`.
+    size : int
+        Numbers a step.
+    first, steps : int
+        Which steps.
+
+    Returns
+    -------
+    Tensor of float32, shape (replica, step, size)
+        Up to 6.6 standard deviations.
+    """
+    per_step = (size + 3) // 4
+
+    def draw(some: Tensor, blocks: Tensor) -> Tensor:
+        drawn = words(some, blocks)
+        radial, angular = drawn[::2], drawn[1::2]
+        uniform = ((radial >> 1).to(torch.float32) + 0.5) * 2**-31
+        radius = (-2 * uniform.log()).sqrt()
+        # Two bits choose the quarter, the next 23 an angle within ±π/4 of it.
+        quarter, within = angular >> 30, (angular & (2**30 - 1)) >> 7
+        angle = (quarter.to(torch.float32) + (within.to(torch.float32) * 2**-23 - 0.5)) * (math.pi / 2)
+        pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], -1)  # (pair, replica, block, 2)
+        in_order = pairs.permute(1, 2, 0, 3).reshape(len(some), steps, 4 * per_step)
+        return in_order[..., :size]
+
+    return _in_pieces(draw, rows, first * per_step, steps * per_step)
