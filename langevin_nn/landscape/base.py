@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from langevin_nn.seeds import Seeds
 if TYPE_CHECKING:
     from langevin_nn.kernels.sources import CompiledField, CompiledNoise
 
-__all__ = ["Descent", "EmpiricalLandscape", "Landscape", "MomentLandscape"]
+__all__ = ["CapturableGradient", "Descent", "EmpiricalLandscape", "Kept", "Landscape", "MomentLandscape"]
 
 
 class Descent(Protocol):
@@ -32,6 +33,54 @@ class Descent(Protocol):
         weight_decay: float,
     ) -> tuple[Tensor, Tensor]:
         """Return weights and velocities after as many updates as `indices`, (replica, step, row), has minibatches."""
+
+
+class Kept(dict[Any, Any]):
+    """What is kept for use again by a landscape and its shallow copies; pickles and deep copies begin without."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Kept, ()
+
+
+@dataclass(frozen=True, eq=False)
+class CapturableGradient:
+    """Σ_k c_k ∇ℓ_k in tensor operations that neither check their arguments nor wait for a device.
+
+    Parameters
+    ----------
+    function : callable
+        (weights, inputs, labels, coefficients, indices) → Tensor, shape (replica, parameter).
+    inputs : Tensor, shape (sample, ...)
+        All samples.
+    labels : Tensor, shape (replica or 1, sample, ...)
+        Their labels.
+    kept : Kept
+        For what was captured with it.
+    """
+
+    function: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+    inputs: Tensor
+    labels: Tensor
+    kept: Kept
+
+    def __call__(self, weights: Tensor, coefficients: Tensor, indices: Tensor | None) -> Tensor:
+        """Return the weighted gradients.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (replica, parameter)
+            Where.
+        coefficients : Tensor, shape (replica, row)
+            The c_k of the samples in `indices`, or of all.
+        indices : Tensor of int64 or None, shape (replica, row)
+            Which samples, which must exist; None for all, in order.
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
+            The weighted sums.
+        """
+        return self.function(weights, self.inputs, self.labels, coefficients, indices)
 
 
 class Landscape(ABC):
@@ -246,6 +295,11 @@ class EmpiricalLandscape(Landscape):
             f"{type(self).__name__} shares its computation with no other: expected landscapes of equal `computation`, which "
             "differ in their labels only; run them one by one"
         )
+
+    @property
+    def capturable_gradient(self) -> CapturableGradient | None:
+        """Weighted gradients in operations that can be captured, where there are any."""
+        return None
 
     @property
     def descent(self) -> Descent | None:

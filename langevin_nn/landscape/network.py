@@ -16,7 +16,8 @@ from torch.func import functional_call, jvp, vjp
 
 from langevin_nn.checks import shown
 from langevin_nn.errors import ConfigurationError, UnknownNameError
-from langevin_nn.landscape.base import Descent, EmpiricalLandscape
+from langevin_nn.landscape.base import CapturableGradient, Descent, EmpiricalLandscape, Kept
+from langevin_nn.landscape.batched import BatchedPerceptronGradient
 from langevin_nn.landscape.checks import check_sample_losses, refuse_sample_mixing
 from langevin_nn.landscape.gradients import Loss, TracedGradient
 from langevin_nn.landscape.initialisation import draw_weights, flat_parameters, perturbed
@@ -188,8 +189,12 @@ class NetworkLandscape(EmpiricalLandscape):
             self.test_labels = given[0]
         self._check()
         self._traced = TracedGradient(self._module, self._layout, self._loss)
-        fast = PerceptronGradient.of(self._module, self.inputs) if loss is None else None
-        self._weighted_gradient = fast or self._traced
+        known = loss is None
+        kernel = PerceptronGradient.of(self._module, self.inputs) if known else None
+        batched = BatchedPerceptronGradient.of(self._module, self.inputs) if known else None
+        on_device = batched or self._traced
+        self._weighted_gradient = kernel or (on_device if self.device.type == "cuda" else self._traced)
+        self._on_device, self._kept = on_device, Kept()
         self._layers: dict[str, nn.Module] | None = None
 
     def _as_inputs(self, values: Any, name: str) -> Tensor:
@@ -327,6 +332,11 @@ class NetworkLandscape(EmpiricalLandscape):
             return fast.descend(weights, velocities, self.inputs, self.labels, indices, *rates)
 
         return descend
+
+    @property
+    def capturable_gradient(self) -> CapturableGradient | None:  # noqa: D102
+        own = type(self).weighted_gradient is not NetworkLandscape.weighted_gradient
+        return None if own else CapturableGradient(self._on_device, self.inputs, self.labels, self._kept)
 
     @property
     def gradient_path(self) -> str:

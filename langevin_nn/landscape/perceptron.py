@@ -10,10 +10,52 @@ from torch import Tensor, nn
 
 from langevin_nn.kernels import perceptron as kernel
 
-__all__ = ["PerceptronGradient"]
+__all__ = ["PerceptronGradient", "recognised"]
 
 
 _ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: kernel.RELU, nn.Tanh: kernel.TANH, nn.GELU: kernel.GELU}
+
+
+def recognised(module: nn.Module, inputs: Tensor) -> tuple[tuple[int, ...], type[nn.Module]] | None:
+    """Return widths and activation of a multi-layer perceptron, None for other networks.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Known where it is a ``Sequential`` of ``Linear`` layers with biases and one kind of activation between them,
+        ReLU, tanh or the exact GELU, without hooks or shared tensors.
+    inputs : Tensor, shape (sample, ...)
+        Known where they are vectors.
+
+    Returns
+    -------
+    widths : tuple of int
+        Units of each layer, the inputs first.
+    activation : type
+        Of the modules between the layers.
+
+    Examples
+    --------
+    >>> recognised(nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 4)), torch.zeros(1, 3))
+    ((3, 2, 4), <class 'torch.nn.modules.activation.Tanh'>)
+    """
+    if type(module) is not nn.Sequential or inputs.ndim != 2 or len(module) % 2 == 0:
+        return None
+    if any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules()):
+        return None
+    layers = list(module)
+    between = layers[1::2]
+    kinds = {type(layer) for layer in between} or {nn.ReLU}
+    if any(isinstance(layer, nn.GELU) and layer.approximate != "none" for layer in between):
+        return None
+    if len(kinds) != 1 or not kinds <= set(_ACTIVATIONS):
+        return None
+    linear = [layer for layer in layers[::2] if type(layer) is nn.Linear and layer.bias is not None]
+    own = [f"{2 * k}.{part}" for k in range(len(linear)) for part in ("weight", "bias")]
+    # Names come once for tensors that are shared, and in another order or number where a layer was altered.
+    if len(linear) < len(layers[::2]) or own != [name for name, _ in module.named_parameters()]:
+        return None
+    return (linear[0].in_features, *(layer.out_features for layer in linear)), kinds.pop()
 
 
 @dataclass(frozen=True)
@@ -41,8 +83,7 @@ class PerceptronGradient:
         Parameters
         ----------
         module : torch.nn.Module
-            Taken where it is a ``Sequential`` of ``Linear`` layers with biases and one kind of activation between them,
-            ReLU, tanh or the exact GELU, without hooks or shared tensors.
+            Taken where `recognised` knows it.
         inputs : Tensor, shape (sample, ...)
             Taken where they are vectors of float32 on the CPU.
 
@@ -51,27 +92,11 @@ class PerceptronGradient:
         PerceptronGradient or None
             The fast path.
         """
-        if type(module) is not nn.Sequential or inputs.ndim != 2 or len(module) % 2 == 0:
-            return None
-        if any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules()):
-            return None
-        layers = list(module)
-        between = layers[1::2]
-        kinds = {type(layer) for layer in between} or {nn.ReLU}
-        if any(isinstance(layer, nn.GELU) and layer.approximate != "none" for layer in between):
-            return None
-        if len(kinds) != 1 or not kinds <= set(_ACTIVATIONS):
-            return None
-        linear = [layer for layer in layers[::2] if type(layer) is nn.Linear and layer.bias is not None]
-        own = [f"{2 * k}.{part}" for k in range(len(linear)) for part in ("weight", "bias")]
-        # Names come once for tensors that are shared, and in another order or number where a layer was altered.
-        if len(linear) < len(layers[::2]) or own != [name for name, _ in module.named_parameters()]:
-            return None
+        known = recognised(module, inputs)
         tensors = [inputs, *module.parameters()]
-        if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in tensors):
+        if known is None or any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in tensors):
             return None
-        widths = (linear[0].in_features, *(layer.out_features for layer in linear))
-        return cls(widths, _ACTIVATIONS[kinds.pop()])
+        return cls(known[0], _ACTIVATIONS[known[1]])
 
     def __call__(
         self, weights: Tensor, inputs: Tensor, labels: Tensor, coefficients: Tensor, indices: Tensor | None
