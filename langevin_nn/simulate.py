@@ -231,6 +231,7 @@ class Simulation:
             "schedule": plain(self.schedule),
             "on_divergence": self.on_divergence,
             "weights": None if self.weights is None else plain(self.weights),
+            **({"updates": "captured"} if self.process.captured else {}),
             **self.config,
         }
 

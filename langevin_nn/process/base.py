@@ -193,7 +193,7 @@ class Process:
         noise, rate, step = self.noise, self.learning_rate, self.time_step
         try:
             in_time = (step, step**noise.time_step_exponent, step / rate)
-            powers = [*in_time, self._noise_ratio, noise.strength_ratio(rate)]
+            powers = [*in_time, self.noise_ratio, noise.strength_ratio(rate)]
         except (OverflowError, ZeroDivisionError):
             powers = [inf]
         most = torch.finfo(self.landscape.dtype).max
@@ -279,8 +279,8 @@ class Process:
         return State(0, start, *memories, seeds, indices, diverged)
 
     @property
-    def _noise_ratio(self) -> float:
-        """What multiplies η where it is added to the gradient, which Δt multiplies."""
+    def noise_ratio(self) -> float:
+        """What multiplies η where it is added to the gradient, which Δt multiplies: √(α/Δt) for noise of the gradient."""
         noise = self.noise
         if self.time_step == self.learning_rate and noise.learning_rate_exponent + noise.time_step_exponent == 1:
             return 1.0  # to the last bit
@@ -306,12 +306,12 @@ class Process:
         memory : object
             For the next update.
         """
-        ratio = self._noise_ratio
+        ratio = self.noise_ratio
         if isinstance(self.noise, AdditiveNoise):
             increment, memory = self.noise.increment(self.landscape, weights, memory, key)
             return torch.add(self.drift(weights), increment, alpha=ratio), memory
         assert isinstance(self.landscape, EmpiricalLandscape)
-        if self._is_fused:
+        if self.is_fused:
             coefficients, indices, memory = self.fused_weights(memory, key)
             return self.landscape.weighted_gradient(weights, coefficients, indices), memory
         assert isinstance(self.noise, SampleWeightNoise)
@@ -321,7 +321,7 @@ class Process:
         return torch.add(self.drift(weights), noise, alpha=ratio), memory
 
     @property
-    def _is_fused(self) -> bool:
+    def is_fused(self) -> bool:
         """Whether one weighted pass makes drift and noise together."""
         return (
             isinstance(self.noise, SampleWeightNoise)
@@ -351,7 +351,7 @@ class Process:
         """
         assert isinstance(self.noise, SampleWeightNoise)
         assert isinstance(self.landscape, EmpiricalLandscape)
-        ratio, n = self._noise_ratio, self.landscape.n_samples
+        ratio, n = self.noise_ratio, self.landscape.n_samples
         drawn, memory = self.noise.sample_weights(self.landscape, memory, key)
         if ratio == 1:
             return drawn.coefficients, drawn.indices, memory
@@ -362,7 +362,15 @@ class Process:
         """Whether an update is the mean gradient over a minibatch."""
         noise = self.noise
         own = isinstance(noise, Minibatches) and type(noise).sample_weights is Minibatches.sample_weights
-        return own and self._is_fused and self._noise_ratio == 1
+        return own and self.is_fused and self.noise_ratio == 1
+
+    @property
+    def captured(self) -> bool:
+        """Whether updates run in blocks that are captured as a graph: on a GPU, where drift, noise and rule allow it."""
+        update = self.update
+        return (
+            self.landscape.device.type == "cuda" and isinstance(update, SteppedUpdate) and update.can_be_captured(self)
+        )
 
     @property
     def shares(self) -> str | None:
@@ -370,12 +378,12 @@ class Process:
 
         They may differ in labels, learning rate, seeds and initial weights.
         """
-        if not (self._is_fused and isinstance(self.landscape, EmpiricalLandscape)):
+        if not (self.is_fused and isinstance(self.landscape, EmpiricalLandscape)):
             return None
         computation = self.landscape.computation
         if computation is None or not isinstance(self.update, SteppedUpdate):
             return None
-        return f"{computation} {self.noise} {self.update} {self._noise_ratio == 1}"
+        return f"{computation} {self.noise} {self.update} {self.noise_ratio == 1}"
 
     def advance(self, state: State, steps: int, on_divergence: Literal["raise", "mask"] = "raise") -> State:
         """Make a block of updates.

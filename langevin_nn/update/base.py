@@ -50,6 +50,14 @@ class Dynamics(Protocol):
         """Return the coefficients of drift and noise together, their samples, and the noise source's memory."""
 
     @property
+    def is_fused(self) -> bool:
+        """Whether one weighted pass makes drift and noise together."""
+
+    @property
+    def noise_ratio(self) -> float:
+        """√(α/Δt), what multiplies the noise of the gradient."""
+
+    @property
     def takes_minibatches(self) -> bool:
         """Whether an update is the mean gradient over a minibatch."""
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from langevin_nn.landscape import EmpiricalLandscape
 from langevin_nn.landscape.base import Descent
-from langevin_nn.noise import Minibatches
+from langevin_nn.noise import Minibatches, SampleWeightNoise, SampleWeights
 from langevin_nn.seeds import Key
 from langevin_nn.update.base import Dynamics, Update
+from langevin_nn.update.captured import CapturedSteps, Shape
 from langevin_nn.update.state import State
 
 __all__ = ["SteppedUpdate"]
@@ -63,7 +64,9 @@ class SteppedUpdate(Update):
     def advance(self, process: Dynamics, state: State, steps: int) -> State:  # noqa: D102
         return self.advance_together([(process, state)], steps)[0]
 
-    def advance_together(self, members: Sequence[tuple[Dynamics, State]], steps: int) -> list[State]:
+    def advance_together(
+        self, members: Sequence[tuple[Dynamics, State]], steps: int, captured: bool | None = None
+    ) -> list[State]:
         """Make a block of updates of several processes in one batched computation.
 
         Parameters
@@ -72,20 +75,26 @@ class SteppedUpdate(Update):
             Processes of this rule which share what computes their gradients (equal `Dynamics.shares`), or one of any kind.
         steps : int
             How many.
+        captured : bool, optional
+            Whether noise is drawn, and blocks of updates run, by operations of the landscape's device that are captured as
+            a graph where it is a GPU, wherever process and landscape allow it; on CUDA unless said.
 
         Returns
         -------
         list of State
             After. A process stops early at the first update that leaves a replica non-finite that was not before; the
-            others go on. The bits of each are those that it has alone.
+            others go on. The bits of each are those that it has alone, where updates are captured those to rounding.
         """
         runs = [_Run(process, state) for process, state in members]
         running, end = list(runs), members[0][1].step + steps
         while running and running[0].step < end:
             joint = _joint_landscape(running)
             size = len(running)
+            here = joint is not None and joint.device.type == "cuda" if captured is None else captured
             while len(running) == size and running[0].step < end:
-                if joint is not None and joint.descent is not None and self._is_descent(running[0].process):
+                if here and joint is not None and self.can_be_captured(running[0].process):
+                    self._descend_captured(running, joint, end)
+                elif joint is not None and joint.descent is not None and self._is_descent(running[0].process):
                     self._descend(running, joint.descent, end)
                 else:
                     self._step(running, joint)
@@ -93,6 +102,29 @@ class SteppedUpdate(Update):
                 if not running:
                     break
         return [each.state() for each in runs]
+
+    def can_be_captured(self, process: Dynamics) -> bool:
+        """Return whether blocks of updates can run on a device without a look at its numbers.
+
+        Parameters
+        ----------
+        process : Dynamics
+            Of this rule.
+
+        Returns
+        -------
+        bool
+            On whatever device it is.
+        """
+        noise, landscape = process.noise, process.landscape
+        return (
+            self.descent_rates is not None
+            and process.is_fused
+            and isinstance(noise, SampleWeightNoise)
+            and noise.draws_on_device
+            and isinstance(landscape, EmpiricalLandscape)
+            and landscape.capturable_gradient is not None
+        )
 
     def _is_descent(self, process: Dynamics) -> bool:
         return self.descent_rates is not None and process.takes_minibatches
@@ -118,6 +150,37 @@ class SteppedUpdate(Update):
                 run.mark()
             if run.stopped and count > 1:
                 vars(run).update(vars(self._until_it_breaks(earlier)))
+
+    def _descend_captured(self, runs: Sequence[_Run], joint: EmpiricalLandscape, end: int) -> None:
+        """Make a block of updates of each by captured steps."""
+        rates, gradient = self.descent_rates, joint.capturable_gradient
+        assert rates is not None
+        assert gradient is not None
+        steps = CapturedSteps.of(gradient, _shape(runs, gradient.labels, rates), joint.dtype)
+        count = min(end - runs[0].step, steps.shape.capacity)
+        steps.draw(_drawn_ahead(runs, count))
+        start = _start_of(runs, gradient.labels, rates[0])
+        steps.load(*start)
+        steps.run(count)
+        before = torch.cat([run.diverged for run in runs]).cpu()
+        left = steps.left()
+        if count > 1 and bool((left & ~before).any()):
+            # Again, one by one, up to the first that breaks; the others wait there.
+            steps.load(*start)
+            for made in range(1, count + 1):
+                steps.run(1)
+                left = steps.left()
+                if bool((left & ~before).any()):
+                    count = made
+                    break
+        sizes = [len(run.weights) for run in runs]
+        weights_of, fresh = torch.split(steps.weights, sizes), torch.split(left & ~before, sizes)
+        velocities = torch.split(steps.velocities, sizes) if rates[0] else [run.memory for run in runs]
+        for run, weights, velocity, broken in zip(runs, weights_of, velocities, fresh, strict=True):
+            run.weights, run.memory = weights, velocity
+            run.step += count
+            if bool(broken.any()):
+                run.mark()
 
     def _until_it_breaks(self, run: _Run) -> _Run:
         """Make the updates of a block again, one by one, up to the first that broke."""
@@ -184,6 +247,40 @@ class _Run:
     def state(self) -> State:
         """Return where it is now."""
         return self._before.replaced(self.step, self.weights, self.memory, self.noise_memory, self.diverged)
+
+
+def _shape(runs: Sequence[_Run], labels: Tensor, rates: tuple[float, float]) -> Shape:
+    """Return what the captured steps of some processes depend on."""
+    process, n_replicas = runs[0].process, sum(len(run.weights) for run in runs)
+    landscape, chosen = process.landscape, process.takes_minibatches
+    assert isinstance(landscape, EmpiricalLandscape)
+    rows = (process.noise.batch_size if chosen else None) or landscape.n_samples
+    return Shape(n_replicas, landscape.n_parameters, tuple(labels.shape), rows, chosen, chosen, *rates)
+
+
+def _start_of(runs: Sequence[_Run], labels: Tensor, momentum: float) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Return what captured steps load."""
+    weights = torch.cat([run.weights for run in runs])
+    velocities = None if momentum == 0 else torch.cat([run.memory for run in runs])
+    time_steps = torch.cat([weights.new_full((len(run.weights),), run.process.time_step) for run in runs])
+    return weights, velocities, labels, time_steps
+
+
+def _drawn_ahead(runs: Sequence[_Run], count: int) -> SampleWeights:
+    """Draw the coefficients of drift and noise together for so many updates, on the device."""
+    process = runs[0].process
+    noise, landscape = process.noise, process.landscape
+    assert isinstance(noise, SampleWeightNoise)
+    assert isinstance(landscape, EmpiricalLandscape)
+    memories, keys = [run.noise_memory for run in runs], [run.key() for run in runs]
+    drawn, after = noise.draw_on_device(landscape, memories, keys, count)
+    for run, memory in zip(runs, after, strict=True):
+        run.noise_memory = memory
+    if process.noise_ratio == 1:
+        return drawn
+    n = landscape.n_samples
+    ratios = torch.cat([drawn.coefficients.new_full((len(run.weights), 1), run.process.noise_ratio) for run in runs])
+    return SampleWeights(1 / n + ratios * (drawn.spread(n) - 1 / n))
 
 
 def _joint_landscape(runs: Sequence[_Run]) -> EmpiricalLandscape | None:

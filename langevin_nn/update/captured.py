@@ -1,0 +1,225 @@
+"""Blocks of updates on a device: static buffers, and on CUDA one recorded graph that is launched once an update."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from langevin_nn.landscape.base import CapturableGradient
+from langevin_nn.noise import SampleWeights
+
+__all__ = ["CapturedSteps", "Shape"]
+
+_NUMBERS = 2**24  # sample weights or indices drawn ahead: 64 or 128 MiB
+_MOST = 1024  # updates drawn ahead
+_WARM_UP = 2  # updates before the capture, in which libraries make what they need
+_KEPT = 2  # captures of one landscape
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Everything that a captured graph depends on, but for the numbers in its buffers.
+
+    Parameters
+    ----------
+    replicas, parameters : int
+        Of the weights.
+    labels : tuple of int
+        Shape of the labels.
+    rows : int
+        Samples that an update takes.
+    chosen : bool
+        Whether they are named by indices, rather than all in order.
+    equal : bool
+        Whether all updates have the same coefficients.
+    momentum, weight_decay : float
+        μ and λ.
+    """
+
+    replicas: int
+    parameters: int
+    labels: tuple[int, ...]
+    rows: int
+    chosen: bool
+    equal: bool
+    momentum: float
+    weight_decay: float
+
+    @property
+    def capacity(self) -> int:
+        """Updates whose samples are drawn ahead."""
+        return max(1, min(_MOST, _NUMBERS // (self.replicas * self.rows)))
+
+
+class CapturedSteps:
+    """Updates v ← μv + Σ c_k ∇ℓ_k + λw, w ← w − Δt v of many replicas in buffers that stay where they are.
+
+    On CUDA an update is recorded once as a graph; launching it costs the same whatever it holds. Elsewhere, and where it
+    cannot be recorded, the same operations run one by one.
+
+    Parameters
+    ----------
+    gradient : CapturableGradient
+        Σ c_k ∇ℓ_k.
+    shape : Shape
+        Of the buffers.
+    dtype : torch.dtype
+        Of the weights.
+    """
+
+    def __init__(self, gradient: CapturableGradient, shape: Shape, dtype: torch.dtype) -> None:
+        device, rows = gradient.inputs.device, (shape.replicas, shape.rows)
+        self.shape = shape
+        self._gradient = replace(gradient, labels=torch.zeros_like(gradient.labels))
+
+        def buffer(*size: int, kind: torch.dtype = dtype) -> Tensor:
+            return torch.zeros(size, dtype=kind, device=device)
+
+        self._weights = buffer(shape.replicas, shape.parameters)
+        self._velocities = buffer(shape.replicas if shape.momentum else 0, shape.parameters)
+        self._time_steps = buffer(shape.replicas, 1)
+        self._coefficients = buffer(1 if shape.equal else shape.capacity, *rows)
+        self._indices = buffer(shape.capacity, *rows, kind=torch.int64) if shape.chosen else None
+        self._position = buffer(1, kind=torch.int64)
+        self._graph = self._captured() if device.type == "cuda" else None
+
+    @classmethod
+    def of(cls, gradient: CapturableGradient, shape: Shape, dtype: torch.dtype) -> CapturedSteps:
+        """Return the steps of a shape, those that were captured before where there are any.
+
+        Parameters
+        ----------
+        gradient : CapturableGradient
+            Σ c_k ∇ℓ_k.
+        shape : Shape
+            Of the buffers.
+        dtype : torch.dtype
+            Of the weights.
+
+        Returns
+        -------
+        CapturedSteps
+            To be loaded.
+        """
+        kept = gradient.kept
+        found = kept.pop(shape, None) or cls(gradient, shape, dtype)
+        while len(kept) >= _KEPT:
+            kept.pop(next(iter(kept)))
+        kept[shape] = found  # the latest comes last
+        return found
+
+    @property
+    def captured(self) -> bool:
+        """Whether there is a graph."""
+        return self._graph is not None
+
+    def load(self, weights: Tensor, velocities: Tensor | None, labels: Tensor, time_steps: Tensor) -> None:
+        """Write what a block starts from into the buffers.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (replica, parameter)
+            Before.
+        velocities : Tensor or None, shape (replica, parameter)
+            Before; None where μ = 0.
+        labels : Tensor, shape (replica or 1, sample, ...)
+            All labels.
+        time_steps : Tensor, shape (replica,)
+            Δt.
+        """
+        self._weights.copy_(weights)
+        if velocities is not None:
+            self._velocities.copy_(velocities)
+        self._gradient.labels.copy_(labels)
+        self._time_steps.copy_(time_steps[:, None])
+        self._position.zero_()
+
+    def draw(self, drawn: SampleWeights) -> None:
+        """Write the sample weights of the next updates into the buffers.
+
+        Parameters
+        ----------
+        drawn : SampleWeights, shape (step, replica, row)
+            Of at most as many updates as the shape has capacity.
+        """
+        self._coefficients[: len(drawn.coefficients)].copy_(drawn.coefficients)
+        if self._indices is not None and drawn.indices is not None:
+            self._indices[: len(drawn.indices)].copy_(drawn.indices)
+        self._position.zero_()
+
+    def run(self, count: int) -> None:
+        """Make updates.
+
+        Parameters
+        ----------
+        count : int
+            How many.
+        """
+        for _ in range(count):
+            if self._graph is None:
+                self._step()
+            else:
+                self._graph.replay()
+
+    @property
+    def weights(self) -> Tensor:
+        """A copy of the weights, shape (replica, parameter)."""
+        return self._weights.clone()
+
+    @property
+    def velocities(self) -> Tensor:
+        """A copy of the velocities, shape (replica, parameter)."""
+        return self._velocities.clone()
+
+    def left(self) -> Tensor:
+        """Return which replicas have left the finite numbers.
+
+        Returns
+        -------
+        Tensor of bool, shape (replica,)
+            On the CPU: this waits for the device.
+        """
+        return ~torch.isfinite(self._weights.sum(1)).cpu()
+
+    def _step(self) -> None:
+        coefficients = self._at(self._coefficients)
+        indices = None if self._indices is None else self._at(self._indices)
+        velocity = self._gradient(self._weights, coefficients, indices)
+        if self.shape.weight_decay:
+            velocity = velocity + self.shape.weight_decay * self._weights
+        if self.shape.momentum:
+            velocity = self._velocities.mul_(self.shape.momentum).add_(velocity)
+        self._weights.addcmul_(velocity, self._time_steps, value=-1)
+        self._position.add_(1)
+
+    def _at(self, ahead: Tensor) -> Tensor:
+        """Return what belongs to the present update; the position is known to the device alone."""
+        return ahead[0] if len(ahead) == 1 else ahead.index_select(0, self._position)[0]
+
+    def _captured(self) -> torch.cuda.CUDAGraph | None:
+        """Record an update; None, with a warning, where that fails."""
+        try:
+            with torch.cuda.device(self._weights.device), torch.no_grad():
+                aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                aside.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(aside):
+                    for _ in range(_WARM_UP):
+                        self._position.zero_()
+                        self._step()
+                torch.cuda.current_stream().wait_stream(aside)
+                self._position.zero_()
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph):
+                    self._step()
+        except RuntimeError as error:
+            warnings.warn(
+                f"updates of this network cannot be captured as a CUDA graph ({str(error).splitlines()[0][:200]}): its "
+                "operations are launched one by one, to the same numbers, but slower where replicas are few",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return None
+        return graph
