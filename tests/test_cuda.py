@@ -1,4 +1,7 @@
-"""On a CUDA device: the same starting bits as on the CPU, and the same numbers to float32 rounding."""
+"""On a CUDA device: the same starting bits as on the CPU, and the same numbers to float32 rounding.
+
+Minibatches and matched noise are drawn on the device: their twin is the CPU with ``captured=True``, which draws the same.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from conftest import digits_landscape
 from langevin_nn import (
     Hessian,
     NetworkLandscape,
+    Process,
     Seeds,
+    Simulation,
+    draws,
     gradient_descent,
     gradient_ensemble,
     isotropic_langevin,
@@ -18,7 +24,14 @@ from langevin_nn import (
     sgd,
     simulate,
 )
+from langevin_nn.errors import UnstableTrajectory
+from langevin_nn.noise import MatchedGaussian
+from langevin_nn.process.base import advance_together
 from langevin_nn.schedules import EverySteps
+from langevin_nn.seeds import Key
+from langevin_nn.store.state import state_bytes, state_from
+from langevin_nn.update import State
+from langevin_nn.update.captured import CapturedSteps
 
 DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -163,17 +176,28 @@ PROCESSES = {
 }
 
 
+CAPTURED = ("sgd", "sgd independent", "sgd momentum", "langevin")
+
+
+def advanced(process: Process, state: State, steps: int) -> State:
+    """On the CPU what a GPU does, one operation after the other."""
+    return process.update.advance_together([(process, state)], steps, captured=True)[0]
+
+
 @pytest.mark.parametrize("name", PROCESSES)
 def test_short_runs_agree(landscapes, name):
-    """Ten updates with the same random numbers: the noise is drawn on the CPU."""
-    processes = [PROCESSES[name](each) for each in landscapes]
-    host, device = (each.advance(each.start(3, 0), 10).weights for each in processes)
-    assert_close(host, device, rounding=1e-4)
+    """Ten updates with the same random numbers."""
+    host, device = (PROCESSES[name](each) for each in landscapes)
+    assert device.captured == (name in CAPTURED)
+    expected = advanced(host, host.start(3, 0), 10).weights
+    assert_close(expected, device.advance(device.start(3, 0), 10).weights, rounding=1e-4)
 
 
 def test_recorded_runs_agree(landscapes):
     """Losses, errors and order parameters of a run, R included: its minibatches are the same."""
-    host, device = (simulate(sgd(each, ALPHA, B), steps=6, replicas=2, schedule=EverySteps(3)) for each in landscapes)
+    host, device = (
+        simulate(gradient_descent(each, ALPHA, B), steps=6, replicas=2, schedule=EverySteps(3)) for each in landscapes
+    )
     for name, variable in host.data_vars.items():
         np.testing.assert_allclose(device[name], variable, rtol=2e-3, atol=1e-5, err_msg=str(name))
 
@@ -182,3 +206,126 @@ def test_replica_and_repetition_give_the_same_bits_on_the_device(landscapes):
     process = sgd(landscapes[1], ALPHA, B)
     first, again = (process.advance(process.start(2, 0), 10).weights for _ in range(2))
     assert torch.equal(first, again)
+
+
+# --- captured updates
+
+
+def the_steps(landscape: NetworkLandscape) -> CapturedSteps:
+    """Those that were captured last."""
+    return list(landscape.capturable_gradient.kept.values())[-1]
+
+
+def test_draws_are_the_same_on_both_devices():
+    key = Key(Seeds(1), (0, 3, 2**40), 0)
+    host, device = (draws.addresses([key], "test", torch.device(each)) for each in ("cpu", DEVICE))
+    for whole in (
+        lambda rows: draws.permutations(rows, 1000, 3),
+        lambda rows: draws.distinct_integers(rows, 1000, 20, 5, 4),
+        lambda rows: draws.integers(rows, torch.full((9,), 60_000, device=rows.device), 5, 4),
+    ):
+        assert torch.equal(whole(host), whole(device).cpu())
+    assert_close(draws.normals(host, 1000, 5, 4), draws.normals(device, 1000, 5, 4), rounding=1e-6)
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+@pytest.mark.parametrize("traced", [False, True], ids=["batched products", "torch.func"])
+def test_captured_updates_are_those_one_by_one(landscapes, convolutions, name, traced):
+    chosen = (convolutions if traced else landscapes)[1]
+    process = PROCESSES[name](chosen)
+    state = process.start(3, 0)
+    graph = process.advance(state, 10).weights
+    steps = the_steps(chosen)
+    assert steps.captured
+    chosen.capturable_gradient.kept.clear()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CapturedSteps, "_captured", lambda self: None)
+            eager = process.advance(state, 10).weights
+    finally:
+        chosen.capturable_gradient.kept.clear()
+    assert_close(eager.cpu(), graph, rounding=1e-6)
+    assert not torch.equal(graph, state.weights)
+
+
+def test_what_cannot_be_captured_is_said_and_runs(landscapes):
+    """An operation that waits for the device."""
+    chosen = digits_landscape(N, device=DEVICE)
+    function = chosen._on_device
+
+    def waiting(weights, *given):
+        assert bool(torch.isfinite(weights).all())
+        return function(weights, *given)
+
+    chosen._on_device = waiting
+    process, known = sgd(chosen, ALPHA, B), sgd(landscapes[1], ALPHA, B)
+    with pytest.warns(RuntimeWarning, match="cannot be captured"):
+        found = process.advance(process.start(2, 0), 10).weights
+    assert_close(known.advance(known.start(2, 0), 10).weights.cpu(), found, rounding=1e-6)
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_a_replica_is_the_same_alone_and_among_many(landscapes, name):
+    """Its numbers are; products of other batches may round otherwise."""
+    process = PROCESSES[name](landscapes[1])
+    many = process.advance(process.start(400, 0), 10).weights
+    alone = process.advance(process.start([3], 0), 10).weights
+    assert_close(many[3:4].cpu(), alone, rounding=1e-4)
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_a_run_that_goes_on_from_a_saved_state_has_the_same_bits(landscapes, name):
+    process = PROCESSES[name](landscapes[1])
+    whole = process.advance(process.start(3, 0), 20)
+    saved = state_bytes(process.advance(process.start(3, 0), 8), recorded=True)
+    landscapes[1].capturable_gradient.kept.clear()
+    state, _ = state_from(saved, landscapes[1].device)
+    assert torch.equal(process.advance(state, 12).weights, whole.weights)
+
+
+def test_a_replica_that_diverges_is_masked_and_the_others_go_on(landscapes):
+    process = sgd(landscapes[1], ALPHA, B)
+    start = process.start(3, 0).weights
+    wild = start.clone()
+    wild[1] *= 1e30
+    state = process.advance(process.start(3, 0, wild), 24, "mask")
+    assert state.diverged.tolist() == [False, True, False]
+    assert torch.isnan(state.weights[1]).all()
+    expected = process.advance(process.start(3, 0), 24).weights
+    assert_close(expected[[0, 2]].cpu(), state.weights[[0, 2]], rounding=1e-5)
+    with pytest.raises(UnstableTrajectory) as error:
+        process.advance(process.start(3, 0, wild), 24)
+    assert error.value.replica == 1
+
+
+def test_matched_noise_on_the_device_has_its_covariance(landscapes):
+    """Var c_k = f/(BN) (1 − 1/N) and cov(c_k, c_l) = −f/(BN²), to 4.5 standard errors."""
+    noise, n_replicas = MatchedGaussian(B), 20_000
+    drawn, _ = noise.draw_on_device(landscapes[1], [None], [Key(Seeds(0), tuple(range(n_replicas)), 4)], 1)
+    c = drawn.coefficients[0].double().cpu().numpy() - 1 / N
+    unit = (N - B) / (N - 1) / (B * N)
+    for products, expected in (
+        (c[:, 0] ** 2, unit * (1 - 1 / N)),
+        (c[:, N - 1] ** 2, unit * (1 - 1 / N)),
+        ((N * c[:, :30].mean(1)) ** 2, unit * N**2 * (1 / 30 - 1 / N)),
+    ):
+        error = products.std() / np.sqrt(n_replicas)
+        assert abs(products.mean() - expected) <= 4.5 * error
+        assert abs(products.mean() - 1.1 * expected) > 4.5 * error
+
+
+def test_processes_that_differ_in_labels_and_rate_share_a_graph(landscapes):
+    processes = [
+        sgd(digits_landscape(N, label_noise=noise, device=DEVICE), rate, B) for noise, rate in ((0.0, 0.1), (0.5, 0.02))
+    ]
+    states = [process.start(2, 0) for process in processes]
+    after = advance_together(processes, states, 10, ["raise"] * 2)
+    for process, state, got in zip(processes, states, after, strict=True):
+        assert_close(process.advance(state, 10).weights.cpu(), got.weights, rounding=1e-4)
+
+
+def test_a_file_says_that_updates_were_captured(landscapes):
+    host, device = (Simulation(sgd(each, ALPHA, B), steps=3, replicas=1).described for each in landscapes)
+    assert device["updates"] == "captured"
+    assert "updates" not in host
+    assert device["process"]["landscape"]["gradient_path"] == "batched products"

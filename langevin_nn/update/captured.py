@@ -212,7 +212,7 @@ class CapturedSteps:
                 torch.cuda.current_stream().wait_stream(aside)
                 self._position.zero_()
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
+                with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                     self._step()
         except RuntimeError as error:
             warnings.warn(
