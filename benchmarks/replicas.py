@@ -154,29 +154,55 @@ def gaussian(landscape: NetworkLandscape, rate: float) -> None:
     print(verdict("at most 1.3 × floor", ours / seconds[FLOOR], 1.3))
 
 
-def scaling(device: str, most: int, widths: tuple[int, ...] = (64, 50, 50, 10), steps: int = 20) -> None:
+def ceilings(device: str, side: int, numbers: int) -> tuple[float, float]:
+    """Return the measured rates of large products, FLOP a second, and of copies, bytes read and written a second."""
+    a, source = torch.rand(side, side, device=device), torch.rand(numbers, device=device)
+    target = torch.empty_like(source)
+    # A number that is read afterwards waits for the device.
+    seconds = medians(
+        {"products": lambda: float((a @ a)[0, 0]), "copies": lambda: float(target.copy_(source)[0])}, rounds=9
+    )
+    return 2 * side**3 / seconds["products"], 2 * source.nbytes / seconds["copies"]
+
+
+def least_seconds(rates: tuple[float, float], batch_size: int, widths: tuple[int, ...]) -> float:
+    """Return the floor of an update of one replica: its products, or its weights and samples read and weights written."""
+    n_parameters = sum((a + 1) * b for a, b in pairwise(widths))
+    moved = 4 * (2 * n_parameters + batch_size * widths[0])
+    return max(operations(batch_size, widths) / rates[0], moved / rates[1])
+
+
+def scaling(
+    device: str, most: int, widths: tuple[int, ...] = (64, 50, 50, 10), side: int = 1500, numbers: int = 2**24
+) -> None:
     """Print replicas × steps a second against replicas on a device, and the share of its ceiling that this is."""
     data = load_dataset("digits", samples_per_class=120)
     network = multilayer_perceptron(widths)
     landscape = NetworkLandscape(network, data.train_inputs, data.train_labels, device=device)
     process = sgd(landscape, LEARNING_RATE, BATCH_SIZE)
-    a = torch.rand(4096 if device != "cpu" else 1500, 4096 if device != "cpu" else 1500, device=device)
-    ceiling = 2 * len(a) ** 3 / medians({"": lambda: float((a @ a)[0, 0])}, rounds=5)[""]
-    print(f"SGD on {device}, 64-50-50-10: replicas × steps a second, and share of the rate of large products")
-    replicas = 1
+    rates = ceilings(device, side, numbers)
+    floor = least_seconds(rates, BATCH_SIZE, widths)
+    name = torch.cuda.get_device_name(device) if device != "cpu" else "the CPU"
+    shape = "-".join(str(each) for each in widths)
+    print(
+        f"SGD on {name}, {shape}, {landscape.gradient_path}{', captured updates' * process.captured}: replicas × steps"
+    )
+    print(
+        f"a second, and share of the ceiling set by large products ({rates[0] / 1e9:,.0f} GFLOP/s) and copies "
+        f"({rates[1] / 1e9:,.0f} GB/s) measured here"
+    )
+    replicas, epoch = 1, landscape.n_samples // BATCH_SIZE
     while replicas <= most:
-        state = process.start(replicas, 0)
-        process.advance(state, 2)
+        state = process.start(replicas, 0, landscape.own_weights.expand(replicas, -1))
+        steps = epoch * max(1, 64 // replicas)
         laps = []
-        for _ in range(3):
+        for _ in range(4):  # the first captures, or compiles, and is not counted
             started = time.perf_counter()
             float(process.advance(state, steps).weights.sum())
             laps.append(time.perf_counter() - started)
-        rate = replicas * steps / median(laps)
-        print(
-            f"  {replicas:>6}{rate:>14,.0f}{100 * rate * operations(BATCH_SIZE, widths) / ceiling:>9.1f} %", flush=True
-        )
-        replicas *= 8
+        rate = replicas * steps / median(laps[1:])
+        print(f"  {replicas:>6}{rate:>14,.0f}{100 * rate * floor:>9.1f} %", flush=True)
+        replicas *= 4
     print()
 
 
@@ -194,6 +220,6 @@ def report() -> None:
     gaussian(landscape, rate)
     print(f"  A floor at the rate of torch's large products would be {rate / large:.2f} times as high.")
     print()
-    scaling("cpu", 512)
+    scaling("cpu", 256)
     if torch.cuda.is_available():
-        scaling("cuda", 65_536)
+        scaling("cuda", 65_536, side=8192, numbers=2**28)

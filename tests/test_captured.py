@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_together import B, N, landscape, network, twin
 
+from benchmarks.replicas import least_seconds, scaling
 from langevin_nn import (
     NetworkLandscape,
     Process,
@@ -237,3 +238,17 @@ def test_what_is_captured_lives_with_the_landscape_and_is_used_again():
         blocks(process, process.start(replicas, 0), 3)
     assert len(kept) == 2
     assert shape not in kept, "the oldest goes first"
+
+
+def test_the_benchmark_of_replicas_runs_on_any_device(capsys):
+    scaling("cpu", 4, widths=(64, 5, 10), side=32, numbers=1000)
+    printed = capsys.readouterr().out.splitlines()
+    assert "the CPU, 64-5-10, perceptron kernel: replicas" in printed[0]
+    assert [int(line.split()[0]) for line in printed[2:4]] == [1, 4]
+    assert all(float(line.split()[-2]) > 0 for line in printed[2:4])
+
+
+def test_the_floor_of_an_update_is_its_products_or_its_traffic():
+    """A layer of 3 × 2: 12 operations forward and 12 for its gradient, 8 parameters read and written, 3 inputs."""
+    assert least_seconds((2.0, 1e9), 1, (3, 2)) == 24 / 2
+    assert least_seconds((1e9, 2.0), 1, (3, 2)) == 4 * (2 * 8 + 3) / 2
