@@ -23,7 +23,7 @@ FLOORS = (
     ("kernels", "theory"),
     ("memory", "operators"),
     ("seeds", "schema", "schedules"),
-    ("provenance",),
+    ("draws", "provenance"),
     ("landscape",),
     ("ensemble",),
     ("drift", "noise"),
