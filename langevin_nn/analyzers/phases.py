@@ -245,7 +245,8 @@ def phase_means(values: xr.DataArray, phases: xr.Dataset) -> xr.DataArray:
     values : xarray.DataArray, shape (..., replica, step)
         Recorded on any clock with the coordinate ``epoch`` or ``time``; missing values are left out.
     phases : xarray.Dataset
-        Of `PhaseDetector`, with boundaries on that clock, of the same replicas.
+        Of `PhaseDetector`, with boundaries on that clock, of the same replicas. A phase that the first record is in
+        already, and so has no boundary, is taken to have begun before.
 
     Returns
     -------
@@ -274,6 +275,9 @@ def phase_means(values: xr.DataArray, phases: xr.Dataset) -> xr.DataArray:
         )
     at = values[clock].reset_coords(drop=True)
     begin = phases[f"boundary_{clock}"].reset_coords(drop=True)
+    at_first = phases["phase"].isel(step=0, drop=True).reset_coords(drop=True)
+    began_before = xr.concat([at_first >= k + 2 for k in range(begin.sizes["boundary"])], "boundary")
+    begin = begin.drop_vars("boundary", errors="ignore").where(~began_before, -np.inf)
     number = xr.concat(
         [
             xr.ones_like(at),
@@ -282,7 +286,7 @@ def phase_means(values: xr.DataArray, phases: xr.Dataset) -> xr.DataArray:
         "boundary",
     ).max("boundary")
     names = phases["phase"].attrs["flag_meanings"].split()
-    pieces = [values.where(number == k + 1).mean(str(at.dims[0])) for k in range(len(names))]
+    pieces = [values.where(number == k + 1).mean(str(at.dims[-1])) for k in range(len(names))]
     found = xr.concat(pieces, xr.Variable("phase", names)).transpose(..., "phase")
     return found.assign_attrs(values.attrs)
 
