@@ -155,24 +155,25 @@ class Criterion:
         Parameters
         ----------
         successes : array of bool, shape (replica,)
-            In which it is.
+            In which it is; NaN where a replica has no answer, and those are left out, and counted.
 
         Returns
         -------
         Finding
             Of the share, with the exact binomial p-value.
         """
-        flags = np.asarray(successes, dtype=bool).ravel()
-        n, k = len(flags), int(flags.sum())
+        numbers = np.asarray(successes, dtype=np.float64).ravel()
+        flags = numbers[~np.isnan(numbers)] != 0
+        n, k, missing = len(flags), int(flags.sum()), int(np.isnan(numbers).sum())
         if n == 0:
-            return self._finding(np.nan, np.nan, np.nan, np.nan, 0, 0)
+            return self._finding(np.nan, np.nan, np.nan, np.nan, 0, missing)
         interval = binomtest(k, n).proportion_ci(LEVEL)
         sides = []
         if self.least > 0:
             sides.append(float(binomtest(k, n, min(self.least, 1.0), alternative="greater").pvalue))
         if self.most < 1:
             sides.append(float(binomtest(k, n, max(self.most, 0.0), alternative="less").pvalue))
-        return self._finding(k / n, float(interval.low), float(interval.high), max(sides, default=0.0), n, 0)
+        return self._finding(k / n, float(interval.low), float(interval.high), max(sides, default=0.0), n, missing)
 
     def held_to_interval(
         self, estimate: float, lower: float, upper: float, *, p_value: float = np.nan, sample_size: int = 0
@@ -252,8 +253,9 @@ class Finding:
         asked = self.criterion
         bounds = [f"≥ {asked.least:.3g}"] * (asked.least > -inf) + [f"≤ {asked.most:.3g}"] * (asked.most < inf)
         kind = "control, must not hold: " if asked.is_control else ""
+        without = f" ({self.missing} more have no such value)" if self.missing else ""
         return (
-            f"{kind}{asked.statistic}: {self.estimate:.3g} ({self.lower:.3g} to {self.upper:.3g}), asked for "
+            f"{kind}{asked.statistic}: {self.estimate:.3g} ({self.lower:.3g} to {self.upper:.3g}){without}, asked for "
             f"{' and '.join(bounds)}: {self.outcome}"
         )
 
@@ -336,7 +338,7 @@ def claims_from(path: Path) -> list[Claim]:
     list of Claim
         As they were written.
     """
-    return [_claim(row) for row in json.loads(path.read_text())]
+    return [_claim(row) for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def _claim(row: dict[str, Any]) -> Claim:
