@@ -67,7 +67,7 @@ def begin(config: DataclassInstance, study: str, out: Path, *, resume: bool) -> 
     """
     check_writable(out)
     runs = out / "runs"
-    about, summary = runs / "configuration.json", out / "summary.json"
+    about, summary, claims = runs / "configuration.json", out / "summary.json", out / "claims.json"
     described = {"study": study, "choices": words_of(config)}
     if about.exists() and not resume:
         if not summary.exists():
@@ -78,7 +78,8 @@ def begin(config: DataclassInstance, study: str, out: Path, *, resume: bool) -> 
         shutil.rmtree(runs)
     if about.exists():
         refuse_another(about.read_text(), described, str(out))
-    summary.unlink(missing_ok=True)
+    for results in (summary, claims):  # of an earlier run must not pass for this one's
+        results.unlink(missing_ok=True)
     runs.mkdir(parents=True, exist_ok=True)
     write_durably(about, json.dumps({**described, "versions": versions()}).encode())
     return runs
