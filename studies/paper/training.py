@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from langevin_nn import NetworkLandscape, Seeds
-from langevin_nn.checks import number, shown, whole_number
+from langevin_nn.checks import number, one_of, shown, whole_number
 from langevin_nn.errors import ConfigurationError
 from models.datasets import DATA_VARIABLE, ImageData, load_dataset
 from models.label_noise import corrupt_labels
@@ -127,6 +127,8 @@ def settled(config: C, quick: dict[str, Any], **other: dict[str, Any]) -> C:
     ------
     ConfigurationError
         If a choice cannot be run.
+    UnknownNameError
+        If there is no such data set.
     """
     config = checked(config)
     defaults = type(config)()
@@ -134,12 +136,9 @@ def settled(config: C, quick: dict[str, Any], **other: dict[str, Any]) -> C:
         config = replace(
             config, **{name: value for name, value in quick.items() if getattr(config, name) == getattr(defaults, name)}
         )
-    dataset = config.dataset or _at_hand(config.data_dir)
+    dataset = one_of("data set", config.dataset or _at_hand(config.data_dir), SETTINGS)
     config = replace(config, dataset=dataset)
-    known = (
-        {each.name: getattr(SETTINGS[dataset], each.name) for each in fields(Setting)} if dataset in SETTINGS else {}
-    )
-    known |= other.get(dataset, {})
+    known = {each.name: getattr(SETTINGS[dataset], each.name) for each in fields(Setting)} | other.get(dataset, {})
     chosen = {name: value for name, value in known.items() if getattr(config, name, 0) is None}
     config = replace(config, **chosen)
     _check(config)
@@ -260,7 +259,7 @@ def landscape_of(
     """
     chosen = range(config.replicas) if replicas is None else replicas
     given, relabeled = data.train_labels, np.zeros(len(data.train_labels), dtype=bool)
-    if label_noise > 0:
+    if label_noise != 0:  # what is no share, NaN included, is refused there
         drawn = [
             corrupt_labels(
                 data.train_labels,
