@@ -21,7 +21,7 @@ import tyro
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn import NetworkLandscape, Seeds, Simulation, sgd, sweep
+from langevin_nn import NetworkLandscape, Seeds, Simulation, sgd
 from langevin_nn.analyzers import Timescales, collapse_distance, detect_phases, fit_power_law
 from langevin_nn.checks import number, shown, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
@@ -37,6 +37,7 @@ from models.datasets import ImageData, load_dataset
 from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron
 from studies.command import checked, guarded
+from studies.sweeps import record_times, whole_sweep
 
 __all__ = ["Config", "main", "run", "verdict"]
 
@@ -209,26 +210,14 @@ def simulation(
         replicas=replicas,
         # Weights and minibatches of their own at every learning rate and batch size, whose curves are compared.
         seed=Seeds(seed).integer(f"ensemble at α = {learning_rate!r}, B = {batch_size}", 0),
-        schedule=AtSteps(tuple(int(each) for each in np.rint(_times(longest, records) / learning_rate))),
+        schedule=AtSteps(tuple(int(each) for each in np.rint(record_times(longest, records) / learning_rate))),
         observables=[Losses()],
     )
-
-
-def _times(longest: float, records: int) -> NDArray[np.float64]:
-    """Return the gradient-flow times of records: 0, then of equal ratio, but at least a thousandth of the whole apart."""
-    spaced = np.geomspace(longest / 500, longest, records - 1)
-    least = longest / (20 * records)
-    times = [0.0]
-    for each in spaced:
-        times.append(max(float(each), times[-1] + least))
-    found: NDArray[np.float64] = np.minimum(np.array(times), longest)
-    return found
 
 
 def _sweeps(config: Config) -> tuple[xr.Dataset, xr.Dataset]:
     """Return the trajectories of the diagram and of the sizes."""
     fixed: dict[str, Any] = {"longest": config.longest, "records": config.records, "seed": config.seed}
-    options: dict[str, Any] = {"workers": config.workers, "progress": None}
     diagram = {
         "label_noise": config.label_noises,
         "learning_rate": config.learning_rates,
@@ -241,15 +230,13 @@ def _sweeps(config: Config) -> tuple[xr.Dataset, xr.Dataset]:
     pairs += [(config.width, size) for size in config.class_sizes if (config.width, size) not in pairs]
     sizes = [dict(zip(diagram, (*base, *pair), strict=True)) for pair in pairs]
     place = config.out / "sweeps"
-    one = sweep(partial(simulation, replicas=config.replicas, **fixed), diagram, place / "diagram", **options)
-    other = sweep(partial(simulation, replicas=config.size_replicas, **fixed), sizes, place / "sizes", **options)
-    for name, tree in (("diagram", one), ("sizes", other)):
-        if tree.attrs["points_failed"]:
-            raise ConfigurationError(
-                f"{tree.attrs['points_failed']} points of {str(place / name)!r} failed: expected all of them, since they are "
-                "compared; langevin_nn.points_of_sweep(folder) says why, then go on with --resume"
-            )
-    return one.to_dataset().load(), other.to_dataset().load()
+    one = whole_sweep(
+        partial(simulation, replicas=config.replicas, **fixed), diagram, place / "diagram", config.workers
+    )
+    other = whole_sweep(
+        partial(simulation, replicas=config.size_replicas, **fixed), sizes, place / "sizes", config.workers
+    )
+    return one, other
 
 
 def _with_own_cohorts(runs: xr.Dataset) -> xr.Dataset:

@@ -1,0 +1,79 @@
+"""What studies that sweep do alike: all points or none, and records at times of equal ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from langevin_nn import sweep
+from langevin_nn.errors import ConfigurationError
+
+__all__ = ["record_times", "whole_sweep"]
+
+
+def whole_sweep(run: Callable[..., Any], grid: Any, folder: Path, workers: int | None) -> xr.Dataset:
+    """Return all points of a sweep, in memory.
+
+    Parameters
+    ----------
+    run : callable
+        From the values of a point to a `Simulation`.
+    grid : mapping or sequence of mappings
+        As `sweep` takes it.
+    folder : Path
+        Where points are kept.
+    workers : int or None
+        Local processes.
+
+    Returns
+    -------
+    xarray.Dataset
+        By ``point``.
+
+    Raises
+    ------
+    ConfigurationError
+        If points failed.
+    """
+    tree = sweep(run, grid, folder, workers=workers)
+    if tree.attrs["points_failed"]:
+        raise ConfigurationError(
+            f"{tree.attrs['points_failed']} points of {str(folder)!r} failed: expected all of them, since they are "
+            "compared; langevin_nn.points_of_sweep(folder) says why, then go on with --resume"
+        )
+    return tree.to_dataset().load()
+
+
+def record_times(longest: float, records: int, *, least: float = 0.05) -> NDArray[np.float64]:
+    """Return times of records: 0, then of equal ratio, but not too close.
+
+    Parameters
+    ----------
+    longest : float
+        The last of them.
+    records : int
+        How many.
+    least : float, optional
+        Shortest time between two of them, in units of the time between evenly spaced ones.
+
+    Returns
+    -------
+    ndarray, shape (records,)
+        In the units of `longest`.
+
+    Examples
+    --------
+    >>> record_times(500.0, 4).round(1)
+    array([  0. ,   6.2,  22.4, 500. ])
+    """
+    gap = least * longest / records
+    times = [0.0]
+    for each in np.geomspace(longest / 500, longest, records - 1):
+        times.append(max(float(each), times[-1] + gap))
+    found: NDArray[np.float64] = np.minimum(np.array(times), longest)
+    return found
