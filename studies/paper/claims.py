@@ -108,6 +108,8 @@ class Criterion:
     is_control: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("least", "most"):  # in Python's own type, whose comparisons count as numbers
+            object.__setattr__(self, name, float(getattr(self, name)))
         if not self.least < self.most or (self.least == -inf and self.most == inf):
             raise ConfigurationError(
                 f"criterion {self.statistic!r} asks for {self.least:g} to {self.most:g}: expected a bound, and the lower one "
