@@ -1,4 +1,4 @@
-"""Claims 4 and 6, on label noise from none to nearly all: one number for each replica, criteria fixed beforehand, controls."""
+"""Claims 4 and 6 on label noise from none to nearly all: a number for each replica, criteria fixed beforehand, controls."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ CRITERIA = {
     ),
     "t_f": Criterion("slope of ln t_f against label noise, 0 left out", "grows is a slope above 0", least=0.0),
     "t_f shuffled": Criterion(
-        "slope of ln t_f against permuted label noise", "nothing grows with a number drawn at random", least=0.0, is_control=True
+        "slope of ln t_f against permuted label noise",
+        "nothing grows with a number drawn at random",
+        least=0.0,
+        is_control=True,
     ),
     "line": Criterion(
         "share of the variance of ε_f over label noises that a straight line explains",
@@ -194,11 +197,12 @@ def _note(found: xr.Dataset, gap: Floats, line: Floats, parabola: Floats) -> str
     ends = found.mislabeled_fraction.values
     censored, early = int(found.is_censored.sum()), int(found.minimum_is_last.sum())
     said = [
-        f"Label noise is the share of redrawn labels; at {noise[-1]:g} a share {ends[-1]:.3f} of the labels is wrong, the other "
-        "reading of the paper's ρ.",
+        f"Label noise is the share of redrawn labels; at {noise[-1]:g} a share {ends[-1]:.3f} of the labels is wrong, the "
+        "other reading of the paper's ρ.",
         f"Not fitted by the end in {censored} of {found.is_censored.size} runs; test error lowest at the end in {early}.",
-        f"Curvature explains {np.nanmean(parabola - line):.3f} of the variance of ε_f beyond the line.",
     ]
+    if np.isfinite(bend := parabola - line).any():
+        said.append(f"Curvature explains {bend[np.isfinite(bend)].mean():.3f} of the variance of ε_f beyond the line.")
     said += [f"(ε_f − ε_m)/ε_f is {gap[:, k].mean():.2f} at {noise[k]:g}." for k in np.flatnonzero(noise > LAST)]
     return " ".join(said)
 

@@ -1,0 +1,329 @@
+"""Sweep label noise from none to nearly all, and ask when training generalises best and when it has memorised all.
+
+The paper's Figures 3B to 3D: the test error falls, stays low, rises while wrong labels are memorised, and stays high. t_m is
+the time of its minimum ε_m; t_f the time from which the training set stays fitted (training error at most 0.1 %), and ε_f
+the test error there. How do all four depend on the share of redrawn labels, and t_m on the number of samples? Each replica
+has wrong labels, initial weights and minibatches of its own. Writes the runs, sweep.nc, claims.json, summary.json and a
+figure, and says which of the paper's claims (4 and 6) hold.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+import xarray as xr
+
+from langevin_nn import Simulation, sgd
+from langevin_nn.analyzers import Timescales, detect_phases, phase_means
+from langevin_nn.checks import number, shown, whole_number
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.figures import label_noise_figure
+from langevin_nn.observables import Losses
+from langevin_nn.provenance import attributes
+from langevin_nn.report import say
+from langevin_nn.schedules import AtSteps
+from langevin_nn.store import write_trajectory
+from models.datasets import ImageData
+from studies.command import guarded
+from studies.paper.claims import Claim, Finding, write_claims
+from studies.paper.folder import begin, finish, words_of
+from studies.paper.label_noise_sweep_claims import claims_of, size_findings
+from studies.paper.training import DEVIATIONS, Choices, landscape_of, load, settled
+from studies.sweeps import record_times, whole_sweep
+
+__all__ = ["Config", "main", "run", "simulation"]
+
+NAME = "label_noise_sweep"
+FIGURE = f"{NAME}.png"
+
+_LENGTHS = {"mnist": 600.0, "mnist10k": 600.0, "digits": 500.0, "cifar10": 400.0}
+_CLASS_SIZES = {
+    "mnist": (50, 100, 200, 400),
+    "mnist10k": (50, 100, 200, 400),
+    "digits": (15, 30, 60, 120),
+    "cifar10": (25, 50, 100, 200),
+}
+_OTHER: dict[str, dict[str, Any]] = {
+    name: {"epochs": length, "class_sizes": _CLASS_SIZES[name]} for name, length in _LENGTHS.items()
+}
+_QUICK: dict[str, Any] = {
+    "dataset": "digits",
+    "label_noises": (0.0, 0.1, 0.4, 0.5, 0.7, 0.9),
+    "class_sizes": (6, 9, 12),
+    "samples_per_class": 12,
+    "hidden": (20, 20),
+    "batch_size": 10,
+    "learning_rate": 0.2,
+    "epochs": 150.0,
+    "records": 30,
+    "replicas": 3,
+    "workers": 1,
+}
+
+
+@dataclass(frozen=True)
+class Config(Choices):
+    """Everything that can be chosen."""
+
+    label_noises: tuple[float, ...] = tuple(round(0.05 * k, 2) for k in range(20))
+    """Shares of training samples whose label is redrawn from all classes; 0 is a control."""
+    class_sizes: tuple[int, ...] | None = None
+    """Training images of each class, at which t_m is measured at one label noise; an eighth of all to all unless given."""
+    label_noise: float = 0.5
+    """Label noise at which t_m is measured against the number of samples: one of those swept."""
+    hidden: tuple[int, ...] = (50, 50)
+    """Units of each hidden layer of a fully connected network."""
+    records: int = 90
+    """Records of each run: at equal distances at first, then at times of equal ratio."""
+    replicas: int = 5
+    """Replicas at each label noise, each with its own labels, initial weights and minibatches."""
+    workers: int | None = None
+    """Local processes; as many as there are cores unless given."""
+    out: Path = field(default=Path("output/label_noise_sweep"))
+    """Folder for the runs, sweep.nc, claims.json, summary.json and the figure."""
+
+
+def _checked(config: Config) -> None:
+    noises, sizes = config.label_noises, config.class_sizes or ()
+    for each in (*noises, config.label_noise):
+        number("label_noise", each, "a share of the samples, from 0 to 1", least=0, most=1)
+    if len(set(noises)) < len(noises) or len(noises) < 6 or 0 not in noises or max(noises) <= 0.85:
+        raise ConfigurationError(
+            f"label_noises={shown(noises)}: expected 0, at least one above 0.85, and at least 4 others, each of them once, "
+            "since lines are fitted through them, the paper's claim has a part about the end, and 0 is its control"
+        )
+    if config.label_noise not in noises or config.label_noise == 0:
+        raise ConfigurationError(
+            f"label_noise={config.label_noise}: expected one of those swept, {shown(noises)}, and not 0, since the test "
+            "error has no minimum without it; add it to label_noises"
+        )
+    for each in sizes:
+        whole_number("class_sizes", each, "at least 1 image (int) of each class", least=1)
+    if len(set(sizes)) < 3 or len(set(sizes)) < len(sizes) or config.samples_per_class != max(sizes):
+        raise ConfigurationError(
+            f"class_sizes={shown(sizes)}: expected at least 3 of them, each once, of which the largest is "
+            f"samples_per_class={config.samples_per_class}, at which the label noise is swept"
+        )
+    whole_number("records", config.records, "at least 12 (int), of a curve that is smoothed", least=12, most=10_000)
+    if config.workers is not None:
+        whole_number("workers", config.workers, "at least 1 process (int)", least=1)
+
+
+@cache
+def _data(config: Config) -> ImageData:
+    return load(config)
+
+
+def simulation(label_noise: float, samples_per_class: int, *, config: Config) -> Simulation:
+    """Return the runs of all replicas at one label noise and number of samples.
+
+    Parameters
+    ----------
+    label_noise : float
+        Share of redrawn labels.
+    samples_per_class : int
+        Training images of each class.
+    config : Config
+        Everything else.
+
+    Returns
+    -------
+    Simulation
+        Of as many updates, recorded at the same ones, whatever the number of samples.
+    """
+    assert config.samples_per_class is not None
+    assert config.epochs is not None
+    assert config.learning_rate is not None
+    assert config.batch_size is not None
+    data = _data(replace(config, samples_per_class=samples_per_class))
+    landscape = landscape_of(data, config, label_noise=label_noise, hidden=config.hidden)
+    updates = len(data.train_labels) * config.samples_per_class / samples_per_class / config.batch_size
+    steps = np.rint(record_times(config.epochs, config.records, least=0.33) * updates).astype(int)
+    return Simulation(
+        sgd(landscape, config.learning_rate, config.batch_size),
+        steps=int(steps[-1]),
+        replicas=config.replicas,
+        seed=config.seed,
+        schedule=AtSteps(tuple(np.unique(steps).tolist())),
+        observables=[Losses()],
+    )
+
+
+def _runs(config: Config, place: Path) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return trajectories by label noise, and by number of samples."""
+    assert config.class_sizes is not None
+    # What has no say in the numbers has none in the names of points, by which they are found again.
+    made = partial(simulation, config=replace(config, out=Path("."), resume=False, workers=None))
+    everything = {"label_noise": config.label_noises, "samples_per_class": [config.samples_per_class]}
+    smaller = sorted(each for each in config.class_sizes if each != config.samples_per_class)
+    by_noise = whole_sweep(made, everything, place / "label_noise", config.workers)
+    of_sizes = {"label_noise": [config.label_noise], "samples_per_class": smaller}
+    by_size = whole_sweep(made, of_sizes, place / "size", config.workers)
+    noise = by_noise.swap_dims(point="label_noise").sortby("label_noise")
+    whole = by_noise.isel(point=[list(by_noise.label_noise.values).index(config.label_noise)])
+    epochs = [_with_own_epochs(each) for each in (by_size, whole)]
+    return noise, xr.concat(epochs, "point", coords="different", compat="equals", join="override")
+
+
+def _with_own_epochs(runs: xr.Dataset) -> xr.Dataset:
+    """Return runs whose epochs and times are by point, whether or not they differ."""
+    kept = runs[["test_error", "train_error"]]
+    clocks = {name: runs[name] for name in ("epoch", "time") if "point" not in runs[name].dims}
+    return kept.assign_coords({name: each.expand_dims(point=runs.sizes["point"]) for name, each in clocks.items()})
+
+
+def measures(runs: xr.Dataset, test_samples: int) -> xr.Dataset:
+    """Return times, errors and phases of each replica at each label noise.
+
+    Parameters
+    ----------
+    runs : xarray.Dataset
+        By ``label_noise``, 0 among them.
+    test_samples : int
+        Number of test samples.
+
+    Returns
+    -------
+    xarray.Dataset
+        By label noise and replica, and `clock` where it is a time: all that `Timescales` gives; ``has_four_phases``, whether
+        each of the four has a record, without label noise as if half of the samples were called mislabeled at random, when
+        both halves have the error of all; ``rise``, the test error's mean in phase IV less that in II; boundaries.
+    """
+    found = Timescales(test_samples=test_samples)(runs)
+    # Without mislabeled samples any split of the samples into cohorts has the error of all in both, but for chance.
+    sham = runs.train_error.sel(cohort="all").where(runs.label_noise == 0)
+    with_sham = runs.assign(train_error=runs.train_error.fillna(sham).transpose(*runs.train_error.dims))
+    phases = detect_phases(with_sham)
+    counts = xr.concat([(phases.phase == number).any("step") for number in range(1, 5)], "phase")
+    means = phase_means(runs.test_error, phases)
+    found["has_four_phases"] = counts.all("phase").assign_attrs(long_name="whether all four phases have a record")
+    rise = means.sel(phase="IV", drop=True) - means.sel(phase="II", drop=True)
+    found["rise"] = rise.assign_attrs(long_name="test error in phase IV less that in II", units="1")
+    kept = [name for name in phases.data_vars if "boundary_epoch" in str(name) or name == "reached_count"]
+    return found.assign({name: phases[name] for name in kept}).assign_coords(boundary=phases.boundary)
+
+
+def _mislabeled_fractions(config: Config) -> list[float]:
+    data = _data(config)
+    made = (landscape_of(data, config, label_noise=each, hidden=config.hidden) for each in sorted(config.label_noises))
+    return [float(each.mislabeled.double().mean()) for each in made]
+
+
+def run(config: Config) -> tuple[list[Claim], list[Finding]]:
+    """Run the study and write its results.
+
+    Parameters
+    ----------
+    config : Config
+        What was chosen.
+
+    Returns
+    -------
+    claims : list of Claim
+        Claims 4 and 6 with what was found.
+    about_sizes : list of Finding
+        Of t_m against the number of samples.
+
+    Raises
+    ------
+    ConfigurationError
+        If a choice cannot be run, or points failed.
+    """
+    config = settled(config, _QUICK, **_OTHER)
+    _checked(config)
+    data = _data(config)
+    place = begin(config, NAME, config.out, resume=config.resume)
+    started = time.perf_counter()
+    runs, sizes = _runs(config, place)
+    found = measures(runs, len(data.test_labels))
+    found = found.assign_coords(mislabeled_fraction=("label_noise", _mislabeled_fractions(config)))
+    of_sizes = Timescales()(sizes)
+    of_sizes = of_sizes.assign_coords(samples=data.n_classes * of_sizes.samples_per_class)
+    setting = f"{config.dataset}, {len(data.train_labels):,} samples, {config.replicas} replicas"
+    claims = claims_of(found, seed=config.seed, figure=FIGURE, setting=setting)
+    about_sizes = size_findings(of_sizes)
+    tree = xr.DataTree.from_dict(
+        {"/measures": found, "/sizes": of_sizes, "/curves": runs[["test_error", "train_error"]]}
+    )
+    tree.attrs.update(attributes({"study": NAME, "seed": config.seed, "choices": words_of(config)}))
+    write_trajectory(tree, config.out / "sweep.nc")
+    label_noise_figure(runs, found, of_sizes).savefig(config.out / FIGURE)
+    write_claims(config.out / "claims.json", claims)
+    summary = {
+        "verdict": [line for each in claims for line in each.in_words().splitlines()],
+        "number_of_samples": [each.in_words() for each in about_sizes],
+        "by_label_noise": _table(found),
+        "by_samples": _size_table(of_sizes),
+        "deviations": list(DEVIATIONS),
+    }
+    finish(summary, config, NAME, config.out, time.perf_counter() - started)
+    return claims, about_sizes
+
+
+def _table(found: xr.Dataset) -> list[dict[str, Any]]:
+    """Return a row for each label noise: means over replicas with their intervals."""
+    names = ["minimum_test_error", "final_test_error", "time_of_minimum", "time_of_fit", "time_of_minimum_loss"]
+    rows = []
+    for k in range(found.sizes["label_noise"]):
+        point = found.isel(label_noise=k).sel(clock="epoch")
+        row: dict[str, Any] = {name: _rounded(point[name]) for name in ("label_noise", "mislabeled_fraction")}
+        for name in names:
+            row |= {f"{name}{end}": _rounded(point[f"mean_{name}{end}"]) for end in ("", "_lower", "_upper")}
+        row |= {name: int(point[name]) for name in ("is_censored_count", "minimum_is_last_count")}
+        row["share_with_four_phases"] = _rounded(point["has_four_phases"].mean())
+        row["mean_boundary_epoch"] = [_rounded(each) for each in point["mean_boundary_epoch"]]
+        rows.append(row)
+    return rows
+
+
+def _size_table(of_sizes: xr.Dataset) -> list[dict[str, Any]]:
+    rows = []
+    for k in range(of_sizes.sizes["point"]):
+        point = of_sizes.isel(point=k)
+        row: dict[str, Any] = {"samples": int(point.samples)}
+        for clock in ("epoch", "step"):
+            for end in ("", "_lower", "_upper"):
+                row[f"time_of_minimum{end} ({clock})"] = _rounded(point[f"mean_time_of_minimum{end}"].sel(clock=clock))
+        rows.append(row)
+    return rows
+
+
+def _rounded(value: xr.DataArray) -> float | None:
+    return round(float(value), 4) if bool(np.isfinite(value)) else None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Those of the command line unless given.
+
+    Returns
+    -------
+    int
+        Exit code: 0; 2 for bad input; 3 where the dynamics diverged.
+    """
+    config = tyro.cli(Config, prog=f"python -m studies.{NAME}", description=__doc__, args=arguments)
+
+    def study() -> None:
+        claims, about_sizes = run(config)
+        for claim in claims:
+            say(claim.in_words())
+        say("Beside them, the number of samples:")
+        for finding in about_sizes:
+            say(f"  {finding.in_words()}")
+        say(f"\nResults are in {config.out}: runs/, sweep.nc, claims.json, summary.json, {FIGURE}.")
+
+    return guarded(study, config.out)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
