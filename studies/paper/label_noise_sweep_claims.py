@@ -188,7 +188,7 @@ def claims_of(found: xr.Dataset, *, seed: int, figure: str, setting: str) -> lis
 
 _RANGE = (
     "Label noise is the share of redrawn labels, a tenth of which are right by chance; boundaries from training errors alone "
-    "(docs/analyzers.md). Where the boundaries lie at ρ = 0.5 is asked by studies.four_phases."
+    "(docs/analyzers.md). Where the boundaries lie at ρ = 0.5 is asked by studies.label_noise_phases."
 )
 
 
