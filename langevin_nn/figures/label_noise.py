@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from langevin_nn.analyzers import mean_with_interval
+from langevin_nn.analyzers import logarithm, mean_with_interval
 from langevin_nn.figures.base import STYLE, draw_band, plain_powers, write_caption
 
 __all__ = ["label_noise_figure"]
@@ -55,13 +55,13 @@ def label_noise_figure(runs: xr.Dataset, measures: xr.Dataset, of_sizes: xr.Data
         missing = int(measures.is_censored.sum())
         write_caption(
             figure,
-            f"B: test error in time at several label noises (mean and 95 % interval over {replicas} replicas, each with "
-            "labels of its own).\nC: time $t_m$ of the lowest test error, and $t_f$ from which the training error stays at "
-            "most 0.1 %\n"
-            f"({missing} of {measures.is_censored.size} runs do not get there; means are of those that do). D: test errors "
-            "there, and a straight line through\n$\\varepsilon_f$. E: $t_m$ against the number of training samples at one "
-            "label noise, relative to its value at the largest.\nLabel noise is the share of redrawn labels; upper axes say "
-            "which share of labels is wrong, since some are redrawn rightly.",
+            f"B: test error in time at several label noises (mean and 95 % interval over {replicas} replicas, each with its "
+            "own labels).\nC: time $t_m$ of the lowest test error, and $t_f$ from which the training error stays at most "
+            "0.1 %, geometric means of the\n"
+            f"replicas that get there ({missing} of {measures.is_censored.size} do not; triangles say where). D: "
+            "test errors there, and a straight line\nthrough $\\varepsilon_f$. E: $t_m$ against the number of training "
+            "samples at one label noise, relative to its value at the largest. Label\nnoise is the share of redrawn labels; "
+            "upper axes say which share of the labels is wrong, since some are redrawn rightly.",
         )
     return figure
 
@@ -84,18 +84,25 @@ def _curves(axes: Axes, runs: xr.Dataset) -> None:
 
 
 def _points(axes: Axes, positions: xr.DataArray, values: xr.DataArray, name: str, **style: Any) -> None:
-    """Draw means over replicas with 95 % t intervals."""
-    found = mean_with_interval(values)
-    error = np.stack([found.mean_value - found.lower, found.upper - found.mean_value])
+    """Draw means over replicas with 95 % t intervals, both on the scale of the axis."""
+    scaled = axes.get_yscale() == "log"
+    found = mean_with_interval(logarithm(values) if scaled else values)
+    middle, lower, upper = (np.exp(found[each]) if scaled else found[each] for each in ("mean_value", "lower", "upper"))
+    error = np.stack([middle - lower, upper - middle])
     error = np.where(np.isfinite(error), error, 0)
-    axes.errorbar(positions, found.mean_value, error, label=name, capsize=2, markersize=3.5, linewidth=0.8, **style)
+    axes.errorbar(positions, middle, error, label=name, capsize=2, markersize=3.5, linewidth=0.8, **style)
 
 
 def _times(axes: Axes, measures: xr.Dataset) -> None:
     epochs = measures.sel(clock="epoch")
+    axes.set(yscale="log", xlabel="label noise", ylabel="epoch")
     _points(axes, measures.label_noise, epochs.time_of_fit, "everything fitted, $t_f$", **_HIGH)
     _points(axes, measures.label_noise, epochs.time_of_minimum, "lowest test error, $t_m$", **_LOW)
-    axes.set(yscale="log", xlabel="label noise", ylabel="epoch")
+    seen = [each.mean("replica") for each in (epochs.time_of_fit, epochs.time_of_minimum)]
+    low, high = min(float(each.min()) for each in seen) / 3, max(float(each.max()) for each in seen) * 3
+    axes.set_ylim(low, high)
+    censored = measures.label_noise.values[measures.is_censored.any("replica").values]
+    axes.plot(censored, np.full(len(censored), high), "v", color="#666666", markersize=4, clip_on=False)
     plain_powers(axes, "y")
     axes.legend(frameon=False)
 
