@@ -9,6 +9,7 @@ import matplotlib.ticker
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from langevin_nn.analyzers import logarithm, mean_with_interval
@@ -76,11 +77,10 @@ def _curves(axes: Axes, runs: xr.Dataset) -> None:
         draw_band(axes, chosen.epoch, chosen.test_error[k], color=colour, linestyle=dashes, label=name)
     axes.axhline(0.9, color="#999999", linewidth=0.7)
     axes.text(float(chosen.epoch[0]), 0.91, "guessing", fontsize=7, color="#666666")
-    axes.set(xscale="log", xlabel="epoch", ylabel="test error", ylim=(0, 1), xlim=(float(chosen.epoch[0]), None))
+    axes.set(xscale="log", xlabel="epoch", ylabel="test error", xlim=(float(chosen.epoch[0]), None))
+    axes.set(ylim=(-0.3, 1), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
     plain_powers(axes, "x")
-    axes.legend(
-        title="label noise", title_fontsize=7, frameon=True, framealpha=0.8, edgecolor="none", ncols=2, fontsize=6.5
-    )
+    axes.legend(title="label noise", title_fontsize=7, frameon=False, ncols=3, fontsize=6.5, loc="lower left")
 
 
 def _points(axes: Axes, positions: xr.DataArray, values: xr.DataArray, name: str, **style: Any) -> None:
@@ -103,7 +103,7 @@ def _times(axes: Axes, measures: xr.Dataset) -> None:
     axes.set_ylim(low, high)
     censored = measures.label_noise.values[measures.is_censored.any("replica").values]
     axes.plot(censored, np.full(len(censored), high), "v", color="#666666", markersize=4, clip_on=False)
-    plain_powers(axes, "y")
+    _label_plainly(axes.yaxis, _ticks(low, high))
     axes.legend(frameon=False)
 
 
@@ -133,11 +133,16 @@ def _sizes(axes: Axes, of_sizes: xr.Dataset) -> None:
         axes.errorbar(ordered.samples, middle, error, label=name, capsize=2, markersize=3.5, linewidth=0.8, **style)
     axes.axhline(1, color="#999999", linestyle=":")
     axes.set(xscale="log", yscale="log", xlabel="training samples", ylabel="$t_m$ relative to that of all samples")
-    for axis, ticks in ((axes.xaxis, ordered.samples.values), (axes.yaxis, _ticks(*axes.get_ylim()))):
-        axis.set_major_locator(mpl.ticker.FixedLocator(ticks))
-        axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
-        axis.set_minor_locator(mpl.ticker.NullLocator())
+    _label_plainly(axes.xaxis, list(ordered.samples.values))
+    _label_plainly(axes.yaxis, _ticks(*axes.get_ylim()))
     axes.legend(frameon=False)
+
+
+def _label_plainly(axis: Axis, ticks: list[float]) -> None:
+    """Label a logarithmic axis with plain numbers."""
+    axis.set_major_locator(mpl.ticker.FixedLocator(ticks))
+    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_locator(mpl.ticker.NullLocator())
 
 
 def _ticks(low: float, high: float) -> list[float]:
