@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from langevin_nn.analyzers import Comparison as Comparison
 from langevin_nn.analyzers import detect_phases as detect_phases
+from langevin_nn.cleaning import find_mislabeled as find_mislabeled
 from langevin_nn.compare import compare as compare
 from langevin_nn.drift import Confinement as Confinement
 from langevin_nn.drift import Drift as Drift

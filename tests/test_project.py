@@ -34,6 +34,7 @@ FLOORS = (
     ("simulate",),
     ("rerun", "sweep"),
     ("analyzers",),
+    ("cleaning",),
     ("compare", "report"),
     ("figures",),
 )

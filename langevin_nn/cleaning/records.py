@@ -1,0 +1,135 @@
+"""What comes in: sample losses over training, as a user or our recorder has them, with the labels that were given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from langevin_nn.analyzers.labels import clock_of, group_with, in_memory
+from langevin_nn.checks import numbers
+from langevin_nn.errors import ConfigurationError, EstimationRefused
+
+__all__ = ["SampleRecords", "sample_records"]
+
+Floats = NDArray[np.float64]
+
+_CLOCK = "sample_step"
+_LOSSES = "losses of shape (epoch, sample) or (replica, epoch, sample), or a trajectory with sample_loss"
+
+
+@dataclass(frozen=True)
+class SampleRecords:
+    """Sample losses over training.
+
+    Parameters
+    ----------
+    losses : xarray.DataArray, shape (..., clock, sample)
+        In memory; NaN where they are not finite.
+    clock : str
+        The dimension of the records.
+    labels : ndarray of int64, shape (..., sample), or None
+        Given labels, where they are known.
+    """
+
+    losses: xr.DataArray
+    clock: str
+    labels: NDArray[np.int64] | None
+
+    @property
+    def dimensions(self) -> list[str]:
+        """Names of the dimensions before the clock's."""
+        return [str(name) for name in self.losses.dims[:-2]]
+
+
+def sample_records(sample_loss: Any, given_label: Any = None, epoch: Any = None) -> SampleRecords:
+    """Return sample losses in one form.
+
+    Parameters
+    ----------
+    sample_loss : array, xarray.DataTree or xarray.Dataset
+        Losses of shape (epoch, sample) or (replica, epoch, sample), or a trajectory with ``sample_loss``.
+    given_label : array of int, shape (sample,) or (replica, sample), optional
+        Class that each sample was trained on; a trajectory's own unless said.
+    epoch : array, shape (epoch,), optional
+        When an array's losses were recorded; 0, 1, 2, … unless said.
+
+    Returns
+    -------
+    SampleRecords
+        With float64 losses.
+
+    Raises
+    ------
+    ConfigurationError
+        If they are no such losses, or labels and epochs do not fit them.
+    EstimationRefused
+        If no run has a single record of finite losses.
+
+    Examples
+    --------
+    >>> sample_records(np.ones((3, 5))).losses.dims
+    ('sample_step', 'sample')
+    """
+    if isinstance(sample_loss, xr.DataTree | xr.Dataset):
+        if epoch is not None:
+            raise ConfigurationError(
+                "epoch came with a trajectory, which has clocks of its own: expected it with arrays"
+            )
+        dataset = group_with(sample_loss, "sample_loss")
+    else:
+        dataset = _dataset_of(sample_loss, epoch)
+    recorded = dataset["sample_loss"]
+    if "sample" not in recorded.dims:
+        raise ConfigurationError(
+            f"sample_loss has the dimensions {', '.join(map(str, recorded.dims))}: expected one called 'sample'"
+        )
+    clock = clock_of(recorded)
+    losses = in_memory(recorded.transpose(..., clock, "sample"))
+    if not np.isfinite(losses.values).all(-1).any():
+        raise EstimationRefused(
+            f"none of {losses[..., 0].size} records has a finite loss for each of {losses.sizes['sample']} samples: "
+            "expected at least one before a divergence; select other replicas or record earlier",
+            records=losses[..., 0].size,
+            samples=losses.sizes["sample"],
+        )
+    if given_label is None:
+        given_label = dataset.get("given_label")
+    return SampleRecords(losses, clock, None if given_label is None else _labels_of(given_label, losses))
+
+
+def _dataset_of(sample_loss: Any, epoch: Any) -> xr.Dataset:
+    losses = numbers("sample_loss", sample_loss, _LOSSES, finite=False)
+    if losses.ndim not in (2, 3) or not losses.size:
+        raise ConfigurationError(f"sample_loss has shape {losses.shape}: expected {_LOSSES}, with at least one of each")
+    records = losses.shape[-2]
+    expected = "one finite number a record, increasing"
+    epochs = np.arange(records, dtype=np.float64) if epoch is None else numbers("epoch", epoch, expected)
+    if epochs.shape != (records,) or (np.diff(epochs) <= 0).any():
+        raise ConfigurationError(
+            f"epoch has shape {epochs.shape}: expected ({records},), {expected}, since it says when losses were recorded"
+        )
+    dims = ("replica", _CLOCK, "sample")[-losses.ndim :]
+    return xr.Dataset({"sample_loss": (dims, losses, {"units": "nat"})}, coords={"epoch": (_CLOCK, epochs)})
+
+
+def _labels_of(given_label: Any, losses: xr.DataArray) -> NDArray[np.int64]:
+    """Return labels with the leading dimensions of the losses."""
+    shape = (*losses.shape[:-2], losses.shape[-1])
+    expected = f"class numbers (int) from 0, one for each of {shape[-1]} samples"
+    if isinstance(given_label, xr.DataArray):
+        known = [name for name in (*losses.dims[:-2], "sample") if name in given_label.dims]
+        missing = {name: losses.sizes[name] for name in losses.dims[:-2] if name not in known}
+        labels = given_label.expand_dims(missing).transpose(*losses.dims[:-2], "sample").values
+    else:
+        labels = numbers("given_label", given_label, expected)
+    found = labels.astype(np.int64)
+    if labels.shape not in (shape, shape[-1:]) or (found != labels).any() or (found < 0).any():
+        raise ConfigurationError(
+            f"given_label has shape {labels.shape}: expected {expected}, in shape {shape[-1:]} or {shape}; losses are "
+            "compared within the classes that were given"
+        )
+    return np.broadcast_to(found, shape)
