@@ -2,67 +2,246 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.special import expit
 
-from langevin_nn.analyzers import gaussian_mixture
 from langevin_nn.analyzers.labels import described, on_clocks
+from langevin_nn.checks import number, whole_number
+from langevin_nn.cleaning.components import Components, fit_components, fit_each, information_within
 from langevin_nn.cleaning.records import SampleRecords, sample_records
 
-__all__ = ["cleaning_summary", "find_mislabeled"]
+__all__ = ["find_mislabeled"]
 
 Floats = NDArray[np.float64]
+Whole = NDArray[np.int64]
+
+_TRIED, _FITTED = 48, 8  # records, roughly and class by class
+_SHARE_WEIGHT, _LOCATION_WEIGHT = 1000.0, 100.0
+# In units of the loss of a guess: what learned samples stay below, and mislabeled ones above.
+_LEARNED, _LEAST_LOSS = 0.95, 0.9
 
 
-def find_mislabeled(sample_loss: Any, given_label: Any = None, *, epoch: Any = None) -> xr.Dataset:
+@dataclass(frozen=True)
+class _Found:
+    """What was found in one run."""
+
+    record: int
+    score: Floats
+    probability: Floats
+    removed: NDArray[np.bool_]
+    fraction: float
+    separation: float
+    lower_mean: float
+    upper_mean: float
+    reason: str
+
+
+def find_mislabeled(
+    sample_loss: Any,
+    given_label: Any = None,
+    *,
+    epoch: Any = None,
+    n_classes: int | None = None,
+    threshold: float = 0.5,
+    least_separation: float = 2.0,
+    most_of_class: float = 0.95,
+) -> xr.Dataset:
     """Tell which samples are mislabeled, from their losses over training, or refuse.
+
+    A network learns first what its samples agree on. The losses of correctly labeled samples fall, while those of
+    mislabeled ones stay at or above ln M, the loss of a guess among M classes, until they are learned by heart (Feng &
+    Tu 2021, doi 10.1088/2632-2153/abf5b9). The score of a sample is its loss averaged over training until t_c, which
+    remembers that; see Pleiss et al. (2020, arXiv:2001.10528) for such averages. Scores are fitted by a log-normal of
+    learned samples and a normal of mislabeled ones, about means of their own in each given class, and t_c is the record
+    at which a score tells most of the component that it comes from.
+
+    It refuses where the components are not apart: where Ashman's D = (m_w − m_c)/√((s_c² + s_w²)/2) is at most 2
+    (Ashman, Bird & Zepf 1994, doi 10.1086/117248), one component explains the scores as well, or the upper one lies
+    below the loss of a guess, as hard samples do that are correct.
 
     Parameters
     ----------
     sample_loss : array, xarray.DataTree or xarray.Dataset
-        Losses of shape (epoch, sample) or (replica, epoch, sample), or a trajectory with ``sample_loss``.
+        Losses of shape (epoch, sample) or (replica, epoch, sample), or a trajectory with ``sample_loss``; cross-entropies
+        in nats, recorded from the start of training.
     given_label : array of int, shape (sample,) or (replica, sample), optional
-        Class that each sample was trained on; a trajectory's own unless said.
+        Class that each sample was trained on; a trajectory's own unless said. Without it all samples are one class.
     epoch : array, shape (epoch,), optional
         When an array's losses were recorded; 0, 1, 2, … unless said.
+    n_classes : int, optional
+        M. Those that were given unless said; without labels the mean loss of the first record is taken for ln M.
+    threshold : float, optional
+        Probability above which a sample is removed.
+    least_separation : float, optional
+        D that the components must exceed.
+    most_of_class : float, optional
+        Share of a given class that is removed at most, those with the largest scores.
 
     Returns
     -------
     xarray.Dataset
-        By run, ``mislabeled_probability``, ``mislabeled_score`` and ``is_removed`` (sample), ``is_refused`` and the
-        ``reason``, ``mislabeled_fraction``, ``cleaning_record`` and ``cleaning_time`` (clock), ``score_threshold``,
-        ``separation``, and with labels ``class_samples`` and ``class_removed`` (class).
+        By run, ``mislabeled_probability``, ``mislabeled_score`` (in nats) and ``is_removed`` (sample); ``is_refused`` and
+        the ``reason``; ``mislabeled_fraction``; ``cleaning_record`` and ``cleaning_time`` (clock); ``score_threshold``,
+        the lowest score that is removed; ``separation``, ``component_mean`` (component: low, high); with labels
+        ``class_samples`` and ``class_removed`` (class). Where it refuses, nothing is removed, but the numbers stay.
+
+    Raises
+    ------
+    ConfigurationError
+        If they are no such losses, or another argument cannot be.
+    EstimationRefused
+        If there are fewer than 100 samples, or no record is complete.
+
+    Examples
+    --------
+    >>> generator = np.random.default_rng(0)
+    >>> epochs, wrong = np.arange(40)[:, None], np.arange(1000) < 300
+    >>> learned = np.exp(-epochs / 10)
+    >>> level = np.where(wrong, np.log(10) * (1.5 - 0.5 * learned), np.log(10) * (0.1 + 0.9 * learned))
+    >>> result = find_mislabeled(level * np.exp(0.2 * generator.standard_normal(1000)))
+    >>> result.is_refused.item(), int(result.is_removed.sum()), round(result.mislabeled_fraction.item(), 2)
+    (0, 300, 0.3)
     """
+    number("threshold", threshold, "a probability from 0 to 1, above which samples are removed", least=0, most=1)
+    number("least_separation", least_separation, "a number from 0, which Ashman's D must exceed", least=0)
+    number("most_of_class", most_of_class, "a share from 0 to 1 of a class, removed at most", least=0, most=1)
+    if n_classes is not None:
+        whole_number("n_classes", n_classes, "a whole number (int) of classes from 2", least=2)
     records = sample_records(sample_loss, given_label, epoch)
     losses, clock, dims = records.losses, records.clock, records.dimensions
-    score = -np.exp(-losses.values)
-    score = score.cumsum(-2) / np.arange(1, score.shape[-2] + 1)[:, None]
-    mixture = gaussian_mixture(score)
-    distance = mixture.separation / np.sqrt((mixture.standard_deviation**2).sum(-1))
-    known = np.isfinite(distance).any(-1)
-    best = np.where(np.isfinite(distance), distance, -np.inf).argmax(-1)
-    chosen = np.take_along_axis(score, best[..., None, None], -2)[..., 0, :]
-    fitted = gaussian_mixture(chosen)
-    probability = fitted.high_probability(chosen)
-    refused = ~known | (fitted.components != 2)
-    with np.errstate(invalid="ignore"):
-        removed = (probability > 0.5) & ~refused[..., None]
+    times = _times(records)
+    shape = losses.shape[:-2]
+    runs = []
+    for index in np.ndindex(shape):
+        label = None if records.labels is None else records.labels[index]
+        at = times if times.ndim == 1 else times[index]
+        runs.append(_one(losses.values[index], at, label, n_classes, threshold, least_separation, most_of_class))
+
+    def of(name: str) -> NDArray[Any]:
+        values = np.array([getattr(run, name) for run in runs])
+        return values.reshape((*shape, *values.shape[1:]))
+
+    reasons = of("reason")
+    removed, score, each = of("removed"), of("score"), [*dims, "sample"]
+    record = of("record")
     variables = {
-        "mislabeled_probability": described([*dims, "sample"], probability, "probability that a label is wrong"),
-        "mislabeled_score": described([*dims, "sample"], chosen, "what is divided"),
-        "is_removed": described([*dims, "sample"], removed, "whether a sample is removed"),
-        "is_refused": described(dims, refused, "whether nothing can be told"),
-        "reason": described(dims, np.where(refused, "one component", ""), "why nothing is removed"),
-        "mislabeled_fraction": described(dims, fitted.weight[..., 1], "estimated share of mislabeled samples"),
-        "cleaning_record": described(dims, np.where(known, best, -1), "record up to which losses are used"),
-        "cleaning_time": on_clocks(np.where(known, best, np.nan), losses, clock, dims, "time t_c of cleaning"),
-        "score_threshold": described(dims, fitted.equal_density, "score that divides the components"),
-        "separation": described(dims, distance.max(-1), "separation of the components"),
+        "mislabeled_probability": described(each, of("probability"), "probability that the given label is wrong"),
+        "mislabeled_score": described(each, score, "loss averaged over training until t_c", "nat"),
+        "is_removed": described(each, removed, "whether a sample is removed"),
+        "is_refused": described(dims, reasons != "", "whether nothing is removed since nothing can be told"),
+        "reason": described(dims, reasons, "why nothing is removed"),
+        "mislabeled_fraction": described(dims, of("fraction"), "estimated share of mislabeled samples"),
+        "cleaning_record": described(dims, record, "record until which losses are averaged"),
+        "cleaning_time": on_clocks(
+            np.where(record < 0, np.nan, record), losses, clock, dims, "time t_c until which losses are averaged"
+        ),
+        "score_threshold": described(
+            dims, np.where(removed, score, np.inf).min(-1), "lowest score that is removed", "nat"
+        ),
+        "separation": described(dims, of("separation"), "Ashman's D of the components"),
+        "component_mean": described(
+            [*dims, "component"], np.stack([of("lower_mean"), of("upper_mean")], -1), "mean score of a component", "nat"
+        ),
     }
-    return xr.Dataset(variables).assign(_by_class(records, removed))
+    labels = {"component": described(["component"], np.array(["low", "high"]), "component of the scores")}
+    return xr.Dataset(variables, coords=labels).assign(_by_class(records, removed))
+
+
+def _times(records: SampleRecords) -> Floats:
+    """Return the moments of records on the best clock that there is, shape (clock,) or (..., clock)."""
+    losses, clock = records.losses, records.clock
+    for name in ("epoch", clock):
+        if name in losses.coords:
+            moments = losses[name].astype(np.float64)
+            if moments.ndim > 1:
+                moments = moments.broadcast_like(losses.isel(sample=0, drop=True)).transpose(*records.dimensions, clock)
+            return np.asarray(moments.values)
+    return np.arange(losses.sizes[clock], dtype=np.float64)
+
+
+def _one(
+    losses: Floats,
+    times: Floats,
+    label: Whole | None,
+    n_classes: int | None,
+    threshold: float,
+    least_separation: float,
+    most_of_class: float,
+) -> _Found:
+    """Find the mislabeled samples of one run; losses have the shape (record, sample)."""
+    n = losses.shape[-1]
+    complete = int(np.argmin([*np.isfinite(losses).all(-1), False]))
+    if complete == 0:
+        nothing = np.full(n, np.nan)
+        none = np.nan
+        return _Found(-1, nothing, nothing, np.zeros(n, bool), none, none, none, none, "the losses are not finite")
+    scores = _averages(losses[:complete], times[:complete])
+    tried = np.unique(np.rint(np.geomspace(1, complete, min(complete, _TRIED))).astype(np.int64)) - 1
+    classes, members = np.unique(np.zeros(n) if label is None else label, return_inverse=True)
+    guess = float(np.log(n_classes or len(classes)) if n_classes or label is not None else losses[0].mean())
+    rough, gains = fit_each(scores[tried])
+    promise = np.where(
+        np.isfinite(rough.log_likelihood) & (rough.lower_mean < _LEARNED * guess),
+        information_within(expit(rough.log_odds(scores[tried])), members),
+        0.0,
+    )
+    best, found, probability, most = 0, None, None, -np.inf
+    for each in np.sort(np.argsort(promise, kind="stable")[-_FITTED:]):
+        candidate, chances = fit_components(
+            scores[tried[each]], members, share_weight=_SHARE_WEIGHT, location_weight=_LOCATION_WEIGHT
+        )
+        told = float(information_within(chances, members)) * (candidate.lower_mean < _LEARNED * guess)
+        if found is None or told > most:
+            best, found, probability, most = int(each), candidate, chances, told
+    score, gain = scores[tried[best]], gains
+    reason = _reason(found, float(gain[best]), guess, n, least_separation)
+    removed = np.zeros(n, bool) if reason else _spared(probability > threshold, score, members, most_of_class)
+    record, fraction, separation = int(tried[best]), float(found.fraction), float(found.separation)
+    lower, upper = float(found.lower_mean), float(found.mean)
+    return _Found(record, score, probability, removed, fraction, separation, lower, upper, reason)
+
+
+def _averages(losses: Floats, times: Floats) -> Floats:
+    """Return the mean over time until each record, by the trapezoidal rule; the loss itself at the first."""
+    areas = np.diff(times)[:, None] * (losses[1:] + losses[:-1]) / 2
+    means = np.cumsum(areas, axis=0) / (times[1:] - times[0])[:, None]
+    return np.asarray(np.maximum(np.concatenate([losses[:1], means]), 1e-12))
+
+
+def _reason(found: Components, gain: float, guess: float, n: int, least_separation: float) -> str:
+    """Say why nothing can be told, or nothing."""
+    if not np.isfinite(found.log_likelihood) or 2 * gain <= 3 * np.log(n):
+        return f"one component explains the scores as well as two (log-likelihood {gain:+.1f} for 3 parameters more)"
+    if found.lower_mean > _LEARNED * guess:
+        return f"nothing has been learned: the lower component has the mean loss {found.lower_mean:.2f}, a guess {guess:.2f}"
+    if found.mean < _LEAST_LOSS * guess:
+        return (
+            f"the upper component has the mean loss {found.mean:.2f}, expected at least {_LEAST_LOSS * guess:.2f}, near that "
+            f"of a guess, {guess:.2f}: these may be correct samples that are hard"
+        )
+    if found.separation <= least_separation:
+        return (
+            f"the components overlap: their means {found.lower_mean:.2f} and {found.mean:.2f} are {found.separation:.2f} "
+            f"standard deviations apart, expected more than {least_separation:g}"
+        )
+    return ""
+
+
+def _spared(removed: NDArray[np.bool_], score: Floats, members: Whole, most: float) -> NDArray[np.bool_]:
+    """Return what is removed when no class loses more than a share of its samples."""
+    kept = removed.copy()
+    for index in range(int(members.max()) + 1):
+        own = np.flatnonzero(members == index)
+        excess = int(removed[own].sum()) - int(most * len(own))
+        if excess > 0:
+            lost = own[removed[own]]
+            kept[lost[np.argsort(score[lost], kind="stable")[:excess]]] = False
+    return kept
 
 
 def _by_class(records: SampleRecords, removed: NDArray[np.bool_]) -> xr.Dataset:
@@ -74,24 +253,7 @@ def _by_class(records: SampleRecords, removed: NDArray[np.bool_]) -> xr.Dataset:
     return xr.Dataset(
         {
             "class_samples": described(dims, own.sum(-1), "samples of a given class"),
-            "class_removed": described(dims, (own & removed[..., None, :]).sum(-1), "samples of a given class removed"),
+            "class_removed": described(dims, (own & removed[..., None, :]).sum(-1), "removed samples of a given class"),
         },
         coords={"class": described(["class"], classes, "given class")},
     )
-
-
-def cleaning_summary(result: xr.Dataset) -> str:
-    """Return what `find_mislabeled` would remove, in words.
-
-    Parameters
-    ----------
-    result : xarray.Dataset
-        Of `find_mislabeled`.
-
-    Returns
-    -------
-    str
-        A line for each run.
-    """
-    removed = np.atleast_2d(result.is_removed.values).reshape(-1, result.sizes["sample"]).sum(-1)
-    return "\n".join(f"{count} of {result.sizes['sample']} samples would be removed" for count in removed)
