@@ -14,6 +14,7 @@ from langevin_nn.analyzers.labels import described, on_clocks
 from langevin_nn.checks import number, whole_number
 from langevin_nn.cleaning.components import Components, fit_components, fit_each, information_within
 from langevin_nn.cleaning.records import SampleRecords, sample_records
+from langevin_nn.errors import ConfigurationError
 
 __all__ = ["find_mislabeled"]
 
@@ -115,6 +116,11 @@ def find_mislabeled(
     records = sample_records(sample_loss, given_label, epoch)
     losses, clock, dims = records.losses, records.clock, records.dimensions
     times = _times(records)
+    if (losses.values < 0).any():
+        raise ConfigurationError(
+            f"sample_loss goes down to {np.nanmin(losses.values):g}: expected cross-entropies, which are at least 0, since "
+            "they are compared with the loss of a guess; pass losses rather than their logarithms or accuracies"
+        )
     shape = losses.shape[:-2]
     runs = []
     for index in np.ndindex(shape):
