@@ -4,6 +4,7 @@ from langevin_nn.ensemble.base import GradientEnsemble
 from langevin_nn.ensemble.curvature import curvature, noise_curvature_overlap
 from langevin_nn.ensemble.groups import covariance_factor
 from langevin_nn.ensemble.measure import gradient_ensemble, gradient_ensembles
+from langevin_nn.ensemble.plane import draw_minibatch_gradients, project_gradients
 from langevin_nn.ensemble.replicas import ReplicaEnsembles
 from langevin_nn.ensemble.spectrum import Spectrum, effective_dimension
 
@@ -13,8 +14,10 @@ __all__ = [
     "Spectrum",
     "covariance_factor",
     "curvature",
+    "draw_minibatch_gradients",
     "effective_dimension",
     "gradient_ensemble",
     "gradient_ensembles",
     "noise_curvature_overlap",
+    "project_gradients",
 ]

@@ -12,6 +12,7 @@ from langevin_nn.figures.comparison import (
 from langevin_nn.figures.curvature import noise_and_curvature_figure
 from langevin_nn.figures.flat_minima import flat_minima_figure
 from langevin_nn.figures.label_noise import label_noise_figure
+from langevin_nn.figures.gradients import gradient_sketch
 from langevin_nn.figures.phase_diagram import collapse_figure, finite_size_figure, phase_diagram_figure
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "finite_size_figure",
     "flat_minima_figure",
     "label_noise_figure",
+    "gradient_sketch",
     "noise_and_curvature_figure",
     "order_parameter_figure",
     "phase_diagram_figure",
