@@ -10,6 +10,7 @@ from langevin_nn.analyzers.autocorrelation import (
 )
 from langevin_nn.analyzers.comparison import COMPARED, ComparisonAnalyzer, Quantity, at_equal_loss
 from langevin_nn.analyzers.decline import decline_p_value
+from langevin_nn.analyzers.gradient_average import TimeAveragedOrderParameters
 from langevin_nn.analyzers.losses import LossMixture
 from langevin_nn.analyzers.mixture import GaussianMixture, gaussian_mixture
 from langevin_nn.analyzers.phases import PhaseDetector, detect_phases, mean_boundaries, phase_means
@@ -39,6 +40,7 @@ __all__ = [
     "Stationarity",
     "StationarityTest",
     "TimeAverage",
+    "TimeAveragedOrderParameters",
     "Timescales",
     "TransitionRates",
     "analyze",
