@@ -14,11 +14,19 @@ from langevin_nn.figures.flat_minima import flat_minima_figure
 from langevin_nn.figures.label_noise import label_noise_figure
 from langevin_nn.figures.gradients import gradient_sketch
 from langevin_nn.figures.phase_diagram import collapse_figure, finite_size_figure, phase_diagram_figure
+from langevin_nn.figures.two_phases import (
+    effective_dimension_figure,
+    rates_figure,
+    time_average_figure,
+    two_phases_figure,
+    two_spectra_figure,
+)
 
 __all__ = [
     "FIGURES",
     "collapse_figure",
     "distance_figure",
+    "effective_dimension_figure",
     "finite_size_figure",
     "flat_minima_figure",
     "label_noise_figure",
@@ -26,8 +34,12 @@ __all__ = [
     "noise_and_curvature_figure",
     "order_parameter_figure",
     "phase_diagram_figure",
+    "rates_figure",
     "save_figures",
     "spectrum_figure",
+    "time_average_figure",
     "training_figure",
+    "two_phases_figure",
+    "two_spectra_figure",
     "verdict_figure",
 ]

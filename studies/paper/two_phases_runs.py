@@ -1,0 +1,288 @@
+"""What the study of two phases runs: one long run measured in two ways, networks of several widths, a grid of rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from langevin_nn import Seeds, Simulation, sgd, simulate, simulate_together, sweep
+from langevin_nn.ensemble import draw_minibatch_gradients, project_gradients
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.observables import Losses, NoiseSpectrum, OrderParameters, Weights
+from langevin_nn.observables.base import Observable
+from langevin_nn.schedules import AtSteps
+from models.datasets import ImageData
+from studies.paper.training import hidden_weights, landscape_of, load
+from studies.paper.two_phases_plan import (
+    CHOICES,
+    FAST,
+    GRID_RECORDS,
+    LATE,
+    SPECTRA,
+    Config,
+    MeasuredWeights,
+    Plan,
+    n_measured,
+)
+
+__all__ = ["control_run", "grid_runs", "grid_simulation", "long_run", "sketches", "width_runs"]
+
+
+def long_run(config: Config, data: ImageData, plan: Plan, runs: Path) -> dict[str, xr.DataTree]:
+    """Run the base case, and measure it over the hidden weights and over all parameters.
+
+    Both measurements are of the same trajectory, since measuring disturbs nothing; that over all parameters is taken of
+    fewer replicas.
+
+    Parameters
+    ----------
+    config : Config
+        What was chosen.
+    data : ImageData
+        Without label noise.
+    plan : Plan
+        When to record.
+    runs : Path
+        Where files go.
+
+    Returns
+    -------
+    dict of str to xarray.DataTree
+        By name in `CHOICES`.
+    """
+    windows = tuple(step for first, last in plan.windows for step in range(first, last + 1))
+    both = plan.at((FAST, LATE))
+    of_hidden = [
+        Losses(),
+        OrderParameters(schedule=AtSteps(plan.order_parameters)),
+        NoiseSpectrum(n_modes=config.hidden[0] * config.hidden[1], schedule=plan.at(SPECTRA)),
+        MeasuredWeights(AtSteps(windows)),
+    ]
+    of_all = [
+        Losses(),
+        OrderParameters(schedule=AtSteps(plan.losses[::2])),
+        NoiseSpectrum(n_modes=400, schedule=both),
+        Weights(both),
+    ]
+    few = min(config.few_replicas, config.replicas)
+    simulations = [
+        _simulation(config, data, config.hidden, _hidden(config), plan.last, config.replicas, plan.losses, of_hidden),
+        _simulation(config, data, config.hidden, "*", plan.last, few, plan.losses, of_all),
+    ]
+    return _together(simulations, [runs / "hidden_weights.nc", runs / "all_parameters.nc"])
+
+
+def _simulation(
+    config: Config,
+    data: ImageData,
+    hidden: tuple[int, ...],
+    parameters: str,
+    last: int,
+    replicas: int,
+    losses: tuple[int, ...],
+    observables: Sequence[Observable],
+) -> Simulation:
+    landscape = landscape_of(data, config, hidden=hidden, parameters=parameters)
+    assert config.learning_rate is not None
+    assert config.batch_size is not None
+    process = sgd(landscape, config.learning_rate, config.batch_size)
+    return Simulation(
+        process, steps=last, replicas=replicas, seed=config.seed, schedule=AtSteps(losses), observables=observables
+    )
+
+
+def _together(simulations: list[Simulation], paths: list[Path]) -> dict[str, xr.DataTree]:
+    found = {}
+    for name, each in zip(CHOICES, simulate_together(simulations, paths=paths), strict=False):
+        if isinstance(each, Exception):
+            raise each
+        found[name] = each
+    return found
+
+
+def _hidden(config: Config) -> str:
+    assert config.dataset is not None
+    return hidden_weights(config.dataset)
+
+
+def control_run(config: Config, data: ImageData, plan: Plan, runs: Path) -> xr.Dataset:
+    """Run the same with half of the labels redrawn, which must not pass through the same two phases.
+
+    Parameters
+    ----------
+    config, data, plan, runs
+        As in `long_run`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Losses and errors.
+    """
+    few = tuple(range(config.few_replicas))
+    landscape = landscape_of(data, config, label_noise=0.5, hidden=config.hidden, replicas=few)
+    assert config.learning_rate is not None
+    assert config.batch_size is not None
+    return simulate(
+        sgd(landscape, config.learning_rate, config.batch_size),
+        steps=plan.last,
+        replicas=few,
+        seed=config.seed,
+        schedule=AtSteps(plan.losses),
+        observables=[Losses()],
+        resume=runs / "label_noise.nc",
+    ).to_dataset()
+
+
+def width_runs(config: Config, data: ImageData, plan: Plan, runs: Path) -> xr.Dataset:
+    """Measure the effective dimension of networks of several widths, in both phases.
+
+    Parameters
+    ----------
+    config, data, plan, runs
+        As in `long_run`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``effective_dimension``, ``is_lower_bound`` and ``train_error`` (choice, width, replica, phase), ``n_parameters``
+        (choice, width); over all parameters at every other width, NaN elsewhere.
+    """
+    half = Plan(plan.epochs * LATE, plan.per_epoch)
+    moments = half.at((FAST / LATE, 1.0))
+    losses = tuple(sorted({*half.losses[::2], *moments.at}))
+    rows: dict[str, list[xr.Dataset]] = {name: [] for name in CHOICES}
+    for k, width in enumerate(config.widths):
+        measured = ((_hidden(config), 160), ("*", 400))[: 1 + (k % 2 == 0)]
+        simulations = [
+            _simulation(
+                config, data, (width, width), parameters, half.last, config.few_replicas, losses,
+                [Losses(), NoiseSpectrum(n_modes=most, schedule=moments)],
+            )
+            for parameters, most in measured
+        ]  # fmt: skip
+        paths = [runs / f"width_{width}_{name}.nc" for name in ("hidden_weights", "all_parameters")[: len(measured)]]
+        found = _together(simulations, paths)
+        for (name, tree), simulation in zip(found.items(), simulations, strict=True):
+            rows[name].append(_of_width(tree, n_measured(simulation.process.landscape)).assign_coords(width=width))
+    of_choices = [xr.concat(own, "width") for own in rows.values()]
+    return xr.concat(of_choices, xr.Variable("choice", list(CHOICES)), join="outer")
+
+
+def _of_width(tree: xr.DataTree, n_parameters: int) -> xr.Dataset:
+    spectrum = tree["spectrum"].to_dataset().load()
+    errors = tree.to_dataset().train_error.sel(cohort="all", step=spectrum.spectrum_step.values)
+    values = {
+        "effective_dimension": spectrum.effective_dimension.transpose("replica", "spectrum_step").values,
+        "is_lower_bound": spectrum.effective_dimension_is_lower_bound.transpose("replica", "spectrum_step").values,
+        "train_error": errors.transpose("replica", "step").values,
+    }
+    made = xr.Dataset({name: (("replica", "phase"), each.astype(float)) for name, each in values.items()})
+    return made.assign(n_parameters=float(n_parameters)).assign_coords(
+        phase=["fast_learning", "exploration"], replica=spectrum.replica.values
+    )
+
+
+@cache
+def _data(config: Config) -> ImageData:
+    return load(config)
+
+
+def grid_simulation(learning_rate: float, batch_size: int, *, config: Config) -> Simulation:
+    """Return the run at one point of the grid, as long in gradient-flow time as half of the long run.
+
+    Parameters
+    ----------
+    learning_rate : float
+        α.
+    batch_size : int
+        B.
+    config : Config
+        What was chosen.
+
+    Returns
+    -------
+    Simulation
+        Recorded at the same gradient-flow times everywhere, to within an update.
+    """
+    data = _data(config)
+    plan = Plan.of(config, len(data.train_inputs))
+    assert config.learning_rate is not None
+    last = max(GRID_RECORDS, round(plan.last * LATE * config.learning_rate / learning_rate))
+    losses = np.unique(np.rint([0, *np.geomspace(last / 1000, last, GRID_RECORDS)]).astype(int))
+    measured = np.unique(np.rint(np.geomspace(last / 160, last, 8)).astype(int))
+    landscape = landscape_of(data, config, hidden=config.hidden, parameters=_hidden(config))
+    return Simulation(
+        sgd(landscape, learning_rate, batch_size),
+        steps=last,
+        replicas=config.few_replicas,
+        seed=Seeds(config.seed).integer(f"grid at α = {learning_rate!r}, B = {batch_size}", 0),
+        schedule=AtSteps(tuple(int(each) for each in losses)),
+        observables=[Losses(), OrderParameters(schedule=AtSteps(tuple(int(each) for each in measured)))],
+    )
+
+
+def grid_runs(config: Config, runs: Path) -> xr.Dataset:
+    """Run the grid of learning rates and minibatches.
+
+    Parameters
+    ----------
+    config : Config
+        What was chosen.
+    runs : Path
+        Where files go.
+
+    Returns
+    -------
+    xarray.Dataset
+        Losses and order parameters by ``point``.
+
+    Raises
+    ------
+    ConfigurationError
+        If a point failed.
+    """
+    # What does not change the numbers must not make points look new.
+    named = replace(config, resume=False, out=Path("output"))
+    grid = {"learning_rate": config.learning_rates, "batch_size": config.batch_sizes}
+    tree = sweep(partial(grid_simulation, config=named), grid, runs / "grid", workers=1, progress=None)
+    if tree.attrs["points_failed"]:
+        raise ConfigurationError(
+            f"{tree.attrs['points_failed']} points of {str(runs / 'grid')!r} failed: expected all of them, since they are "
+            "compared; langevin_nn.points_of_sweep(folder) says why, then go on with --resume"
+        )
+    return tree.to_dataset().load()
+
+
+def sketches(config: Config, data: ImageData, trajectory: xr.DataTree) -> xr.Dataset:
+    """Project minibatch gradients of the first replica onto a plane, in both phases.
+
+    Parameters
+    ----------
+    config : Config
+        What was chosen.
+    data : ImageData
+        The training set.
+    trajectory : xarray.DataTree
+        Of all parameters, with weights in both phases.
+
+    Returns
+    -------
+    xarray.Dataset
+        Of `langevin_nn.ensemble.project_gradients`, along ``panel``.
+    """
+    landscape = landscape_of(data, config, hidden=config.hidden, parameters=_hidden(config))
+    weights = trajectory["weights"].to_dataset()["weights"].isel(replica=0).transpose("weight_step", "parameter")
+    assert config.batch_size is not None
+    panels = []
+    for k, own in enumerate(weights.values):
+        generator = Seeds(config.seed).generator("sketch of gradients", 0, k)
+        gradients = landscape.sample_gradients(torch.as_tensor(own))
+        drawn = draw_minibatch_gradients(gradients, config.batch_size, generator)
+        panels.append(project_gradients({"all": drawn}))
+    return xr.concat(panels, "panel").assign_coords(panel=["fast learning", "exploration"])
