@@ -48,7 +48,7 @@ _QUICK: dict[str, Any] = {
     "samples_per_class": 20,
     "batch_size": 10,
     "learning_rate": 0.3,
-    "epochs": 60.0,
+    "epochs": 50.0,
     "hidden": (16, 16),
     "widths": (8, 12, 16),
     "learning_rates": (0.2, 0.3),

@@ -85,6 +85,7 @@ def two_phases_figure(runs: dict[str, xr.Dataset], phases: xr.Dataset) -> Figure
             axes.set_yscale("log")
             plain_powers(axes, "y")
         for axes in panels:
+            _frame_the_lines(axes)
             shade_phases(axes, phases, float(positive[-1]))
             for text in axes.texts if axes is not loss else ():
                 text.set_visible(False)
@@ -103,6 +104,18 @@ def two_phases_figure(runs: dict[str, xr.Dataset], phases: xr.Dataset) -> Figure
             "error falls\nto 1 %. A, σ_λ² and L are averaged on a logarithmic scale. Dotted: R = 0, σ_λ² = 1, and A₀/A.",
         )
     return figure
+
+
+def _frame_the_lines(axes: Axes) -> None:
+    """Set limits by the means, since intervals over two or three replicas are as wide as one likes."""
+    values = np.concatenate(
+        [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines if len(line.get_xdata()) > 2]
+    )
+    low, high = np.nanmin(values), np.nanmax(values)
+    if axes.get_yscale() == "log":
+        axes.set_ylim(low / 3, high * 3)
+    else:
+        axes.set_ylim(low - 0.15 * (high - low), high + 0.25 * (high - low))
 
 
 def _recorded(run: xr.Dataset, name: str) -> xr.Dataset:
@@ -128,16 +141,18 @@ def two_spectra_figure(spectra: xr.Dataset) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 4.3))
         axes = figure.subplots()
-        inset = axes.inset_axes((0.1, 0.12, 0.42, 0.45))
+        inset = axes.inset_axes((0.13, 0.15, 0.4, 0.45))
         mode = np.arange(1, spectra.sizes["mode"] + 1)
         for phase, style in _PHASES.items():
             own = spectra.sel(phase=phase)
             values = own.noise_eigenvalue.transpose("replica", "mode")
+            # What is below is rounding.
+            known = (values > 1e-14 * values.max()).all("replica")
             line = {"color": style["color"], "linestyle": style["linestyle"]}
             moments = mean_with_interval(own.effective_dimension)
             middle, half = float(moments.mean_value), float(moments.upper - moments.mean_value)
             label = f"{phase.replace('_', ' ')}: $D_s$ = {middle:.0f} ± {half:.0f}"
-            draw_band(axes, mode, values, logarithmic=True, label=label, **line)
+            draw_band(axes, mode, values.where(known), logarithmic=True, label=label, **line)
             draw_band(inset, mode, values.cumsum("mode") / values.sum("mode"), **line)
             inset.axvline(middle, color=style["color"], linestyle=":", linewidth=0.8)
         inset.axhline(0.9, color="#999999", linestyle=":", linewidth=0.8)
@@ -185,7 +200,8 @@ def effective_dimension_figure(widths: xr.Dataset, exponents: xr.Dataset) -> Fig
                 bars = np.stack([moments.mean_value - moments.lower, moments.upper - moments.mean_value])
                 fit = exponents.sel(choice=choice, phase=phase)
                 half = float(fit.exponent_upper - fit.exponent)
-                label = f"{phase.replace('_', ' ')}: slope {float(fit.exponent):.2f} ± {half:.2f}"
+                slope = f": slope {float(fit.exponent):.2f} ± {half:.2f}" if np.isfinite(half) else ""
+                label = phase.replace("_", " ") + slope
                 marks = {"color": style["color"], "marker": style["marker"], "markersize": 3.5}
                 axes.errorbar(sizes, moments.mean_value, bars, linestyle="none", capsize=2, label=label, **marks)
                 line = float(fit.prefactor) * sizes ** float(fit.exponent)
@@ -193,7 +209,7 @@ def effective_dimension_figure(widths: xr.Dataset, exponents: xr.Dataset) -> Fig
             axes.axhline(110, color="#999999", linestyle=":", linewidth=0.8)
             axes.plot(sizes, 0.9 * sizes, color="#999999", linestyle="-.", linewidth=0.8, label="isotropic noise")
             axes.set(xscale="log", yscale="log", xlabel="parameters $P$", title=choice)
-            axes.set_ylim(5, 1500)
+            axes.set_ylim(min(5.0, 0.7 * float(own.effective_dimension.min())), 1500)
             plain_powers(axes, "x", "y")
             axes.legend(frameon=False, loc="upper left")
         figure.axes[0].set_ylabel("effective dimension $D_s$")
@@ -312,7 +328,8 @@ def time_average_figure(run: xr.Dataset, averages: xr.Dataset, phases: xr.Datase
                 averages.epoch, middle, np.stack([middle - low, high - middle]), label="over a window of time", **marks
             )
             axes.set(xscale="log", yscale="log" if logarithmic else "linear", ylabel=text)
-            axes.set_xlim(own.epoch.values[own.epoch.values > 0][0], float(own.epoch[-1]))
+            axes.set_xlim(own.epoch.values[0], float(own.epoch[-1]))
+            _frame_the_lines(axes)
             if logarithmic:
                 plain_powers(axes, "y")
             shade_phases(axes, phases, float(own.epoch[-1]))

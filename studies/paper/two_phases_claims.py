@@ -109,12 +109,12 @@ def _two_phases(found: Evidence) -> tuple[Finding, ...]:
     begins = curves.boundary[np.isfinite(curves.boundary)]
     at = int(np.searchsorted(epoch, min(2 * begins.mean(), curves.end) if len(begins) else curves.end))
     wrong = found.control.train_error.sel(cohort="all").transpose("replica", "step").values
-    late = [
-        detect_phases(found.root.isel(replica=[k], step=slice(int(np.argmax(epoch >= begin)), None)))
-        for k, begin in enumerate(curves.boundary)
-        if np.isfinite(begin)
-    ]
-    again = [bool(each.boundary_epoch.notnull().any()) for each in late]
+    # From the same record on in all replicas: the null of the test is computed anew for each number of records.
+    after = np.flatnonzero(epoch >= (begins.max() if len(begins) else curves.end))
+    late = found.root.isel(replica=np.flatnonzero(np.isfinite(curves.boundary)), step=after)
+    again = (
+        detect_phases(late).boundary_epoch.notnull().any("boundary").values if len(begins) else np.zeros(0, dtype=bool)
+    )
     widths = found.widths.train_error.sel(choice=CHOICES[0])
     crossed = (widths.sel(phase="fast_learning") > 0.01) & (widths.sel(phase="exploration") <= 0.01)
     chance = "the detector finds one in stationary noise with a probability of at most 0.05"

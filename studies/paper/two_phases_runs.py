@@ -214,7 +214,7 @@ def grid_simulation(learning_rate: float, batch_size: int, *, config: Config) ->
     plan = Plan.of(config, len(data.train_inputs))
     assert config.learning_rate is not None
     last = max(GRID_RECORDS, round(plan.last * LATE * config.learning_rate / learning_rate))
-    losses = np.unique(np.rint([0, *np.geomspace(last / 1000, last, GRID_RECORDS)]).astype(int))
+    losses = np.unique(np.rint([0, *np.geomspace(last / 200, last, GRID_RECORDS)]).astype(int))
     measured = np.unique(np.rint(np.geomspace(last / 160, last, 8)).astype(int))
     landscape = landscape_of(data, config, hidden=config.hidden, parameters=_hidden(config))
     return Simulation(
