@@ -11,7 +11,7 @@ from langevin_nn.figures.comparison import (
 )
 from langevin_nn.figures.curvature import noise_and_curvature_figure
 from langevin_nn.figures.flat_minima import flat_minima_figure
-from langevin_nn.figures.label_noise import label_noise_figure
+from langevin_nn.figures.label_noise_sweep import label_noise_figure
 from langevin_nn.figures.gradients import gradient_sketch
 from langevin_nn.figures.phase_diagram import collapse_figure, finite_size_figure, phase_diagram_figure
 from langevin_nn.figures.two_phases import (
