@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ SETTINGS = {
     "mnist": Setting(400, 0.01, 25, 500.0),
     "mnist10k": Setting(400, 0.01, 25, 500.0),
     "digits": Setting(120, 0.1, 25, 360.0),
-    "cifar10": Setting(200, 0.05, 25, 300.0, is_convolutional=True),
+    "cifar10": Setting(100, 0.2, 25, 160.0, is_convolutional=True),
 }
 
 C = TypeVar("C", bound=Choices)
@@ -232,6 +232,7 @@ def landscape_of(
     hidden: tuple[int, ...] = (50, 50),
     parameters: str = "*",
     replicas: tuple[int, ...] | None = None,
+    trained_on: Literal["given", "true"] = "given",
 ) -> NetworkLandscape:
     """Return the network with its data, each replica with noisy labels of its own.
 
@@ -251,6 +252,9 @@ def landscape_of(
         Pattern of the tensors that are measured.
     replicas : tuple of int, optional
         Indices of the replicas, whose labels are drawn; as many as there are unless given.
+    trained_on : {"given", "true"}, optional
+        Whether the network learns the redrawn labels, or, as a control, the true ones: the cohorts are then of the same
+        samples, but nothing tells one from the other.
 
     Returns
     -------
@@ -272,11 +276,13 @@ def landscape_of(
             for each in chosen
         ]
         given, relabeled = (_stacked([getattr(each, name) for each in drawn]) for name in ("given_labels", "relabeled"))
+    true = np.broadcast_to(data.train_labels, given.shape).copy()
+    learned, other = (given, true) if trained_on == "given" else (true, given)
     return NetworkLandscape(
         _network(data, hidden),
         data.train_inputs,
-        given,
-        true_labels=np.broadcast_to(data.train_labels, given.shape).copy(),
+        learned,
+        true_labels=other,
         relabeled=relabeled,
         test_inputs=data.test_inputs,
         test_labels=data.test_labels,

@@ -1,0 +1,322 @@
+"""Two runs that differ in their labels alone, measured where they have been: over some tensors, or over all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from langevin_nn import GradientEnsemble, Process, sgd, simulate
+from langevin_nn.ensemble.empirical import EmpiricalEnsemble
+from langevin_nn.landscape import NetworkLandscape
+from langevin_nn.observables import Losses, NoiseSpectrum, Observable, OrderParameters, Snapshot, Weights
+from langevin_nn.observables.base import Arrays, stacked
+from langevin_nn.schedules import AtEpochs
+from langevin_nn.schema import COHORT_PAIRS, COHORTS, describe
+from langevin_nn.store import write_trajectory
+from studies.paper.training import Choices
+
+__all__ = [
+    "Runs",
+    "ShuffledCohorts",
+    "kept",
+    "measured",
+    "middle_records",
+    "order_parameters_of",
+    "record_epochs",
+    "spectra_of",
+    "spread_records",
+    "trained",
+]
+
+
+@dataclass(frozen=True)
+class ShuffledCohorts(Observable):
+    """Directed activities and cosines of cohorts of the same sizes, drawn at random once for each replica: a control."""
+
+    def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
+        landscape = snapshot.landscape
+        assert isinstance(landscape, NetworkLandscape)
+        rows = []
+        # Of step 0 whatever the step: the same samples all along.
+        generators = snapshot.state.key(0).generators("shuffled cohorts")
+        for position, (ensemble, generator) in enumerate(zip(snapshot.ensembles, generators, strict=True)):
+            assert isinstance(ensemble, EmpiricalEnsemble)
+            cohort = landscape.cohort[position if len(landscape.cohort) > 1 else 0]
+            drawn = torch.as_tensor(generator.permutation(cohort.cpu().numpy()))
+            twin = GradientEnsemble.from_sample_gradients(ensemble.gradients, ensemble.batch_size, mislabeled=drawn)
+            values = twin.closed_forms()
+            rows.append({f"{name}_shuffled": values[name] for name in ("directed_activity", "gradient_alignment")})
+        return stacked(rows)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What was trained and measured, with and without label noise.
+
+    Parameters
+    ----------
+    noisy, clean : xarray.Dataset
+        Losses and errors of each replica by record; `clean` learned the true labels of the same samples, and its cohorts are
+        those of `noisy`.
+    phases, clean_phases : xarray.Dataset
+        Of `langevin_nn.analyzers.detect_phases`: four phases, and two.
+    order, clean_order : dict of str to xarray.Dataset
+        Order parameters by choice of tensors: ``hidden``, those of the paper, and ``all``.
+    spectra, clean_spectra : dict of str to xarray.Dataset
+        Noise spectra by choice of tensors, a record a phase; the control's of ``hidden`` only.
+    """
+
+    noisy: xr.Dataset
+    clean: xr.Dataset
+    phases: xr.Dataset
+    clean_phases: xr.Dataset
+    order: Mapping[str, xr.Dataset]
+    clean_order: Mapping[str, xr.Dataset]
+    spectra: Mapping[str, xr.Dataset]
+    clean_spectra: Mapping[str, xr.Dataset]
+
+
+def record_epochs(epochs: float, records: int) -> tuple[float, ...]:
+    """Return when to record: 0, then at epochs of equal ratio, but at least a share of the run apart.
+
+    Parameters
+    ----------
+    epochs : float
+        Length of the run.
+    records : int
+        How many.
+
+    Returns
+    -------
+    tuple of float
+        Ascending, the last one `epochs`; a few fewer where the least distance pushes them together at the end.
+    """
+    least = epochs / (8 * records)
+    times = [0.0]
+    for each in np.geomspace(epochs / 500, epochs, records - 1):
+        times.append(max(float(each), times[-1] + least))
+    return (*(each for each in times if each < epochs * (1 - 1e-9)), float(epochs))
+
+
+def trained(landscape: NetworkLandscape, config: Choices, epochs: float, records: int, path: Path) -> xr.DataTree:
+    """Train by SGD and keep losses, errors and weights; go on with what is there.
+
+    Parameters
+    ----------
+    landscape : NetworkLandscape
+        Network, data and labels.
+    config : Choices
+        Rates, replicas, seed.
+    epochs : float
+        Length of the run.
+    records : int
+        Of the weights; twice as many of losses.
+    path : Path
+        The file.
+
+    Returns
+    -------
+    xarray.DataTree
+        Root and ``/weights``.
+    """
+    assert config.learning_rate is not None
+    assert config.batch_size is not None
+    process = sgd(landscape, config.learning_rate, config.batch_size)
+    weights = Weights(AtEpochs(record_epochs(epochs, records)))
+    return simulate(
+        process,
+        epochs=epochs,
+        replicas=config.replicas,
+        seed=config.seed,
+        schedule=AtEpochs(record_epochs(epochs, 2 * records)),
+        observables=[Losses(), weights],
+        resume=path,
+    )
+
+
+def measured(
+    process: Process,
+    weights: xr.Dataset,
+    positions: Iterable[int],
+    observables: Iterable[Observable],
+    *,
+    seed: int,
+    replicas: int,
+) -> xr.Dataset:
+    """Return what these observables would have recorded at weights where a run has been.
+
+    Parameters
+    ----------
+    process : Process
+        On the landscape to measure, which may restrict measurements to some tensors.
+    weights : xarray.Dataset
+        Group ``/weights`` of the run.
+    positions : iterable of int
+        Which of its records.
+    observables : iterable of Observable
+        What to measure.
+    seed : int
+        Of the run.
+    replicas : int
+        How many of the first replicas.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the dimensions ``replica`` and ``step`` and the clocks of the run.
+    """
+    chosen, watching = list(positions), list(observables)
+    rows: list[Arrays] = []
+    for k in chosen:
+        here = weights.weights.isel(weight_step=k, replica=slice(replicas)).values
+        state = process.start(replicas, seed, torch.as_tensor(here))
+        snapshot = Snapshot(process, replace(state, step=int(weights.weight_step[k])))
+        rows.append({name: value for each in watching for name, value in each.measure(snapshot).items()})
+    found = {name: _labelled(name, np.stack([row[name] for row in rows], axis=1)) for name in rows[0]}
+    at = weights.isel(weight_step=chosen)
+    clocks = {name: ("step", at[name].values) for name in ("epoch", "time")}
+    labels = {"cohort": list(COHORTS), "cohort_pair": list(COHORT_PAIRS)}
+    kept_labels = {name: each for name, each in labels.items() if any(name in value.dims for value in found.values())}
+    return xr.Dataset(
+        found, coords={"step": at.weight_step.values, "replica": np.arange(replicas), **clocks, **kept_labels}
+    )
+
+
+def _labelled(name: str, values: NDArray[Any]) -> xr.Variable:
+    known = describe(name.removesuffix("_shuffled"))
+    return xr.Variable(("replica", "step", *known.dimensions), values, known.attributes)
+
+
+def order_parameters_of(
+    landscape: NetworkLandscape, config: Any, weights: xr.Dataset, positions: list[int]
+) -> xr.Dataset:
+    """Return order parameters, and those of shuffled cohorts, along a run.
+
+    Parameters
+    ----------
+    landscape : NetworkLandscape
+        Restricted to the tensors that are measured.
+    config : studies.label_noise_phases.Config
+        Rates, replicas, minibatches.
+    weights : xarray.Dataset
+        Of the run.
+    positions : list of int
+        At which of its records.
+
+    Returns
+    -------
+    xarray.Dataset
+        Of `measured`.
+    """
+    process = sgd(landscape, config.learning_rate, config.batch_size)
+    observables = [OrderParameters(config.alignment_minibatches), ShuffledCohorts()]
+    return measured(process, weights, positions, observables, seed=config.seed, replicas=config.replicas)
+
+
+def spectra_of(
+    landscape: NetworkLandscape, config: Any, weights: xr.Dataset, positions: list[int], replicas: int
+) -> xr.Dataset:
+    """Return noise spectra at some records of a run.
+
+    Parameters
+    ----------
+    landscape : NetworkLandscape
+        Restricted to the tensors that are measured.
+    config : studies.label_noise_phases.Config
+        Rates, seed, n_modes.
+    weights : xarray.Dataset
+        Of the run.
+    positions : list of int
+        At which of its records.
+    replicas : int
+        How many of the first replicas, at most.
+
+    Returns
+    -------
+    xarray.Dataset
+        Of `measured`, with the exact trace as ``noise_strength``.
+    """
+    process = sgd(landscape, config.learning_rate, config.batch_size)
+    observables = [NoiseSpectrum(config.n_modes), _Trace()]
+    fewer = min(config.replicas, replicas)
+    return measured(process, weights, positions, observables, seed=config.seed, replicas=fewer)
+
+
+@dataclass(frozen=True)
+class _Trace(Observable):
+    """D, by cohort, from what the spectrum has computed already."""
+
+    def measure(self, snapshot: Snapshot) -> Arrays:
+        return stacked([{"noise_strength": each.closed_forms()["noise_strength"]} for each in snapshot.ensembles])
+
+
+def spread_records(count: int, wanted: int) -> list[int]:
+    """Return positions spread over all records, the first and the last among them.
+
+    Parameters
+    ----------
+    count : int
+        Records that there are.
+    wanted : int
+        How many of them.
+
+    Returns
+    -------
+    list of int
+        Ascending.
+    """
+    return [int(each) for each in np.unique(np.rint(np.linspace(0, count - 1, min(count, wanted))))]
+
+
+def middle_records(phases: xr.Dataset, epochs: NDArray[np.float64]) -> list[int]:
+    """Return the record nearest to the middle of each phase, on a logarithmic clock.
+
+    Parameters
+    ----------
+    phases : xarray.Dataset
+        Of `langevin_nn.analyzers.detect_phases`.
+    epochs : array, shape (record,)
+        When there are records, from 0.
+
+    Returns
+    -------
+    list of int
+        Ascending, one a phase; at equal ratios of the run where boundaries were not found.
+    """
+    n = phases.sizes["boundary"]
+    first, last = float(epochs[1]), float(epochs[-1])
+    found = phases["boundary_epoch"].mean("replica").values
+    edges = np.concatenate([[first], found, [last]])
+    if not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
+        edges = np.geomspace(first, last, n + 2)
+    middles = np.sqrt(edges[1:] * edges[:-1])
+    nearest = np.abs(np.log(epochs[1:]) - np.log(middles)[:, None]).argmin(1) + 1
+    return [int(each) for each in np.unique(nearest)]
+
+
+def kept(path: Path, make: Callable[[], xr.Dataset]) -> xr.Dataset:
+    """Return what was measured before, or measure and keep it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    make : callable
+        What measures.
+
+    Returns
+    -------
+    xarray.Dataset
+        In memory.
+    """
+    if not path.exists():
+        write_trajectory(xr.DataTree(make()), path)
+    with xr.open_dataset(path) as found:
+        return found.load()
