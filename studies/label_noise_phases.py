@@ -22,9 +22,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from langevin_nn.analyzers import detect_phases, phase_means
+from langevin_nn.analyzers.phases import FOUR_PHASES
 from langevin_nn.checks import number, whole_number
 from langevin_nn.figures import (
     cohort_order_parameter_figure,
+    gradient_sketch,
     memorisation_figure,
     phase_spectrum_figure,
 )
@@ -42,6 +44,7 @@ from studies.paper.label_noise_measures import (
     kept,
     middle_records,
     order_parameters_of,
+    sketches_of,
     spectra_of,
     spread_records,
     trained,
@@ -68,10 +71,9 @@ _QUICK: dict[str, Any] = {
 # A convolutional network trains and is measured a hundred times as slowly.
 _CONVOLUTIONAL: dict[str, Any] = {
     "replicas": 3,
-    "records": 30,
-    "records_of_all": 12,
-    "spectrum_replicas": 3,
-    "spectrum_replicas_of_all": 2,
+    "records": 20,
+    "records_of_all": 10,
+    "spectrum_replicas": 2,
 }
 
 
@@ -85,13 +87,13 @@ class Config(Choices):
     """Units of each hidden layer of a fully connected network; at least two layers."""
     records: int = 60
     """Records of the order parameters of the hidden weights, at epochs of about equal ratio; twice as many of losses."""
-    records_of_all: int = 20
+    records_of_all: int = 12
     """At how many of them those of all weights are measured."""
-    alignment_minibatches: int = 64
+    alignment_minibatches: int = 32
     """Independent minibatches from which the alignment R is estimated at each record."""
-    spectrum_replicas: int = 4
+    spectrum_replicas: int = 3
     """Replicas whose noise spectra are measured, at a record in each phase."""
-    spectrum_replicas_of_all: int = 3
+    spectrum_replicas_of_all: int = 2
     """The same for all weights."""
     n_modes: int = 500
     """Leading eigenvalues to keep."""
@@ -162,6 +164,13 @@ def _runs(config: Config, data: ImageData, folder: Path) -> Runs:
                     lambda here=restricted, w=weights, m=middles, r=replicas: spectra_of(here, config, w, m, r),  # type: ignore[misc]
                 )
 
+        if two_cohorts:
+            names = _titles(middles, weights.epoch.values)
+            sketches = kept(
+                folder / "sketches.nc",
+                lambda w=weights, m=middles, n=names: sketches_of(landscape("noisy", "hidden"), config, w, m, n),  # type: ignore[misc]
+            )
+
     def of(learned: str, found: Mapping[tuple[str, str], xr.Dataset]) -> dict[str, xr.Dataset]:
         return {choice: each for (name, choice), each in found.items() if name == learned}
 
@@ -174,7 +183,16 @@ def _runs(config: Config, data: ImageData, folder: Path) -> Runs:
         of("clean", orders),
         of("noisy", spectra),
         of("clean", spectra),
+        sketches,
     )
+
+
+def _titles(positions: list[int], epochs: np.ndarray[Any, Any]) -> list[str]:
+    """Return the names of the records at which gradients are drawn: those of the phases where there is one in each."""
+    names = (
+        [f"phase {name}" for name in FOUR_PHASES] if len(positions) == len(FOUR_PHASES) else ["record"] * len(positions)
+    )
+    return [f"{name}, epoch {epochs[k]:.0f}" for name, k in zip(names, positions, strict=False)]
 
 
 def _share_of_mislabeled(landscape: NetworkLandscape) -> np.ndarray[Any, Any]:
@@ -263,6 +281,7 @@ def _figures(runs: Runs, config: Config) -> dict[str, Figure]:
         paper,
         said,
     )
+    figures["gradients"] = gradient_sketch(runs.sketches)
     return figures
 
 

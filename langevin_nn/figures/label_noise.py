@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from langevin_nn.analyzers import logarithm, mean_with_interval, phase_means
+from langevin_nn.analyzers import mean_with_interval, phase_means
 from langevin_nn.figures.base import STYLE, UNITS, draw_band, plain_powers, shade_phases, write_caption
 
 __all__ = ["cohort_order_parameter_figure", "memorisation_figure", "phase_spectrum_figure"]
 
 # Line styles tell curves apart where colours do not.
-_ALL = {"color": "#000000", "linestyle": "-"}
-_CORRECT = {"color": "#0072B2", "linestyle": "--"}
-_WRONG = {"color": "#D55E00", "linestyle": "-."}
+_ALL: dict[str, Any] = {"color": "#000000", "linestyle": "-"}
+_CORRECT: dict[str, Any] = {"color": "#0072B2", "linestyle": "--"}
+_WRONG: dict[str, Any] = {"color": "#D55E00", "linestyle": "-."}
 _COHORTS = {"all": _ALL, "correct": _CORRECT, "mislabeled": _WRONG}
-_PHASE_LINES = {
+_PHASE_LINES: dict[str, dict[str, Any]] = {
     "I": {"color": "#000000", "linestyle": "-"},
     "II": {"color": "#0072B2", "linestyle": "--"},
     "III": {"color": "#D55E00", "linestyle": "-."},
@@ -76,13 +79,13 @@ def memorisation_figure(trajectory: xr.Dataset, phases: xr.Dataset, setting: str
         for axes in (left, right):
             _against_epochs(axes, phases, later.epoch)
             axes.legend(frameon=False, loc="lower left" if axes is right else "upper right")
-        figure.subplots_adjust(left=0.075, right=0.985, top=0.93, bottom=0.32, wspace=0.22)
+        figure.subplots_adjust(left=0.075, right=0.985, top=0.93, bottom=0.33, wspace=0.22)
         write_caption(
             figure,
-            "Left: training error and its parts by cohort, both counted over all samples, so that they add up to it, and test "
-            "error.\nRight: training losses of the cohorts, each over its own samples. Shaded: phases I–IV, told by the training "
-            f"errors,\nwith the 95 % intervals of their boundaries as strips. Bands: 95 % intervals over "
-            f"{trajectory.sizes['replica']} replicas.\n{setting}.",
+            "Left: test error, training error and its parts by cohort, counted over all samples, so that they add up to it.\n"
+            "Right: training losses of the cohorts, each over its own samples. Shaded: phases told by training errors, with\n"
+            "the 95 % intervals of their boundaries as strips. Bands: 95 % intervals over "
+            f"{trajectory.sizes['replica']} replicas.\n{_wrapped(setting)}",
         )
     return figure
 
@@ -129,20 +132,24 @@ def cohort_order_parameter_figure(order: xr.Dataset, phases: xr.Dataset, setting
         for cohort, symbol in zip(_COHORTS, ("$R$", "$R_c$", "$R_w$"), strict=True):
             draw_band(panels[1, 1], later.epoch, later.alignment.sel(cohort=cohort), label=symbol, **_COHORTS[cohort])
         panels[1, 1].axhline(0, color="#555555", linestyle=":", linewidth=1)
-        panels[1, 1].set(ylabel="mean cosine of two minibatch gradients")
+        panels[1, 1].set(ylabel="alignment (mean cosine)")
         for letter, axes in zip("ABCD", panels.flat, strict=True):
             _against_epochs(axes, phases, later.epoch)
             axes.legend(frameon=False, loc="best", handlelength=2.6)
-            axes.text(-0.14, 1.02, letter, transform=axes.transAxes, fontweight="bold")
-        figure.subplots_adjust(left=0.09, right=0.985, top=0.965, bottom=0.185, wspace=0.26, hspace=0.3)
+            axes.text(-0.16, 1.04, letter, transform=axes.transAxes, fontweight="bold")
+        figure.subplots_adjust(left=0.09, right=0.985, top=0.965, bottom=0.2, wspace=0.26, hspace=0.3)
         write_caption(
             figure,
-            "A: activities of all samples and of each cohort. B: directed activities; inset: $A_{0,c}/A_{0,w}$. C: cosines of the "
-            "mean gradients of the\ncohorts and of the whole; grey: of random cohorts of the same sizes. D: alignment of "
-            "minibatch gradients within each cohort.\nShaded: phases I–IV with the intervals of their boundaries; bands: 95 % "
-            f"intervals over {order.sizes['replica']} replicas.\n{setting}.",
+            "A: activities of all samples and of each cohort. B: directed activities; inset: $A_{0,c}/A_{0,w}$. C: cosines\n"
+            "of the mean gradients of the cohorts and of the whole; grey: of random cohorts of the same sizes. D: alignment\n"
+            "of minibatch gradients of all samples and within each cohort. Shaded: phases I–IV with the intervals of their\n"
+            f"boundaries; bands: 95 % intervals over {order.sizes['replica']} replicas.\n{_wrapped(setting)}",
         )
     return figure
+
+
+def _wrapped(setting: str) -> str:
+    return "\n".join(textwrap.wrap(f"{setting}." if setting else "", 118))
 
 
 def _subscripts(name: str) -> tuple[str, str, str]:
@@ -175,7 +182,7 @@ def _draw_cosines(axes: Axes, order: xr.Dataset) -> None:
         random = order.gradient_alignment_shuffled.sel(cohort_pair="correct_mislabeled")
         draw_band(axes, order.epoch, random, label="$R_{cw}$, shuffled", color="#888888", linestyle=(0, (1, 1)))
     axes.axhline(0, color="#555555", linestyle=":", linewidth=1)
-    axes.set(ylim=(-1.05, 1.05), ylabel="cosine of two mean gradients")
+    axes.set(ylim=(-1.05, 1.05), ylabel="cosine of mean gradients")
 
 
 def phase_spectrum_figure(
@@ -222,12 +229,13 @@ def phase_spectrum_figure(
         right.yaxis.set_minor_formatter(mpl.ticker.ScalarFormatter())
         right.tick_params(axis="y", which="minor", labelsize=6)
         right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.22))
-        figure.subplots_adjust(left=0.085, right=0.985, top=0.86, bottom=0.27, wspace=0.25)
+        figure.subplots_adjust(left=0.085, right=0.985, top=0.86, bottom=0.3, wspace=0.25)
         write_caption(
             figure,
-            f"Left: eigenvalues of the minibatch noise of the {measured}, at a record in the middle of each phase,\nmean over "
-            f"{first.sizes['replica']} replicas; grey: trained on the true labels. Inset: cumulative variance, as a share of $D$.\n"
-            f"Right: modes that hold 90 % of the noise, with 95 % intervals over replicas. {setting}.",
+            f"Left: eigenvalues of the minibatch noise of the {measured}, at a record in\n"
+            f"the middle of each phase, mean over {first.sizes['replica']} replicas; grey: trained on true labels. Inset: "
+            "cumulative\nsums, as shares of $D$. Right: modes that hold 90 % of the noise; 95 % intervals over replicas.\n"
+            f"{_wrapped(setting)}",
         )
     return figure
 
@@ -237,7 +245,7 @@ def _draw_spectra(axes: Axes, spectra: xr.Dataset, phases: xr.Dataset, control: 
     modes = np.arange(1, spectra.sizes["mode"] + 1)
     own = phases.isel(replica=slice(spectra.sizes["replica"]))
     trace = spectra.noise_strength.sel(cohort="all")
-    values = np.exp(phase_means(logarithm(spectra.noise_eigenvalue), own).mean("replica"))
+    values = phase_means(spectra.noise_eigenvalue, own).mean("replica")
     shares = phase_means((spectra.noise_eigenvalue / trace).cumsum("mode"), own).mean("replica")
     for name, style in _PHASE_LINES.items():
         axes.plot(modes, values.sel(phase=name), label=f"phase {name}", **style)
@@ -245,7 +253,7 @@ def _draw_spectra(axes: Axes, spectra: xr.Dataset, phases: xr.Dataset, control: 
     plain = control.noise_eigenvalue.mean("replica")
     of_trace = (control.noise_eigenvalue / control.noise_strength.sel(cohort="all")).cumsum("mode").mean("replica")
     for k in range(control.sizes["step"]):
-        thin = {"color": "#888888", "linewidth": 0.8}
+        thin: dict[str, Any] = {"color": "#888888", "linewidth": 0.8}
         axes.plot(modes, plain.isel(step=k), label="without label noise" if k == 0 else None, **thin)
         inset.plot(modes, of_trace.isel(step=k), **thin)
     inset.axhline(0.9, color="#555555", linestyle=":", linewidth=0.8)
@@ -266,5 +274,5 @@ def _draw_dimensions(
     moments = mean_with_interval(phase_means(spectra.effective_dimension, own))
     centre = moments.mean_value.values
     error = np.stack([centre - moments.lower.values, moments.upper.values - centre])
-    style = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 4}
+    style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 4}
     axes.errorbar(np.arange(len(centre)) + shift, centre, np.nan_to_num(error), label=name, capsize=2, **style)

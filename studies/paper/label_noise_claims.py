@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn.analyzers import detect_phases, phase_means
+from langevin_nn.analyzers import detect_phases, logarithm, phase_means
 from langevin_nn.analyzers.phases import FOUR_PHASES, TWO_PHASES
 from studies.paper.claims import Claim, Criterion, Finding
 from studies.paper.label_noise_measures import Runs
@@ -257,7 +257,7 @@ def _strength_findings(runs: Runs, choice: str) -> list[Finding]:
     shuffled = runs.order[choice].directed_activity_shuffled
 
     def log_ratio(values: xr.DataArray, upper: str, lower: str) -> xr.DataArray:
-        logs = np.log(values.sel(cohort=upper, drop=True) / values.sel(cohort=lower, drop=True))
+        logs = logarithm(values.sel(cohort=upper, drop=True) / values.sel(cohort=lower, drop=True))
         return phase_means(logs, runs.phases)
 
     ratio, total = log_ratio(directed, "correct", "mislabeled"), log_ratio(directed, "correct", "all")

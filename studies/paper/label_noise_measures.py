@@ -12,9 +12,10 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn import GradientEnsemble, Process, sgd, simulate
+from langevin_nn import Process, Seeds, sgd, simulate
+from langevin_nn.ensemble import draw_minibatch_gradients, project_gradients
 from langevin_nn.ensemble.empirical import EmpiricalEnsemble
-from langevin_nn.landscape import NetworkLandscape
+from langevin_nn.landscape import NetworkLandscape, SampleGradients
 from langevin_nn.observables import Losses, NoiseSpectrum, Observable, OrderParameters, Snapshot, Weights
 from langevin_nn.observables.base import Arrays, stacked
 from langevin_nn.schedules import AtEpochs
@@ -30,6 +31,7 @@ __all__ = [
     "middle_records",
     "order_parameters_of",
     "record_epochs",
+    "sketches_of",
     "spectra_of",
     "spread_records",
     "trained",
@@ -49,11 +51,23 @@ class ShuffledCohorts(Observable):
         for position, (ensemble, generator) in enumerate(zip(snapshot.ensembles, generators, strict=True)):
             assert isinstance(ensemble, EmpiricalEnsemble)
             cohort = landscape.cohort[position if len(landscape.cohort) > 1 else 0]
-            drawn = torch.as_tensor(generator.permutation(cohort.cpu().numpy()))
-            twin = GradientEnsemble.from_sample_gradients(ensemble.gradients, ensemble.batch_size, mislabeled=drawn)
-            values = twin.closed_forms()
-            rows.append({f"{name}_shuffled": values[name] for name in ("directed_activity", "gradient_alignment")})
+            drawn = generator.permutation(cohort.cpu().numpy())
+            rows.append(_between_means(ensemble.gradients, drawn))
         return stacked(rows)
+
+
+def _between_means(gradients: SampleGradients, wrong: NDArray[np.bool_]) -> Arrays:
+    """Return directed activities and cosines of the mean gradients of all samples and of two cohorts."""
+    masks = np.stack([np.ones_like(wrong), ~wrong, wrong]).astype(np.float64)
+    shares = masks.mean(1)
+    means = (
+        gradients.combine(torch.as_tensor(masks / masks.sum(1, keepdims=True), device=gradients.device)).cpu().numpy()
+    )
+    products = means @ means.T
+    norms = np.sqrt(np.diag(products))
+    cosines = products / np.outer(norms, norms)
+    pairs = np.array([cosines[1, 2], cosines[0, 1], cosines[0, 2]])
+    return {"directed_activity_shuffled": (shares * norms) ** 2, "gradient_alignment_shuffled": pairs}
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,8 @@ class Runs:
         Order parameters by choice of tensors: ``hidden``, those of the paper, and ``all``.
     spectra, clean_spectra : dict of str to xarray.Dataset
         Noise spectra by choice of tensors, a record a phase; the control's of ``hidden`` only.
+    sketches : xarray.Dataset
+        Minibatch gradients of both cohorts in the plane of their means, one panel a phase, of the first replica.
     """
 
     noisy: xr.Dataset
@@ -81,6 +97,7 @@ class Runs:
     clean_order: Mapping[str, xr.Dataset]
     spectra: Mapping[str, xr.Dataset]
     clean_spectra: Mapping[str, xr.Dataset]
+    sketches: xr.Dataset
 
 
 def record_epochs(epochs: float, records: int) -> tuple[float, ...]:
@@ -255,6 +272,43 @@ class _Trace(Observable):
 
     def measure(self, snapshot: Snapshot) -> Arrays:
         return stacked([{"noise_strength": each.closed_forms()["noise_strength"]} for each in snapshot.ensembles])
+
+
+def sketches_of(
+    landscape: NetworkLandscape, config: Any, weights: xr.Dataset, positions: list[int], names: list[str]
+) -> xr.Dataset:
+    """Return minibatch gradients of both cohorts of the first replica in the plane of their means.
+
+    Parameters
+    ----------
+    landscape : NetworkLandscape
+        Restricted to the tensors that are measured.
+    config : studies.label_noise_phases.Config
+        B and seed.
+    weights : xarray.Dataset
+        Of the run.
+    positions : list of int
+        At which of its records.
+    names : list of str
+        Of them, for titles.
+
+    Returns
+    -------
+    xarray.Dataset
+        Of `langevin_nn.ensemble.project_gradients`, along ``panel``.
+    """
+    wrong = landscape.cohort[0].cpu()
+    cohorts = {"correct": ~wrong, "mislabeled": wrong}
+    generator = Seeds(config.seed).generator("gradient sketches", 0)
+    panels = []
+    for k in positions:
+        gradients = landscape.sample_gradients(torch.as_tensor(weights.weights.isel(replica=0, weight_step=k).values))
+        groups = {}
+        for name, members in cohorts.items():
+            size = max(1, round(config.batch_size * float(members.double().mean())))
+            groups[name] = draw_minibatch_gradients(gradients, size, generator, members=members)
+        panels.append(project_gradients(groups))
+    return xr.concat(panels, "panel").assign_coords(panel=names)
 
 
 def spread_records(count: int, wanted: int) -> list[int]:
