@@ -149,7 +149,7 @@ def cohort_order_parameter_figure(order: xr.Dataset, phases: xr.Dataset, setting
 
 
 def _wrapped(setting: str) -> str:
-    return "\n".join(textwrap.wrap(f"{setting}." if setting else "", 118))
+    return "\n".join(textwrap.wrap(f"{setting}." if setting else "", 105))
 
 
 def _subscripts(name: str) -> tuple[str, str, str]:

@@ -50,36 +50,44 @@ def _starts(phases: xr.Dataset) -> dict[str, Floats]:
 # --- claim 4: phases, and the test error in them
 
 
-def shortest_phase(phases: xr.Dataset) -> Floats:
-    """Return the logarithm of the factor by which epochs grow in the shorter of phases II and III; 0 if one is missing.
+def shortest_phase(run: xr.Dataset, phases: xr.Dataset) -> Floats:
+    """Return the logarithm of the factor by which epochs grow in the shorter of phases II and III.
 
     Parameters
     ----------
+    run : xarray.Dataset
+        With ``train_error`` by cohort.
     phases : xarray.Dataset
         Of `langevin_nn.analyzers.detect_phases`, of four phases.
 
     Returns
     -------
     array, shape (replica,)
-        ≥ 0.
+        0 if a phase is missing, or if half of the correct samples' error is still there when III begins: they have no
+        phase of their own then.
     """
     start = _starts(phases)
-    lengths = np.log([start["III"] / start["II"], start["IV"] / start["III"]])
-    found: Floats = np.nan_to_num(lengths, nan=0.0).min(0)
+    lengths = np.nan_to_num(np.log([start["III"] / start["II"], start["IV"] / start["III"]]), nan=0.0).min(0)
+    correct = run.train_error.sel(cohort="correct")
+    own = _at(correct, start["III"]) < correct.isel(step=0).values / 2
+    found: Floats = np.where(own, lengths, 0.0)
     return found
 
 
 def _phases_findings(runs: Runs) -> list[Finding]:
-    statistic = "log of the factor by which epochs grow in the shorter of phases II and III, 0 if one is missing"
+    statistic = (
+        "log of the factor by which epochs grow in the shorter of phases II and III, 0 if one is missing or the correct "
+        "samples are not learned first"
+    )
     reason = (
         "the paper's III is 70 to 200, a factor of 2.9, the shorter of the two; half of that in logarithms is asked for"
     )
     least = log(PAPER_BOUNDARIES["IV"] / PAPER_BOUNDARIES["III"]) / 2
     control = detect_phases(runs.clean)  # with the cohorts that nothing tells apart
     return [
-        Criterion(statistic, reason, least=least).held_to(shortest_phase(runs.phases)),
+        Criterion(statistic, reason, least=least).held_to(shortest_phase(runs.noisy, runs.phases)),
         Criterion(f"trained on the true labels: {statistic}", reason, least=least, is_control=True).held_to(
-            shortest_phase(control)
+            shortest_phase(runs.clean, control)
         ),
     ]
 
@@ -333,9 +341,10 @@ def _shares(spectra: xr.Dataset, phases: xr.Dataset) -> xr.DataArray:
 
 
 _SIMILAR = (
-    "similar: at most 0.2 apart, about what the paper's own D_s imply, 43 modes holding 0.9 of the noise in one phase where "
-    "140 do in another"
+    "similar: as near as the paper's own D_s imply; cumulative shares that grow with the logarithm of the mode to 0.9 at "
+    "mode 43 in one phase and at 140 in another are 0.24 apart"
 )
+_FARTHEST = 0.25
 
 
 def _spectrum_findings(runs: Runs, choice: str) -> list[Finding]:
@@ -354,13 +363,13 @@ def _spectrum_findings(runs: Runs, choice: str) -> list[Finding]:
     of = [[shares.isel(replica=k).sel(phase=name).values for name in FOUR_PHASES] for k in replicas]
     apart = [max(spectrum_distance(a, b) for a in own for b in own) for own in of]
     findings.append(
-        Criterion("largest distance of the normalised spectra of two phases", _SIMILAR, most=0.2).held_to(apart)
+        Criterion("largest distance of the normalised spectra of two phases", _SIMILAR, most=_FARTHEST).held_to(apart)
     )
     modes = shares.sizes["mode"]
     flat = np.full(modes, 1 / modes)
     findings.append(
         Criterion(
-            f"distance of the spectrum in II from {modes} equal eigenvalues", _SIMILAR, most=0.2, is_control=True
+            f"distance of the spectrum in II from {modes} equal eigenvalues", _SIMILAR, most=_FARTHEST, is_control=True
         ).held_to([spectrum_distance(own[1], flat) for own in of])
     )
     if choice in runs.clean_spectra:
@@ -376,7 +385,7 @@ def _clean_spectrum(runs: Runs, choice: str, of: list[list[Floats]]) -> Finding:
         others = [clean.isel(replica=k).sel(phase=name).values for name in TWO_PHASES]
         apart.append(max(spectrum_distance(a, b) for a in own for b in others))
     statistic = "largest distance of the normalised spectra of a phase with and one without label noise"
-    return Criterion(statistic, _SIMILAR, most=0.2).held_to(apart)
+    return Criterion(statistic, _SIMILAR, most=_FARTHEST).held_to(apart)
 
 
 # --- claim 14: another network, another data set
