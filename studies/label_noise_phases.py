@@ -58,7 +58,7 @@ _QUICK: dict[str, Any] = {
     "dataset": "digits",
     "samples_per_class": 12,
     "batch_size": 10,
-    "epochs": 60.0,
+    "epochs": 40.0,
     "hidden": (20, 20),
     "replicas": 2,
     "records": 12,
@@ -73,7 +73,8 @@ _CONVOLUTIONAL: dict[str, Any] = {
     "replicas": 3,
     "records": 20,
     "records_of_all": 10,
-    "spectrum_replicas": 2,
+    "spectrum_replicas": 3,
+    "spectrum_replicas_of_all": 2,
 }
 
 
@@ -87,13 +88,13 @@ class Config(Choices):
     """Units of each hidden layer of a fully connected network; at least two layers."""
     records: int = 60
     """Records of the order parameters of the hidden weights, at epochs of about equal ratio; twice as many of losses."""
-    records_of_all: int = 12
+    records_of_all: int = 20
     """At how many of them those of all weights are measured."""
-    alignment_minibatches: int = 32
+    alignment_minibatches: int = 64
     """Independent minibatches from which the alignment R is estimated at each record."""
-    spectrum_replicas: int = 3
+    spectrum_replicas: int = 8
     """Replicas whose noise spectra are measured, at a record in each phase."""
-    spectrum_replicas_of_all: int = 2
+    spectrum_replicas_of_all: int = 3
     """The same for all weights."""
     n_modes: int = 500
     """Leading eigenvalues to keep."""

@@ -135,7 +135,10 @@ def cohort_order_parameter_figure(order: xr.Dataset, phases: xr.Dataset, setting
         panels[1, 1].set(ylabel="alignment (mean cosine)")
         for letter, axes in zip("ABCD", panels.flat, strict=True):
             _against_epochs(axes, phases, later.epoch)
-            axes.legend(frameon=False, loc="best", handlelength=2.6)
+            place: dict[str, Any] = {"loc": "best"}
+            if letter == "C":
+                place = {"loc": "center", "bbox_to_anchor": (0.42, 0.36), "ncols": 2}
+            axes.legend(frameon=False, handlelength=2.6, **place)
             axes.text(-0.16, 1.04, letter, transform=axes.transAxes, fontweight="bold")
         figure.subplots_adjust(left=0.09, right=0.985, top=0.965, bottom=0.2, wspace=0.26, hspace=0.3)
         write_caption(
@@ -149,7 +152,7 @@ def cohort_order_parameter_figure(order: xr.Dataset, phases: xr.Dataset, setting
 
 
 def _wrapped(setting: str) -> str:
-    return "\n".join(textwrap.wrap(f"{setting}." if setting else "", 105))
+    return "\n".join(textwrap.wrap(f"{setting}." if setting else "", 125))
 
 
 def _subscripts(name: str) -> tuple[str, str, str]:
