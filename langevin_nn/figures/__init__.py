@@ -1,5 +1,6 @@
 """Figures: datasets → matplotlib. The only package that imports it; `base` has what figures do alike."""
 
+from langevin_nn.figures.cleaning import cleaning_figure, removal_figure
 from langevin_nn.figures.comparison import (
     FIGURES,
     distance_figure,
@@ -26,6 +27,7 @@ from langevin_nn.figures.two_phases import (
 __all__ = [
     "FIGURES",
     "cohort_order_parameter_figure",
+    "cleaning_figure",
     "collapse_figure",
     "distance_figure",
     "effective_dimension_figure",
@@ -39,6 +41,7 @@ __all__ = [
     "phase_diagram_figure",
     "rates_figure",
     "phase_spectrum_figure",
+    "removal_figure",
     "save_figures",
     "spectrum_figure",
     "time_average_figure",
