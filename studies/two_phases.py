@@ -48,12 +48,12 @@ _QUICK: dict[str, Any] = {
     "samples_per_class": 20,
     "batch_size": 10,
     "learning_rate": 0.3,
-    "epochs": 50.0,
+    "epochs": 40.0,
     "hidden": (16, 16),
-    "widths": (8, 12, 16),
+    "widths": (6, 9, 12),
     "learning_rates": (0.2, 0.3),
     "batch_sizes": (10,),
-    "replicas": 3,
+    "replicas": 2,
     "few_replicas": 2,
 }
 # The paper does not give them. So that the training error reaches 0 well before the run is half over.

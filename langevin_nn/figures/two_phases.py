@@ -109,7 +109,7 @@ def two_phases_figure(runs: dict[str, xr.Dataset], phases: xr.Dataset) -> Figure
 def _frame_the_lines(axes: Axes) -> None:
     """Set limits by the means, since intervals over two or three replicas are as wide as one likes."""
     values = np.concatenate(
-        [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines if len(line.get_xdata()) > 2]
+        [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines if np.size(line.get_xdata()) > 2]
     )
     low, high = np.nanmin(values), np.nanmax(values)
     if axes.get_yscale() == "log":
@@ -141,7 +141,7 @@ def two_spectra_figure(spectra: xr.Dataset) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 4.3))
         axes = figure.subplots()
-        inset = axes.inset_axes((0.13, 0.15, 0.4, 0.45))
+        inset = axes.inset_axes((0.13, 0.14, 0.34, 0.3))
         mode = np.arange(1, spectra.sizes["mode"] + 1)
         for phase, style in _PHASES.items():
             own = spectra.sel(phase=phase)
