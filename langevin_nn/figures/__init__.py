@@ -12,9 +12,9 @@ from langevin_nn.figures.comparison import (
 )
 from langevin_nn.figures.curvature import noise_and_curvature_figure
 from langevin_nn.figures.flat_minima import flat_minima_figure
-from langevin_nn.figures.label_noise_sweep import label_noise_figure
 from langevin_nn.figures.gradients import gradient_sketch
 from langevin_nn.figures.label_noise import cohort_order_parameter_figure, memorisation_figure, phase_spectrum_figure
+from langevin_nn.figures.label_noise_sweep import label_noise_figure
 from langevin_nn.figures.phase_diagram import collapse_figure, finite_size_figure, phase_diagram_figure
 from langevin_nn.figures.two_phases import (
     effective_dimension_figure,
@@ -26,21 +26,21 @@ from langevin_nn.figures.two_phases import (
 
 __all__ = [
     "FIGURES",
-    "cohort_order_parameter_figure",
     "cleaning_figure",
+    "cohort_order_parameter_figure",
     "collapse_figure",
     "distance_figure",
     "effective_dimension_figure",
     "finite_size_figure",
     "flat_minima_figure",
-    "label_noise_figure",
     "gradient_sketch",
+    "label_noise_figure",
     "memorisation_figure",
     "noise_and_curvature_figure",
     "order_parameter_figure",
     "phase_diagram_figure",
-    "rates_figure",
     "phase_spectrum_figure",
+    "rates_figure",
     "removal_figure",
     "save_figures",
     "spectrum_figure",
