@@ -38,7 +38,8 @@ from models.datasets import ImageData
 from studies.command import guarded
 from studies.paper.claims import Claim, write_claims
 from studies.paper.folder import begin, finish, words_of
-from studies.paper.label_noise_claims import PAPER_DIMENSIONS, claims_of
+from studies.paper.label_noise_claims import claims_of
+from studies.paper.label_noise_gradients import PAPER_DIMENSIONS
 from studies.paper.label_noise_measures import (
     Runs,
     kept,

@@ -17,7 +17,8 @@ from langevin_nn.observables import NoiseSpectrum, OrderParameters, Weights
 from langevin_nn.schedules import AtEpochs
 from studies.label_noise_phases import Config, main
 from studies.paper.claims import claims_from
-from studies.paper.label_noise_claims import PAPER_DIMENSIONS, claims_of, spectrum_distance
+from studies.paper.label_noise_claims import claims_of
+from studies.paper.label_noise_gradients import PAPER_DIMENSIONS, spectrum_distance
 from studies.paper.label_noise_measures import (
     Runs,
     ShuffledCohorts,
