@@ -17,7 +17,7 @@ from studies.paper.label_noise_errors import (
     log_ratio_of,
     phases_findings,
     starts_of,
-    test_findings,
+    test_error_findings,
 )
 from studies.paper.label_noise_gradients import (
     MUCH,
@@ -61,7 +61,7 @@ def _elsewhere_findings(runs: Runs, choice: str) -> list[Finding]:
 
 
 _FINDINGS: dict[int, tuple[Callable[[Runs, str], list[Finding]], str]] = {
-    4: (lambda runs, _: [*phases_findings(runs), *boundary_findings(runs), *test_findings(runs)], "errors.png"),
+    4: (lambda runs, _: [*phases_findings(runs), *boundary_findings(runs), *test_error_findings(runs)], "errors.png"),
     5: (lambda runs, _: cohort_findings(runs), "errors.png"),
     7: (activity_findings, "order_parameters_hidden.png"),
     8: (strength_findings, "order_parameters_hidden.png"),

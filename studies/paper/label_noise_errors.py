@@ -22,7 +22,7 @@ __all__ = [
     "phases_findings",
     "shortest_phase",
     "starts_of",
-    "test_findings",
+    "test_error_findings",
 ]
 
 PAPER_BOUNDARIES = {"II": 10.0, "III": 70.0, "IV": 200.0}
@@ -112,7 +112,7 @@ def boundary_findings(runs: Runs) -> list[Finding]:
     ]
 
 
-def test_findings(runs: Runs) -> list[Finding]:
+def test_error_findings(runs: Runs) -> list[Finding]:
     """Hold the test error to a fall in I, a low II, a rise in III and a high IV."""
     error = runs.noisy.test_error
     means, start = phase_means(error, runs.phases), starts_of(runs.phases)
