@@ -10,7 +10,7 @@ BENCH := .venv-bench
 
 help:
 	@echo "make study   run the front door: SGD against Langevin dynamics (at most 3 minutes on two cores)"
-	@echo "make paper   reproduce the paper, claim by claim: output/reproduce_paper/report.html (at most 90 minutes on two cores; goes on where it was killed)"
+	@echo "make paper   reproduce the paper, claim by claim, into output/reproduce_paper/report.html (at most 90 minutes on two cores; goes on where it was killed)"
 	@echo "make test    run the whole test suite"
 	@echo "make torture    kill, corrupt and starve recordings by the hundred, and count (about 10 minutes)"
 	@echo "make calibrate  false alarms and coverage of phases of learning, over thousands of synthetic trajectories"
@@ -30,7 +30,12 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 study: $(VENV)/installed
 	$(BIN)/python -m studies.compare_sgd_vs_langevin $(ARGS)
 
-paper: $(VENV)/installed
+# With cleanlab, with which the study of cleaning compares.
+$(VENV)/compared: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[compare]'
+	@touch $@
+
+paper: $(VENV)/compared
 	$(BIN)/python -m studies.reproduce_paper --resume $(ARGS)
 
 test: $(VENV)/installed
