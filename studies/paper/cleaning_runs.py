@@ -250,8 +250,12 @@ def _accuracy_without(
     if (~removed).sum() <= choices.batch_size:
         return np.full(len(steps), np.nan)
     rest = _part(_data(choices), samples.given_label.values, ~removed)
+    landscape = landscape_of(rest, choices, hidden=choices.hidden)
+    if len(steps) == 1:  # t_c is the end
+        _, errors = landscape.losses_and_errors(torch.as_tensor(start, device=landscape.device), test=True)
+        return 1 - errors.double().mean(1).cpu().numpy()
     run = simulate(
-        choices.process(landscape_of(rest, choices, hidden=choices.hidden)),
+        choices.process(landscape),
         steps=int(steps[-1] - steps[0]),
         replicas=[replica],
         seed=choices.seed,
