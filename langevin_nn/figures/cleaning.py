@@ -80,9 +80,7 @@ def cleaning_figure(
         quality.axhline(0.5, color="#999999", linestyle=":", zorder=-1)
         quality.set(ylabel="cleaning quality Q", ylim=(-0.6, 1.15), title="E  quality against label noise")
         handles, labels = quality.get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="lower center", bbox_to_anchor=(0.5, 0.088), ncols=6, frameon=False, fontsize=6.5
-        )
+        figure.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 0.095), ncols=3, frameon=False)
         replicas = losses.sizes["replica"]
         write_caption(
             figure,
