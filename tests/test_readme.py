@@ -20,10 +20,10 @@ RUN = [command for command in COMMANDS if command != "make test"]
 
 def as_run_here(command: str, out: Path) -> list[str]:
     """The same command with this environment instead of a new one, and the study in its --quick form."""
-    if command == "make study":
+    if command.startswith("make "):
         venv = Path(sys.prefix)
-        arguments = f"ARGS=--quick --out {out}"
-        return ["make", "study", f"VENV={venv}", f"--old-file={venv / 'installed'}", arguments]
+        there = [f"--old-file={venv / name}" for name in ("installed", "compared")]
+        return [*command.split(), f"VENV={venv}", *there, f"ARGS=--quick --out {out}"]
     words = command.replace(".venv/bin/python", sys.executable).split()
     if "--help" in words:
         return words
@@ -49,6 +49,12 @@ def test_command(command, tmp_path):
     if "flat_minima" in command:
         assert "wide valley" in done.stdout
         assert names == {"rates.nc", "summary.json", "flat_minima.png"}
+    elif "paper" in command:
+        assert "not reproduced" in done.stdout
+        assert "minutes remain" in done.stdout
+        studies = {"two_phases", "label_noise_phases", "label_noise_sweep", "cleaning"}
+        assert names == {"report.html"} | studies
+        assert all((tmp_path / "out" / each / "claims.json").exists() for each in studies)
     elif "phase_diagram" in command:
         assert "Collapse" in done.stdout
         assert names == {"phases.nc", "summary.json", "sweeps"} | {
