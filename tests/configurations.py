@@ -59,6 +59,7 @@ from langevin_nn import (
     StateDependentNoise,
     ThermalNoise,
     compare,
+    find_mislabeled,
     gradient_descent,
     isotropic_langevin,
     langevin,
@@ -67,6 +68,7 @@ from langevin_nn import (
     simulate,
     sweep,
 )
+from langevin_nn.cleaning import literal_rule
 from langevin_nn.drift import Confinement, GradientDrift, LinearDrift, SumDrift
 from langevin_nn.errors import LangevinError
 from langevin_nn.observables import (
@@ -334,6 +336,19 @@ _SIMULATE = {
     "progress": (False, None, True),
     "config": (None, {}, {"author": "someone"}),
 }
+_LOSSES = np.random.default_rng(0).exponential(size=(3, 100)) + 0.1
+_SAMPLE_LOSSES = {
+    "sample_loss": (_LOSSES, np.stack([_LOSSES, _LOSSES]), torch.as_tensor(_LOSSES)),
+    "epoch": (None, [0, 1, 5]),
+}
+_FIND_MISLABELED = {
+    **_SAMPLE_LOSSES,
+    "given_label": (None, np.arange(100) % 2, [0] * 100),
+    "n_classes": (None, 2, np.int64(10)),
+    "threshold": (0.5, 0, 1, np.float32(0.2)),
+    "least_separation": (2.0, 0, np.float32(1.5)),
+    "most_of_class": (0.95, 0, 1),
+}
 _COMPARE = {
     "landscape": (NETWORK,),
     **_RATES,
@@ -557,6 +572,8 @@ DOORS: tuple[Door, ...] = (
         {"inputs": ([[1, 0], [0, 1]], np.ones((2, 2))), "targets": ([0, 1], np.ones(2)), "start": (None, [1, 0])},
     ),
     Door("Seeds", lambda **given: simulate(sgd(NETWORK, 0.1, 2), steps=1, seed=Seeds(**given)), {"seed": (0, -3)}),
+    Door("find_mislabeled", find_mislabeled, _FIND_MISLABELED),
+    Door("literal_rule", literal_rule, _SAMPLE_LOSSES),
     Door("compare", compare, _COMPARE, {"alignment_minibatches": "minibatches", "processes": "process"}),
     *(_of_study(module) for module in _SMALL),
     *(_of_command(module) for module in _SMALL),

@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, xlogy
 
-from langevin_nn.errors import EstimationRefused
-
 __all__ = ["Components", "fit_components", "fit_each", "information_within"]
 
 Floats = NDArray[np.float64]
@@ -197,7 +195,7 @@ def _normal_log_likelihood(values: Floats, weight: Floats) -> Floats:
 
 
 def fit_components(
-    score: Floats, label: Whole, *, share_weight: float, location_weight: float, least_samples: int = 100
+    score: Floats, label: Whole, *, share_weight: float, location_weight: float
 ) -> tuple[Components, Floats]:
     """Fit both components to one distribution, each class about its own means, and give every sample's probability.
 
@@ -214,8 +212,6 @@ def fit_components(
         Class, from 0 without gaps.
     share_weight, location_weight : float
         Samples that the priors of shares and of locations are worth in each class.
-    least_samples : int, optional
-        Fewest that are fitted.
 
     Returns
     -------
@@ -223,11 +219,6 @@ def fit_components(
         Of all samples, with the log-likelihood of the whole.
     probability : ndarray, shape (sample,)
         That a sample is of the upper component; it never falls with the score within a class.
-
-    Raises
-    ------
-    EstimationRefused
-        If there are too few samples.
 
     Examples
     --------
@@ -237,12 +228,6 @@ def fit_components(
     >>> found.fraction.round(2).item(), int((probability > 0.5).sum())
     (0.3, 300)
     """
-    if len(score) < least_samples:
-        raise EstimationRefused(
-            f"{len(score)} samples: expected at least {least_samples} for the components of their losses; record more",
-            samples=len(score),
-            samples_needed=least_samples,
-        )
     found = [_by_class(score, label, _start(score, share), share_weight, location_weight) for share in _UPPER_SHARES]
     whole, classes = max(found, key=lambda each: float(each[0].log_likelihood))
     probability = np.empty_like(score)
@@ -283,10 +268,8 @@ def _by_class(
         before = likelihood
     ordered = mean > np.exp(location + scale**2 / 2)
     likelihood = likelihood if ordered else -np.inf
-    fraction, location, scale, mean, deviation, likelihood = map(
-        np.asarray, (fraction, location, scale, mean, deviation, likelihood)
-    )
-    whole = Components(fraction, location, scale, mean, deviation, likelihood)
+    numbers = [np.asarray(each) for each in (fraction, location, scale, mean, deviation, likelihood)]
+    whole = Components(*numbers)
     same = np.ones_like(means)
     each = Components(fractions, locations, scale * same, means, deviation * same, likelihood * same)
     return whole, each

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from langevin_nn.analyzers.labels import described, on_clocks
 from langevin_nn.checks import number, whole_number
-from langevin_nn.cleaning.components import Components, fit_components, fit_each, information_within
 from langevin_nn.cleaning.records import SampleRecords, sample_records
+from langevin_nn.cleaning.search import Search
 from langevin_nn.errors import ConfigurationError
 
 __all__ = ["find_mislabeled"]
 
 Floats = NDArray[np.float64]
-Whole = NDArray[np.int64]
-
-_TRIED, _FITTED = 48, 8  # records, roughly and class by class
-_SHARE_WEIGHT, _LOCATION_WEIGHT = 1000.0, 100.0
-# In units of the loss of a guess: what learned samples stay below, and mislabeled ones above.
-_LEARNED, _LEAST_LOSS = 0.95, 0.9
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What was found in one run."""
-
-    record: int
-    score: Floats
-    probability: Floats
-    removed: NDArray[np.bool_]
-    fraction: float
-    separation: float
-    lower_mean: float
-    upper_mean: float
-    reason: str
 
 
 def find_mislabeled(
@@ -122,11 +99,15 @@ def find_mislabeled(
             "they are compared with the loss of a guess; pass losses rather than their logarithms or accuracies"
         )
     shape = losses.shape[:-2]
-    runs = []
-    for index in np.ndindex(shape):
-        label = None if records.labels is None else records.labels[index]
-        at = times if times.ndim == 1 else times[index]
-        runs.append(_one(losses.values[index], at, label, n_classes, threshold, least_separation, most_of_class))
+    search = Search(n_classes, float(threshold), float(least_separation), float(most_of_class))
+    runs = [
+        search(
+            losses.values[index],
+            times if times.ndim == 1 else times[index],
+            None if records.labels is None else records.labels[index],
+        )
+        for index in np.ndindex(shape)
+    ]
 
     def of(name: str) -> NDArray[Any]:
         values = np.array([getattr(run, name) for run in runs])
@@ -168,86 +149,6 @@ def _times(records: SampleRecords) -> Floats:
                 moments = moments.broadcast_like(losses.isel(sample=0, drop=True)).transpose(*records.dimensions, clock)
             return np.asarray(moments.values)
     return np.arange(losses.sizes[clock], dtype=np.float64)
-
-
-def _one(
-    losses: Floats,
-    times: Floats,
-    label: Whole | None,
-    n_classes: int | None,
-    threshold: float,
-    least_separation: float,
-    most_of_class: float,
-) -> _Found:
-    """Find the mislabeled samples of one run; losses have the shape (record, sample)."""
-    n = losses.shape[-1]
-    complete = int(np.argmin([*np.isfinite(losses).all(-1), False]))
-    if complete == 0:
-        nothing = np.full(n, np.nan)
-        none = np.nan
-        return _Found(-1, nothing, nothing, np.zeros(n, bool), none, none, none, none, "the losses are not finite")
-    scores = _averages(losses[:complete], times[:complete])
-    tried = np.unique(np.rint(np.geomspace(1, complete, min(complete, _TRIED))).astype(np.int64)) - 1
-    classes, members = np.unique(np.zeros(n) if label is None else label, return_inverse=True)
-    guess = float(np.log(n_classes or len(classes)) if n_classes or label is not None else losses[0].mean())
-    rough, gains = fit_each(scores[tried])
-    promise = np.where(
-        np.isfinite(rough.log_likelihood) & (rough.lower_mean < _LEARNED * guess),
-        information_within(expit(rough.log_odds(scores[tried])), members),
-        0.0,
-    )
-    best, found, probability, most = 0, None, None, -np.inf
-    for each in np.sort(np.argsort(promise, kind="stable")[-_FITTED:]):
-        candidate, chances = fit_components(
-            scores[tried[each]], members, share_weight=_SHARE_WEIGHT, location_weight=_LOCATION_WEIGHT
-        )
-        told = float(information_within(chances, members)) * (candidate.lower_mean < _LEARNED * guess)
-        if found is None or told > most:
-            best, found, probability, most = int(each), candidate, chances, told
-    score, gain = scores[tried[best]], gains
-    reason = _reason(found, float(gain[best]), guess, n, least_separation)
-    removed = np.zeros(n, bool) if reason else _spared(probability > threshold, score, members, most_of_class)
-    record, fraction, separation = int(tried[best]), float(found.fraction), float(found.separation)
-    lower, upper = float(found.lower_mean), float(found.mean)
-    return _Found(record, score, probability, removed, fraction, separation, lower, upper, reason)
-
-
-def _averages(losses: Floats, times: Floats) -> Floats:
-    """Return the mean over time until each record, by the trapezoidal rule; the loss itself at the first."""
-    areas = np.diff(times)[:, None] * (losses[1:] + losses[:-1]) / 2
-    means = np.cumsum(areas, axis=0) / (times[1:] - times[0])[:, None]
-    return np.asarray(np.maximum(np.concatenate([losses[:1], means]), 1e-12))
-
-
-def _reason(found: Components, gain: float, guess: float, n: int, least_separation: float) -> str:
-    """Say why nothing can be told, or nothing."""
-    if not np.isfinite(found.log_likelihood) or 2 * gain <= 3 * np.log(n):
-        return f"one component explains the scores as well as two (log-likelihood {gain:+.1f} for 3 parameters more)"
-    if found.lower_mean > _LEARNED * guess:
-        return f"nothing has been learned: the lower component has the mean loss {found.lower_mean:.2f}, a guess {guess:.2f}"
-    if found.mean < _LEAST_LOSS * guess:
-        return (
-            f"the upper component has the mean loss {found.mean:.2f}, expected at least {_LEAST_LOSS * guess:.2f}, near that "
-            f"of a guess, {guess:.2f}: these may be correct samples that are hard"
-        )
-    if found.separation <= least_separation:
-        return (
-            f"the components overlap: their means {found.lower_mean:.2f} and {found.mean:.2f} are {found.separation:.2f} "
-            f"standard deviations apart, expected more than {least_separation:g}"
-        )
-    return ""
-
-
-def _spared(removed: NDArray[np.bool_], score: Floats, members: Whole, most: float) -> NDArray[np.bool_]:
-    """Return what is removed when no class loses more than a share of its samples."""
-    kept = removed.copy()
-    for index in range(int(members.max()) + 1):
-        own = np.flatnonzero(members == index)
-        excess = int(removed[own].sum()) - int(most * len(own))
-        if excess > 0:
-            lost = own[removed[own]]
-            kept[lost[np.argsort(score[lost], kind="stable")[:excess]]] = False
-    return kept
 
 
 def _by_class(records: SampleRecords, removed: NDArray[np.bool_]) -> xr.Dataset:

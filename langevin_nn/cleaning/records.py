@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers.labels import clock_of, group_with, in_memory
+from langevin_nn.analyzers.mixture import LEAST_SAMPLES
 from langevin_nn.checks import numbers
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
@@ -67,11 +68,11 @@ def sample_records(sample_loss: Any, given_label: Any = None, epoch: Any = None)
     ConfigurationError
         If they are no such losses, or labels and epochs do not fit them.
     EstimationRefused
-        If no run has a single record of finite losses.
+        If there are fewer than 100 samples, or no run has a single record of finite losses.
 
     Examples
     --------
-    >>> sample_records(np.ones((3, 5))).losses.dims
+    >>> sample_records(np.ones((3, 100))).losses.dims
     ('sample_step', 'sample')
     """
     if isinstance(sample_loss, xr.DataTree | xr.Dataset):
@@ -91,10 +92,17 @@ def sample_records(sample_loss: Any, given_label: Any = None, epoch: Any = None)
     losses = in_memory(recorded.transpose(..., clock, "sample"))
     if not np.isfinite(losses.values).all(-1).any():
         raise EstimationRefused(
-            f"none of {losses[..., 0].size} records has a finite loss for each of {losses.sizes['sample']} samples: "
-            "expected at least one before a divergence; select other replicas or record earlier",
+            f"sample_loss: none of {losses[..., 0].size} records has a finite loss for each of {losses.sizes['sample']} "
+            "samples: expected at least one before a divergence; select other replicas or record earlier",
             records=losses[..., 0].size,
             samples=losses.sizes["sample"],
+        )
+    if losses.sizes["sample"] < LEAST_SAMPLES:
+        raise EstimationRefused(
+            f"sample_loss has {losses.sizes['sample']} samples: expected at least {LEAST_SAMPLES}, since two components are "
+            "fitted to their losses, which fewer do by chance; record more samples",
+            samples=losses.sizes["sample"],
+            samples_needed=LEAST_SAMPLES,
         )
     if given_label is None:
         given_label = dataset.get("given_label")
