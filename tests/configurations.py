@@ -346,7 +346,7 @@ _FIND_MISLABELED = {
     "given_label": (None, np.arange(100) % 2, [0] * 100),
     "n_classes": (None, 2, np.int64(10)),
     "threshold": (0.5, 0, 1, np.float32(0.2)),
-    "least_separation": (2.0, 0, np.float32(1.5)),
+    "least_separation": (1.5, 0, np.float32(2.0)),
     "most_of_class": (0.95, 0, 1),
 }
 _COMPARE = {

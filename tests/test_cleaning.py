@@ -255,7 +255,7 @@ def test_what_follows_a_divergence_is_left_out():
 
 
 def test_digits_with_redrawn_labels_are_cleaned_and_those_without_are_left():
-    """480 digits; of half the labels redrawn, 45 % are wrong. Over ten other seeds 94–99 % of them were found."""
+    """480 digits; of half the labels redrawn, 45 % are wrong."""
     data = load_dataset("digits", samples_per_class=48)
     noisy = [corrupt_labels(data.train_labels, noise, n_classes=10, seeds=Seeds(3)) for noise in (0.5, 0.0)]
     landscape = NetworkLandscape(

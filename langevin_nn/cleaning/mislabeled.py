@@ -26,7 +26,7 @@ def find_mislabeled(
     epoch: Any = None,
     n_classes: int | None = None,
     threshold: float = 0.5,
-    least_separation: float = 2.0,
+    least_separation: float = 1.5,
     most_of_class: float = 0.95,
 ) -> xr.Dataset:
     """Tell which samples are mislabeled, from their losses over training, or refuse.
@@ -38,9 +38,9 @@ def find_mislabeled(
     learned samples and a normal of mislabeled ones, about means of their own in each given class, and t_c is the record
     at which a score tells most of the component that it comes from.
 
-    It refuses where the components are not apart: where Ashman's D = (m_w − m_c)/√((s_c² + s_w²)/2) is at most 2
-    (Ashman, Bird & Zepf 1994, doi 10.1086/117248), one component explains the scores as well, or the upper one lies
-    below the loss of a guess, as hard samples do that are correct.
+    It refuses where the components are not apart: where Ashman's D = (m_w − m_c)/√((s_c² + s_w²)/2) (Ashman, Bird & Zepf
+    1994, doi 10.1086/117248) is at most 1.5, one component explains the scores as well, or the upper one lies below the
+    loss of a guess, as hard samples do that are correct.
 
     Parameters
     ----------
