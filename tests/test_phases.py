@@ -26,6 +26,7 @@ from langevin_nn.analyzers import (
 )
 from langevin_nn.analyzers.decline import autoregressive_noise, decline_statistics
 from langevin_nn.errors import ConfigurationError, EstimationRefused
+from langevin_nn.kernels.falls import fall_statistics
 
 FEW = {"correlations": (0.5, 0.95), "records": (8, 20, 200, 600)}
 
@@ -456,3 +457,20 @@ def test_the_calibration_runs_and_says_what_it_missed(monkeypatch, capsys):
     monkeypatch.setattr(calibrate_phases, "coverage", lambda repetitions, detector: [Count("few", 80, 100)])
     assert calibrate(["--repetitions", "1"]) == 1
     assert "MISSED" in capsys.readouterr().out
+
+
+@given(st.integers(7, 40), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.9, 0.999]), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_kernel_gives_the_statistics_of_the_slow_form(n_records, seed, correlation, falling):
+    """Pooling in place against scipy's isotonic regression; a series that falls everywhere leaves nothing."""
+    series = autoregressive_noise(np.random.default_rng(seed), (20, n_records), correlation)
+    if falling:
+        series = -np.sort(-series, axis=-1)
+    slow = np.array([decline_statistics(each, quantum=0.0) for each in series])
+    fast = fall_statistics(series)
+    residual_free = slow[:, 0] > 1e9  # what is left is rounding, in both
+    np.testing.assert_allclose(fast[~residual_free], slow[~residual_free], rtol=1e-9, atol=1e-12)
+    assert (fast[residual_free, 0] > 1e9).all()
+    np.testing.assert_allclose(fast[:, 1:], slow[:, 1:], rtol=1e-9, atol=1e-12)
+    if not falling:
+        assert not np.allclose(fall_statistics(-series), slow), "a rise is no fall"

@@ -174,13 +174,14 @@ def autoregressive_noise(generator: np.random.Generator, shape: tuple[int, ...],
 @lru_cache(maxsize=128)
 def _null(n_records: int, correlation: float) -> tuple[Floats, Floats]:
     """Return the statistics of noise (statistic, draw), and the smallest of each draw's p-values, in ascending order."""
+    from langevin_nn.kernels.falls import fall_statistics  # here, since loading it takes a moment
+
     generator = np.random.default_rng([n_records, 19720815])
-    statistics: list[tuple[float, float, float]] = []
-    while len(statistics) < _DRAWS:
-        block = min(_DRAWS - len(statistics), 1 + _BLOCK // n_records)
-        noise = autoregressive_noise(generator, (block, n_records), correlation)
-        statistics += [decline_statistics(each, quantum=0.0) for each in noise]
-    columns = np.array(statistics).T
+    blocks: list[Floats] = []
+    while (drawn := sum(map(len, blocks))) < _DRAWS:
+        block = min(_DRAWS - drawn, 1 + _BLOCK // n_records)
+        blocks.append(fall_statistics(autoregressive_noise(generator, (block, n_records), correlation)))
+    columns = np.concatenate(blocks).T
     # Equal values share the largest of their p-values: most noise has no break, which is no evidence.
     p_values = rankdata(-columns, method="max", axis=1) / _DRAWS
     return np.sort(columns, axis=1), np.sort(p_values.min(axis=0))
