@@ -10,10 +10,18 @@ __all__ = ["fall_statistics"]
 
 @njit(float64[:, ::1](float64[:, ::1]), cache=True, nogil=True)
 def fall_statistics(series):
-    """Return trend, break and smooth fall of each series of numbers without a quantum, shape (series, 3).
+    """Return how much each series looks like a fall, by pooling adjacent violators (Best & Chakravarti 1990).
 
-    The non-increasing fit comes from pooling adjacent violators (Best & Chakravarti 1990, doi 10.1007/BF01580873).
-    """
+    Parameters
+    ----------
+    series : ndarray of float64, shape (series, step)
+        Numbers without a quantum.
+
+    Returns
+    -------
+    ndarray, shape (series, 3)
+        Trend, break and smooth fall.
+    """  # doi 10.1007/BF01580873
     n = series.shape[1]
     found = np.zeros((len(series), 3))
     mean, size = np.empty(n), np.empty(n, np.int64)
