@@ -137,7 +137,7 @@ def cohort_order_parameter_figure(order: xr.Dataset, phases: xr.Dataset, setting
             _against_epochs(axes, phases, later.epoch)
             place: dict[str, Any] = {"loc": "best"}
             if letter == "C":
-                place = {"loc": "center", "bbox_to_anchor": (0.42, 0.36), "ncols": 2}
+                place = {"loc": "lower left", "bbox_to_anchor": (0.0, 0.5)}
             axes.legend(frameon=False, handlelength=2.6, **place)
             axes.text(-0.16, 1.04, letter, transform=axes.transAxes, fontweight="bold")
         figure.subplots_adjust(left=0.09, right=0.985, top=0.965, bottom=0.2, wspace=0.26, hspace=0.3)
