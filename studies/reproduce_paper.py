@@ -164,7 +164,8 @@ def _part(name: str, config: Config) -> Part:
         return _found(name, folder)
     started = time.perf_counter()
     try:
-        mark.unlink(missing_ok=True)
+        if mark.is_file():
+            mark.unlink()
         module.run(module.Config(**options, resume=config.resume and (folder / "runs").is_dir()))
     except StorageError:
         raise
