@@ -57,10 +57,10 @@ class Planned:
 
 
 PARTS = {
-    "two_phases": Planned("two_phases", 8.0),
-    "label_noise_phases": Planned("label_noise_phases", 12.0),
-    "label_noise_sweep": Planned("label_noise_sweep", 12.0),
-    "cleaning": Planned("cleaning", 25.0),
+    "two_phases": Planned("two_phases", 10.0),
+    "label_noise_phases": Planned("label_noise_phases", 13.0),
+    "label_noise_sweep": Planned("label_noise_sweep", 21.0),
+    "cleaning": Planned("cleaning", 24.0),
     "label_noise_phases_cifar10": Planned("label_noise_phases", 20.0, (("dataset", "cifar10"), ("replicas", 3)), True),
 }
 
