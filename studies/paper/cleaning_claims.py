@@ -54,7 +54,8 @@ SHUFFLED = Criterion(
 APART = Criterion(
     "separation of the two Gaussians in their standard deviations, mean over phase II, 0 where one alone is preferred",
     "the paper's P(l) is bimodal: two Gaussians of one width and weight have two maxima from 2 on (Ashman, Bird "
-    "& Zepf 1994, doi 10.1086/117248)",
+    "& Zepf 1994, doi 10.1086/117248); after a first look this took the place of the share of replicas above 2, which so few "
+    "replicas cannot decide",
     least=2.0,
 )
 ONE_GAUSSIAN = Criterion(

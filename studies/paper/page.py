@@ -103,8 +103,8 @@ def page(parts: Sequence[Part], *, about: Mapping[str, str], deviations: Sequenc
         "<h1>Phases of learning, claim by claim</h1>",
         "<p>Feng &amp; Tu, <cite>Phases of learning dynamics in artificial neural networks in the absence or presence of "
         'mislabeled data</cite>, Mach. Learn.: Sci. Technol. 2 043001 (2021), <a href="https://doi.org/10.1088/2632-2153/abf5b9">'
-        "doi 10.1088/2632-2153/abf5b9</a>. Fourteen claims, each held to criteria that were fixed before "
-        "anything was measured.</p>",
+        "doi 10.1088/2632-2153/abf5b9</a>. Fourteen claims, each held to criteria that were fixed "
+        "beforehand; where one was changed after a first look, its reason says so.</p>",
         f"<p><strong>{', '.join(counts)}.</strong></p>",
         _overview(verdicts),
         *(_section(number, verdicts[number], rows) for number, rows in found.items()),
