@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from typing import TypeVar
 
+import numba
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["single_threaded_products"]
+__all__ = ["side_by_side", "single_threaded_products"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @cache
@@ -63,3 +70,32 @@ def single_threaded_products() -> Iterator[None]:
         yield
     finally:
         _limit.leave()
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, f"langevin_nn-{process}", lambda: torch.set_num_threads(1))
+
+
+def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Return function(item) for each item, spread over as many threads as kernels have.
+
+    Only where `single_threaded_products` holds, as in a run: elsewhere one item comes after the other, and products
+    have the threads to themselves, as torch gives them.
+
+    Parameters
+    ----------
+    function : callable
+        What is evaluated. To gain from threads it must spend its time outside of Python, in operations of torch, say.
+    items : iterable
+        Of what.
+
+    Returns
+    -------
+    list
+        The results, in order, with the same bits for any number of threads.
+    """
+    items = list(items)
+    if torch.get_num_threads() > 1 or min(numba.get_num_threads(), len(items)) < 2:
+        return [function(item) for item in items]
+    return list(_pool(numba.get_num_threads(), os.getpid()).map(function, items))

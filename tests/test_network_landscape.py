@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from copy import deepcopy
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from torch.nn import functional
 from langevin_nn import NetworkLandscape, Seeds
 from langevin_nn.errors import ConfigurationError, SampleMixingError, UnknownNameError
 from langevin_nn.landscape import cross_entropy
-from langevin_nn.threads import single_threaded_products
+from langevin_nn.threads import side_by_side, single_threaded_products
 
 N, N_CLASSES = 11, 3
 
@@ -191,6 +192,45 @@ def test_kernel_gives_the_same_bits_for_any_number_of_threads():
         finally:
             numba.set_num_threads(before)
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_replicas_of_a_large_network_have_the_same_bits_side_by_side(chosen):
+    module = made(lambda: nn.Sequential(nn.Conv2d(1, 32, 5), nn.Tanh(), nn.Flatten(), nn.Linear(18432, 3)))
+    landscape = NetworkLandscape(module, normal(40, 1, 28, 28), classes(3, 40))
+    weights = landscape.initial_weights((0, 1, 2), Seeds(5))
+    indices, coefficients = rows_of(3, 20 if chosen else 40)
+    with single_threaded_products():
+        first, second, third = (
+            landscape.weighted_gradient(weights, coefficients, indices if chosen else None) for _ in range(3)
+        )
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
+    # Only the first was made one by one, on any machine of several cores: a pass takes a hundred million operations.
+    assert numba.get_num_threads() == 1 or any(each.name.startswith("langevin_nn-") for each in threading.enumerate())
+
+
+def test_outputs_of_a_large_network_have_the_same_bits_side_by_side():
+    module = made(lambda: nn.Sequential(nn.Conv2d(1, 32, 5), nn.Tanh(), nn.Flatten(), nn.Linear(18432, 3)))
+    landscape = NetworkLandscape(module, normal(200, 1, 28, 28), classes(200))
+    weights = landscape.initial_weights((0, 1, 2), Seeds(5))
+    with single_threaded_products():
+        together = landscape.outputs(weights, landscape.inputs)
+        assert torch.equal(together, torch.cat([landscape.outputs(row[None], landscape.inputs) for row in weights]))
+        module.load_state_dict(
+            dict(zip(module.state_dict(), landscape._layout.split(weights[2]).values(), strict=True))
+        )
+        torch.testing.assert_close(together[2], module(landscape.inputs))
+
+
+def test_side_by_side_keeps_the_order_of_its_items_and_passes_errors_on():
+    assert side_by_side(lambda k: k * k, range(20)) == [k * k for k in range(20)]
+    with single_threaded_products():
+        assert side_by_side(lambda k: k * k, range(20)) == [k * k for k in range(20)]
+        assert side_by_side(lambda k: torch.get_num_threads(), range(8)) == [1] * 8
+        assert side_by_side(str, []) == []
+        with pytest.raises(ZeroDivisionError):
+            side_by_side(lambda k: 1 // k, range(3))
 
 
 # --- weighted gradients: any network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import torch
@@ -11,10 +12,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from langevin_nn.landscape.layout import ParameterLayout
+from langevin_nn.threads import side_by_side
 
 __all__ = ["Loss", "TracedGradient", "evaluate", "weighted_loss"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+# A pass of less is mostly Python, whose threads wait for one another. Seconds.
+_WORTH_A_THREAD = 2e-3
 
 
 def evaluate(module: torch.nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
@@ -68,7 +72,7 @@ class TracedGradient:
 
     The vectorised gradient is traced once for each shape into a flat graph of tensor operations, which leaves out most
     of what ``vmap`` and autograd cost in Python at every call. It is the path of every network for which there is no
-    kernel, and the oracle of those for which there is one.
+    kernel, and the oracle of those for which there is one. On a CPU the replicas of a large network run side by side.
 
     Parameters
     ----------
@@ -86,6 +90,7 @@ class TracedGradient:
         self._layout = layout
         self._gradient = grad(weighted_loss(module, loss))
         self._graphs: dict[tuple[object, ...], Callable[..., Tensor]] = {}
+        self._seconds: dict[tuple[int, bool], float] = {}
 
     def untraced(
         self, weights: Tensor, inputs: Tensor, labels: Tensor, coefficients: Tensor, own_inputs: bool = False
@@ -144,12 +149,19 @@ class TracedGradient:
         labels = labels.expand(len(weights), *labels.shape[1:])
         if weights.device.type == "cpu" and len(weights) > 1:
             # Batched products round differently for other numbers of replicas; one by one, each has bits of its own.
-            return torch.cat(
-                [
-                    self(weights[r, None].clone(), inputs, labels[r, None], coefficients[r, None].clone(), rows)
-                    for r, rows in enumerate(indices[:, None] if indices is not None else [None] * len(weights))
-                ]
-            )
+            def of_replica(r: int) -> Tensor:
+                rows = None if indices is None else indices[r, None]
+                return self(weights[r, None].clone(), inputs, labels[r, None], coefficients[r, None].clone(), rows)
+
+            key = (coefficients.shape[1], indices is not None)
+            if self._seconds.get(key, 0.0) > _WORTH_A_THREAD:
+                return torch.cat(side_by_side(of_replica, range(len(weights))))
+            first = of_replica(0)
+            started = time.perf_counter()
+            others = [of_replica(r) for r in range(1, len(weights))]
+            # The first goes to tracing, once for all threads.
+            self._seconds[key] = (time.perf_counter() - started) / len(others)
+            return torch.cat([first, *others])
         if indices is not None:
             inputs = inputs[indices]
             labels = torch.gather(labels, 1, indices) if labels.ndim == 2 else _gather_rows(labels, indices)

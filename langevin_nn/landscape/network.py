@@ -30,10 +30,13 @@ from langevin_nn.landscape.verification import overwrites_its_inputs, verified_l
 from langevin_nn.memory import as_bytes
 from langevin_nn.provenance import digest
 from langevin_nn.seeds import Seeds
+from langevin_nn.threads import side_by_side
 
 __all__ = ["COHORT_MASKS", "NetworkLandscape", "cross_entropy"]
 
 COHORT_MASKS = ("mislabeled", "relabeled")
+# Multiplications, at least, of an evaluation for which threads are worth their start: about a millisecond.
+_WORTH_A_THREAD = 10_000_000
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -377,10 +380,17 @@ class NetworkLandscape(EmpiricalLandscape):
         Tensor, shape (replica, sample, ...)
             The outputs.
         """
-        with torch.no_grad():
-            return torch.stack(
-                [functional_call(self._module, self._layout.split(row.clone()), (inputs,)) for row in weights]
-            )
+
+        def of_replica(each: tuple[torch.nn.Module, Tensor]) -> Tensor:
+            module, row = each
+            with torch.no_grad():
+                return functional_call(module, self._layout.split(row.clone()), (inputs,))  # type: ignore[no-any-return]
+
+        is_long = len(inputs) * self.n_parameters > _WORTH_A_THREAD
+        if self.device.type != "cpu" or len(weights) < 2 or not is_long:
+            return torch.stack([of_replica((self._module, row)) for row in weights])
+        # A module can hold the weights of one replica at a time.
+        return torch.stack(side_by_side(of_replica, [(deepcopy(self._module), row) for row in weights]))
 
     def losses_and_errors(self, weights: Tensor, test: bool = False) -> tuple[Tensor, Tensor]:
         """Return the loss of each sample, and whether it is classified otherwise than its label says.
