@@ -24,6 +24,7 @@ from langevin_nn.landscape import NetworkLandscape as NetworkLandscape
 from langevin_nn.landscape import PotentialLandscape as PotentialLandscape
 from langevin_nn.landscape import QuadraticLandscape as QuadraticLandscape
 from langevin_nn.landscape import SampleGradients as SampleGradients
+from langevin_nn.noise import SVAG as SVAG
 from langevin_nn.noise import AnisotropicNoise as AnisotropicNoise
 from langevin_nn.noise import ColouredNoise as ColouredNoise
 from langevin_nn.noise import DiagonalNoise as DiagonalNoise
@@ -32,6 +33,7 @@ from langevin_nn.noise import IsotropicNoise as IsotropicNoise
 from langevin_nn.noise import LandscapeNoise as LandscapeNoise
 from langevin_nn.noise import MatchedGaussian as MatchedGaussian
 from langevin_nn.noise import Noise as Noise
+from langevin_nn.noise import ScaledNoise as ScaledNoise
 from langevin_nn.noise import ShuffledMinibatches as ShuffledMinibatches
 from langevin_nn.noise import Silent as Silent
 from langevin_nn.noise import StableNoise as StableNoise
@@ -46,6 +48,7 @@ from langevin_nn.process import gradient_descent as gradient_descent
 from langevin_nn.process import isotropic_langevin as isotropic_langevin
 from langevin_nn.process import langevin as langevin
 from langevin_nn.process import sgd as sgd
+from langevin_nn.process import svag as svag
 from langevin_nn.rerun import rerun as rerun
 from langevin_nn.seeds import Seeds as Seeds
 from langevin_nn.simulate import Simulation as Simulation

@@ -1,5 +1,6 @@
 """Noise sources: interchangeable laws of the gradient noise."""
 
+from langevin_nn.noise.amplified import SVAG
 from langevin_nn.noise.base import AdditiveNoise, Noise, SampleWeightNoise, SampleWeights
 from langevin_nn.noise.constant import AnisotropicNoise, ColouredNoise, DiagonalNoise, StableNoise, ThermalNoise
 from langevin_nn.noise.dependent import LandscapeNoise, StateDependentNoise
@@ -7,9 +8,11 @@ from langevin_nn.noise.factored import FactoredNoise
 from langevin_nn.noise.gaussian import MatchedGaussian
 from langevin_nn.noise.isotropic import IsotropicNoise
 from langevin_nn.noise.minibatch import IndependentMinibatches, Minibatches, ShuffledMinibatches
+from langevin_nn.noise.scaled import ScaledIncrement, ScaledNoise, ScaledSampleWeights
 from langevin_nn.noise.silent import Silent
 
 __all__ = [
+    "SVAG",
     "AdditiveNoise",
     "AnisotropicNoise",
     "ColouredNoise",
@@ -23,6 +26,9 @@ __all__ = [
     "Noise",
     "SampleWeightNoise",
     "SampleWeights",
+    "ScaledIncrement",
+    "ScaledNoise",
+    "ScaledSampleWeights",
     "ShuffledMinibatches",
     "Silent",
     "StableNoise",

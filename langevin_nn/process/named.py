@@ -6,13 +6,20 @@ from collections.abc import Callable
 from functools import partial
 from numbers import Real
 
-from langevin_nn.checks import is_number, truth
+from langevin_nn.checks import is_number, number, truth
 from langevin_nn.landscape import Landscape
-from langevin_nn.noise import IndependentMinibatches, IsotropicNoise, MatchedGaussian, ShuffledMinibatches, Silent
+from langevin_nn.noise import (
+    SVAG,
+    IndependentMinibatches,
+    IsotropicNoise,
+    MatchedGaussian,
+    ShuffledMinibatches,
+    Silent,
+)
 from langevin_nn.process.base import Process
 from langevin_nn.update import Momentum, Plain, Update
 
-__all__ = ["PROCESSES", "gradient_descent", "isotropic_langevin", "langevin", "sgd"]
+__all__ = ["PROCESSES", "gradient_descent", "isotropic_langevin", "langevin", "sgd", "svag"]
 
 
 def _update(momentum: float, weight_decay: float) -> Update:
@@ -137,6 +144,43 @@ def isotropic_langevin(
     return Process(landscape, noise, learning_rate, update=update, time_step=time_step, name="isotropic_langevin")
 
 
+def svag(
+    landscape: Landscape,
+    learning_rate: float,
+    batch_size: int,
+    amplification: int = 4,
+    *,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Process:
+    """Return SVAG, whose noise is made of minibatches and tends to that of the stochastic differential equation.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        An average of sample losses.
+    learning_rate : float
+        α, in units of time; sets the noise.
+    batch_size : int
+        B of the minibatches, of which each update takes two.
+    amplification : int, optional
+        l, updates in the time of one of SGD's: Δt = α/l, and an epoch takes l times as many updates.
+    momentum : float, optional
+        μ.
+    weight_decay : float, optional
+        λ, in units of 1/time.
+
+    Returns
+    -------
+    Process
+        Named "svag".
+    """
+    noise = SVAG(batch_size, amplification)
+    rate = number("learning_rate", learning_rate, "a positive, finite number, the time of one update", above=0)
+    update = _update(momentum, weight_decay)
+    return Process(landscape, noise, rate, update=update, time_step=rate / noise.amplification, name="svag")
+
+
 def gradient_descent(
     landscape: Landscape,
     learning_rate: float,
@@ -178,6 +222,7 @@ PROCESSES: dict[str, Callable[..., Process]] = {
     "sgd": sgd,
     "langevin": langevin,
     "isotropic_langevin": isotropic_langevin,
+    "svag": svag,
     "gradient_descent": gradient_descent,
     "independent_sgd": partial(sgd, independent=True),
 }
