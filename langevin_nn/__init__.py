@@ -31,7 +31,10 @@ from langevin_nn.noise import DiagonalNoise as DiagonalNoise
 from langevin_nn.noise import IndependentMinibatches as IndependentMinibatches
 from langevin_nn.noise import IsotropicNoise as IsotropicNoise
 from langevin_nn.noise import LandscapeNoise as LandscapeNoise
+from langevin_nn.noise import LowRankNoise as LowRankNoise
+from langevin_nn.noise import MatchedDiagonal as MatchedDiagonal
 from langevin_nn.noise import MatchedGaussian as MatchedGaussian
+from langevin_nn.noise import MatchedStable as MatchedStable
 from langevin_nn.noise import Noise as Noise
 from langevin_nn.noise import ScaledNoise as ScaledNoise
 from langevin_nn.noise import ShuffledMinibatches as ShuffledMinibatches
@@ -44,6 +47,7 @@ from langevin_nn.operators import spectral_density as spectral_density
 from langevin_nn.operators import subspace_overlap as subspace_overlap
 from langevin_nn.process import Process as Process
 from langevin_nn.process import State as State
+from langevin_nn.process import frozen_langevin as frozen_langevin
 from langevin_nn.process import gradient_descent as gradient_descent
 from langevin_nn.process import isotropic_langevin as isotropic_langevin
 from langevin_nn.process import langevin as langevin

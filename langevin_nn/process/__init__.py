@@ -3,6 +3,7 @@
 from langevin_nn.process.base import Process
 from langevin_nn.process.named import (
     PROCESSES,
+    frozen_langevin,
     gradient_descent,
     isotropic_langevin,
     langevin,
@@ -15,6 +16,7 @@ __all__ = [
     "PROCESSES",
     "Process",
     "State",
+    "frozen_langevin",
     "gradient_descent",
     "isotropic_langevin",
     "langevin",
