@@ -70,6 +70,7 @@ from langevin_nn.sweep import random_points as random_points
 from langevin_nn.sweep import sweep as sweep
 from langevin_nn.sweep import uniform as uniform
 from langevin_nn.update import BAOAB as BAOAB
+from langevin_nn.update import Adam as Adam
 from langevin_nn.update import EulerMaruyama as EulerMaruyama
 from langevin_nn.update import Heun as Heun
 from langevin_nn.update import LeimkuhlerMatthews as LeimkuhlerMatthews
@@ -77,6 +78,7 @@ from langevin_nn.update import Milstein as Milstein
 from langevin_nn.update import Momentum as Momentum
 from langevin_nn.update import Plain as Plain
 from langevin_nn.update import StrongAdditive as StrongAdditive
+from langevin_nn.update import UnderdampedLangevin as UnderdampedLangevin
 from langevin_nn.update import Update as Update
 from langevin_nn.update import WeakSecondOrder as WeakSecondOrder
 
