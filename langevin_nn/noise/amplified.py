@@ -51,7 +51,7 @@ class SVAG(SampleWeightNoise):
     >>> process = Process(landscape, SVAG(1, amplification=4), learning_rate=0.1, time_step=0.025)
     >>> state = process.advance(process.start(replicas=20_000, seed=0), steps=4)
     >>> round(float(state.weights.var()), 4)  # α² C less what the drift takes, as after one step of SGD
-    0.0093
+    0.0092
     """
 
     batch_size: int = field()

@@ -48,7 +48,7 @@ class UnderdampedLangevin(SteppedUpdate):
     ...     for update in (Momentum(0.9), UnderdampedLangevin.of_momentum(0.9, learning_rate=0.1))
     ... ]
     >>> [round(float(each.advance(each.start(1, seed=0), steps=20).weights), 6) for each in processes]
-    [-0.327126, -0.327126]
+    [0.344667, 0.344667]
     """
 
     mass: float
