@@ -24,14 +24,19 @@ from langevin_nn.landscape import NetworkLandscape as NetworkLandscape
 from langevin_nn.landscape import PotentialLandscape as PotentialLandscape
 from langevin_nn.landscape import QuadraticLandscape as QuadraticLandscape
 from langevin_nn.landscape import SampleGradients as SampleGradients
+from langevin_nn.noise import SVAG as SVAG
 from langevin_nn.noise import AnisotropicNoise as AnisotropicNoise
 from langevin_nn.noise import ColouredNoise as ColouredNoise
 from langevin_nn.noise import DiagonalNoise as DiagonalNoise
 from langevin_nn.noise import IndependentMinibatches as IndependentMinibatches
 from langevin_nn.noise import IsotropicNoise as IsotropicNoise
 from langevin_nn.noise import LandscapeNoise as LandscapeNoise
+from langevin_nn.noise import LowRankNoise as LowRankNoise
+from langevin_nn.noise import MatchedDiagonal as MatchedDiagonal
 from langevin_nn.noise import MatchedGaussian as MatchedGaussian
+from langevin_nn.noise import MatchedStable as MatchedStable
 from langevin_nn.noise import Noise as Noise
+from langevin_nn.noise import ScaledNoise as ScaledNoise
 from langevin_nn.noise import ShuffledMinibatches as ShuffledMinibatches
 from langevin_nn.noise import Silent as Silent
 from langevin_nn.noise import StableNoise as StableNoise
@@ -42,10 +47,12 @@ from langevin_nn.operators import spectral_density as spectral_density
 from langevin_nn.operators import subspace_overlap as subspace_overlap
 from langevin_nn.process import Process as Process
 from langevin_nn.process import State as State
+from langevin_nn.process import frozen_langevin as frozen_langevin
 from langevin_nn.process import gradient_descent as gradient_descent
 from langevin_nn.process import isotropic_langevin as isotropic_langevin
 from langevin_nn.process import langevin as langevin
 from langevin_nn.process import sgd as sgd
+from langevin_nn.process import svag as svag
 from langevin_nn.rerun import rerun as rerun
 from langevin_nn.seeds import Seeds as Seeds
 from langevin_nn.simulate import Simulation as Simulation
@@ -63,6 +70,7 @@ from langevin_nn.sweep import random_points as random_points
 from langevin_nn.sweep import sweep as sweep
 from langevin_nn.sweep import uniform as uniform
 from langevin_nn.update import BAOAB as BAOAB
+from langevin_nn.update import Adam as Adam
 from langevin_nn.update import EulerMaruyama as EulerMaruyama
 from langevin_nn.update import Heun as Heun
 from langevin_nn.update import LeimkuhlerMatthews as LeimkuhlerMatthews
@@ -70,6 +78,7 @@ from langevin_nn.update import Milstein as Milstein
 from langevin_nn.update import Momentum as Momentum
 from langevin_nn.update import Plain as Plain
 from langevin_nn.update import StrongAdditive as StrongAdditive
+from langevin_nn.update import UnderdampedLangevin as UnderdampedLangevin
 from langevin_nn.update import Update as Update
 from langevin_nn.update import WeakSecondOrder as WeakSecondOrder
 

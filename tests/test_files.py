@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from langevin_nn import (
     BAOAB,
+    Adam,
     AnisotropicNoise,
     ColouredNoise,
     Confinement,
@@ -34,13 +35,17 @@ from langevin_nn import (
     LeimkuhlerMatthews,
     LinearDrift,
     LinearRegressionLandscape,
+    LowRankNoise,
+    MatchedDiagonal,
     MatchedGaussian,
+    MatchedStable,
     Milstein,
     Momentum,
     Plain,
     PotentialLandscape,
     Process,
     QuadraticLandscape,
+    ScaledNoise,
     Seeds,
     ShuffledMinibatches,
     Silent,
@@ -48,6 +53,7 @@ from langevin_nn import (
     StateDependentNoise,
     StrongAdditive,
     ThermalNoise,
+    UnderdampedLangevin,
     WeakSecondOrder,
     compare,
     gradient_descent,
@@ -58,6 +64,7 @@ from langevin_nn import (
     rerun,
     sgd,
     simulate,
+    svag,
     validate,
     write_trajectory,
 )
@@ -702,13 +709,20 @@ NOISES = {
     "IndependentMinibatches": lambda: Process(regression(), IndependentMinibatches(5, replacement=True), 0.05),
     "IsotropicNoise": lambda: Process(regression(), IsotropicNoise(3, refresh_every=5), 0.05),
     "LandscapeNoise": lambda: Process(regression(), LandscapeNoise(4), 0.05, update=EulerMaruyama()),
+    "LowRankNoise": lambda: Process(regression(), LowRankNoise(3, 1, 5, "none"), 0.05),
+    "MatchedDiagonal": lambda: Process(regression(), MatchedDiagonal(3, 5), 0.05),
     "MatchedGaussian": lambda: Process(regression(), MatchedGaussian(4), 0.05, time_step=0.02),
+    "MatchedStable": lambda: Process(regression(), MatchedStable(3, 1.8, 5), 0.05),
+    "SVAG": lambda: svag(regression(), 0.05, 4, 3),
+    "ScaledIncrement": lambda: on_valley(ScaledNoise(DiagonalNoise(0.1), 2)),
+    "ScaledSampleWeights": lambda: Process(regression(), ScaledNoise(MatchedGaussian(4), 0.5), 0.05),
     "ShuffledMinibatches": lambda: Process(regression(), ShuffledMinibatches(5), 0.05),
     "Silent": lambda: on_valley(Silent()),
     "StableNoise": lambda: on_valley(StableNoise(FACTOR, 1.7), update=EulerMaruyama()),
     "ThermalNoise": lambda: on_valley(ThermalNoise(0.3)),
 }
 UPDATES = {
+    "Adam": lambda: surrogate(update=Adam(0.8, 0.9, 1e-4, 0.01)),
     "BAOAB": lambda: on_valley(ThermalNoise(0.3), update=BAOAB(1.5)),
     "EulerMaruyama": lambda: surrogate(update=EulerMaruyama()),
     "Heun": lambda: surrogate(update=Heun()),
@@ -717,6 +731,7 @@ UPDATES = {
     "Momentum": lambda: surrogate(update=Momentum(0.9, 0.01)),
     "Plain": lambda: surrogate(update=Plain(0.05)),
     "StrongAdditive": lambda: surrogate(update=StrongAdditive()),
+    "UnderdampedLangevin": lambda: surrogate(update=UnderdampedLangevin(0.3, 0.5)),
     "WeakSecondOrder": lambda: on_valley(DiagonalNoise([0.1, 0.2]), update=WeakSecondOrder()),
 }
 DRIFTS = {
@@ -734,8 +749,8 @@ LANDSCAPES = {
 # What is no part of a process, or cannot lie in a file and is refused below.
 NO_PARTS = {
     noises: {
-        "AdditiveNoise", "FactoredNoise", "Minibatches", "Noise", "SampleWeightNoise", "SampleWeights",
-        "StateDependentNoise",
+        "AdditiveNoise", "FactoredNoise", "Minibatches", "Noise", "RefreshedNoise", "SampleWeightNoise", "SampleWeights",
+        "ScaledNoise", "StateDependentNoise",
     },
     updates: {"CompiledUpdate", "Dynamics", "Orders", "State", "SteppedUpdate", "Update"},
     drifts: {"Drift"},
@@ -757,7 +772,7 @@ OBSERVABLES = {
     "DrivingNoise": DrivingNoise(EVERY),
     "Losses": Losses(EVERY),
     "NoiseSpectrum": NoiseSpectrum(3, 0.5, 1, EVERY),
-    "OrderParameters": OrderParameters(9, EVERY),
+    "OrderParameters": OrderParameters(9, EVERY, "euclidean"),
     "SampleLosses": SampleLosses(EVERY),
     "Weights": Weights(EVERY),
 }

@@ -20,20 +20,25 @@ from hypothesis import strategies as st
 from torch import nn
 
 from langevin_nn import (
+    SVAG,
     AnisotropicNoise,
     IndependentMinibatches,
     IsotropicNoise,
+    LowRankNoise,
+    MatchedDiagonal,
     MatchedGaussian,
+    MatchedStable,
     Noise,
     Process,
     QuadraticLandscape,
+    ScaledNoise,
     Seeds,
     ShuffledMinibatches,
     Silent,
 )
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import EmpiricalLandscape
-from langevin_nn.noise import AdditiveNoise, SampleWeightNoise, SampleWeights
+from langevin_nn.noise import AdditiveNoise, RefreshedNoise, SampleWeightNoise, SampleWeights
 from langevin_nn.seeds import Key
 from langevin_nn.threads import single_threaded_products
 from models.networks import multilayer_perceptron
@@ -85,9 +90,9 @@ def point() -> Point:
     return Point(landscape, weights, mean, covariance, directions)
 
 
-def draw(point: Point, noise: Noise, replicas: int, steps: int, seed: int = 5) -> np.ndarray:
+def draw(point: Point, noise: Noise, replicas: int, steps: int, seed: int = 5, time_step: float = 0.0) -> np.ndarray:
     """Stochastic gradients at fixed weights, shape (replica, step, parameter)."""
-    process = Process(point.landscape, noise, learning_rate=0.1)
+    process = Process(point.landscape, noise, learning_rate=0.1, time_step=time_step)
     state = process.start(replicas, seed, point.weights.expand(replicas, -1))
     memory, drawn = state.noise_memory, []
     with single_threaded_products():  # as in a run, and many times faster on a busy machine
@@ -124,6 +129,20 @@ class Source(NamedTuple):
     replicas: int = REPLICAS
     steps: int = 1
     memory: bool = False
+    time_step: float = 0.0  # α unless said
+
+    def draws(self, point: Point, noise: Noise | None = None) -> np.ndarray:
+        """Its stochastic gradients, or those of a mutant, shape (draw, parameter)."""
+        drawn = draw(point, noise or self.noise, self.replicas, self.steps, time_step=self.time_step)
+        return drawn.reshape(-1, drawn.shape[-1])
+
+
+def _leading(sigma: np.ndarray, rank: int, spread: bool) -> np.ndarray:
+    """C cut to its leading modes, and what is lost spread over the other directions."""
+    values, vectors = np.linalg.eigh(WITHOUT_REPLACEMENT / B * sigma)
+    kept = (vectors[:, -rank:] * values[-rank:]) @ vectors[:, -rank:].T
+    others = vectors[:, :-rank] @ vectors[:, :-rank].T
+    return kept + spread * values[:-rank].sum() / (len(sigma) - rank) * others
 
 
 def _isotropic(sigma: np.ndarray) -> np.ndarray:
@@ -138,6 +157,35 @@ SOURCES = {
     "matched_replacement": Source(MatchedGaussian(B, replacement=True), lambda s: s / B),
     # The trace is measured sample by sample, so few replicas make many steps.
     "isotropic": Source(IsotropicNoise(B, refresh_every=1000), _isotropic, replicas=20, steps=150),
+    "low_rank": Source(
+        LowRankNoise(B, 5, refresh_every=1000, remainder="none"),
+        lambda s: _leading(s, 5, False),
+        replicas=6,
+        steps=500,
+    ),
+    "low_rank_and_isotropic": Source(
+        LowRankNoise(B, 5, refresh_every=1000), lambda s: _leading(s, 5, True), replicas=6, steps=500
+    ),
+    "diagonal": Source(
+        MatchedDiagonal(B, refresh_every=1000),
+        lambda s: WITHOUT_REPLACEMENT / B * np.diag(np.diag(s)),
+        replicas=6,
+        steps=500,
+    ),
+    # At index 2 only is there a covariance; the width at other indices is measured below.
+    "stable": Source(
+        MatchedStable(B, 2, refresh_every=1000),
+        lambda s: WITHOUT_REPLACEMENT / B * np.diag(np.diag(s)),
+        replicas=6,
+        steps=500,
+    ),
+    "scaled": Source(ScaledNoise(IndependentMinibatches(B), 2.5), lambda s: 2.5 * WITHOUT_REPLACEMENT / B * s),
+    "scaled_isotropic": Source(
+        ScaledNoise(IsotropicNoise(B, 1000), 0.4), lambda s: 0.4 * _isotropic(s), replicas=6, steps=500
+    ),
+    "svag": Source(SVAG(B, 3), lambda s: 3 * WITHOUT_REPLACEMENT / B * s, time_step=0.1 / 3),
+    "svag_replacement": Source(SVAG(B, 3, replacement=True), lambda s: 3 * s / B, time_step=0.1 / 3),
+    "scaled_svag": Source(ScaledNoise(SVAG(B, 2), 0.5), lambda s: WITHOUT_REPLACEMENT / B * s, time_step=0.1 / 2),
     "silent": Source(Silent(), np.zeros_like, replicas=3),
     "anisotropic": Source(AnisotropicNoise(FACTOR), lambda s: (FACTOR @ FACTOR.T).numpy()),
 }
@@ -150,6 +198,10 @@ class MutatedWeights(SampleWeightNoise):
 
     inner: Any
     change: Callable[[torch.Tensor, int], torch.Tensor]
+
+    @property
+    def time_step_exponent(self):
+        return self.inner.time_step_exponent
 
     def start(self, landscape, weights):
         return self.inner.start(landscape, weights)
@@ -165,6 +217,10 @@ class MutatedIncrement(AdditiveNoise):
 
     inner: Any
     change: Callable[[torch.Tensor], torch.Tensor]
+
+    @property
+    def time_step_exponent(self):
+        return self.inner.time_step_exponent
 
     def start(self, landscape, weights):
         return self.inner.start(landscape, weights)
@@ -202,8 +258,7 @@ def flipped(noise: Noise) -> Noise:
 @pytest.mark.parametrize("name", SOURCES)
 def test_stochastic_gradient_has_the_mean_and_covariance_that_the_source_declares(point, name):
     source = SOURCES[name]
-    drawn = draw(point, source.noise, source.replicas, source.steps)
-    assert_moments(point, drawn.reshape(-1, drawn.shape[-1]), source.covariance(point.covariance))
+    assert_moments(point, source.draws(point), source.covariance(point.covariance))
 
 
 @pytest.mark.parametrize("position", [1, N // B - 1])
@@ -216,9 +271,9 @@ def test_every_minibatch_of_a_shuffled_epoch_has_the_same_law_as_the_first(point
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "silent"])
 def test_noise_five_percent_too_loud_or_of_the_wrong_sign_is_noticed(point, name, mutate):
     source = SOURCES[name]
-    drawn = draw(point, mutate(source.noise), source.replicas, source.steps)
+    drawn = source.draws(point, mutate(source.noise))
     with pytest.raises(AssertionError, match=r"mean|of the noise"):
-        assert_moments(point, drawn.reshape(-1, drawn.shape[-1]), source.covariance(point.covariance))
+        assert_moments(point, drawn, source.covariance(point.covariance))
 
 
 @pytest.mark.parametrize(
@@ -232,14 +287,21 @@ def test_noise_five_percent_too_loud_or_of_the_wrong_sign_is_noticed(point, name
         ("matched", UncenteredGaussian()),
         ("matched", MatchedGaussian(B + 1)),
         ("isotropic", AnisotropicNoise(FACTOR)),
+        ("low_rank", LowRankNoise(B, 6, 1000, "none")),
+        ("low_rank", LowRankNoise(B, 5, 1000)),
+        ("low_rank_and_isotropic", LowRankNoise(B, 20, 1000)),
+        ("diagonal", IsotropicNoise(B, 1000)),
+        ("stable", MatchedStable(B, 1.8, 1000)),
+        ("scaled", ScaledNoise(IndependentMinibatches(B), 2.5**2)),
         ("silent", IndependentMinibatches(N - 1)),
     ],
     ids=lambda each: each if isinstance(each, str) else type(each).__name__,
 )
 def test_source_with_another_factor_f_or_without_centring_is_noticed(point, expected, twin):
-    drawn = draw(point, twin, REPLICAS, 1)[:, 0]
+    # What is measured at the start of each replica is drawn from as the source of the table is.
+    source = SOURCES[expected] if isinstance(twin, RefreshedNoise) else Source(twin, np.zeros_like)
     with pytest.raises(AssertionError, match=r"mean|of the noise"):
-        assert_moments(point, drawn, SOURCES[expected].covariance(point.covariance))
+        assert_moments(point, source.draws(point, twin), SOURCES[expected].covariance(point.covariance))
 
 
 def test_isotropic_and_matched_noise_of_equal_trace_are_told_apart(point):
@@ -252,12 +314,15 @@ def test_isotropic_and_matched_noise_of_equal_trace_are_told_apart(point):
 @pytest.mark.parametrize("name", SOURCES)
 def test_declared_strength_is_the_trace_of_the_covariance(point, name):
     source = SOURCES[name]
-    process = Process(point.landscape, source.noise, learning_rate=0.1)
+    process = Process(point.landscape, source.noise, learning_rate=0.1, time_step=source.time_step)
     state = process.advance(process.start(2, 0, point.weights.expand(2, -1)), 1)
     trace = torch.full((2,), np.trace(point.covariance))
     strength = source.noise.strength(state.noise_memory, point.landscape, state.weights, trace)
     expected = np.trace(source.covariance(point.covariance))
     np.testing.assert_allclose(np.broadcast_to(strength.numpy(), 2), expected, rtol=1e-5)
+    # And what is recorded is that of noise which moves the weights by √(αΔt) η.
+    recorded = expected * source.noise.strength_ratio(0.1)
+    np.testing.assert_allclose(0.1 * recorded, expected * process.time_step, rtol=1e-5)
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------------
@@ -298,10 +363,10 @@ def test_shuffled_noise_has_no_memory_across_epochs(point, shuffled):
 def test_noise_without_memory_is_uncorrelated_from_step_to_step(point, name):
     source = SOURCES[name]
     if source.replicas >= 1000:
-        drawn = draw(point, source.noise, source.replicas, 2)
+        drawn = draw(point, source.noise, source.replicas, 2, time_step=source.time_step)
         first, second = drawn[:, 0], drawn[:, 1]
     else:  # pairs (0, 1), (2, 3), … do not share a step
-        drawn = draw(point, source.noise, source.replicas, 2 * source.steps)
+        drawn = draw(point, source.noise, source.replicas, 2 * source.steps, time_step=source.time_step)
         first, second = (drawn[:, k::2].reshape(-1, drawn.shape[-1]) for k in (0, 1))
     assert_lagged(point, first, second, 0.0)
 
@@ -315,7 +380,7 @@ def test_independent_draws_do_not_pass_for_shuffled_ones(point):
 @pytest.mark.parametrize("name", WHITE)
 def test_replicas_draw_independent_noise(point, name):
     source = SOURCES[name]
-    drawn = draw(point, source.noise, source.replicas, source.steps)
+    drawn = draw(point, source.noise, source.replicas, source.steps, time_step=source.time_step)
     first, second = (drawn[k::2].reshape(-1, drawn.shape[-1]) for k in (0, 1))
     assert_lagged(point, first, second, 0.0)
 
@@ -541,10 +606,21 @@ def test_isotropic_noise_refuses_to_refresh_less_than_every_update(interval):
 
 # --- What cannot run ------------------------------------------------------------------------------------------------------
 
-MINIBATCH_SOURCES = [ShuffledMinibatches, IndependentMinibatches, MatchedGaussian, IsotropicNoise, Silent]
+MINIBATCH_SOURCES = {
+    "ShuffledMinibatches": ShuffledMinibatches,
+    "IndependentMinibatches": IndependentMinibatches,
+    "MatchedGaussian": MatchedGaussian,
+    "IsotropicNoise": IsotropicNoise,
+    "Silent": Silent,
+    "SVAG": lambda size: SVAG(size, 1),
+    "LowRankNoise": lambda size: LowRankNoise(size, 2),
+    "MatchedDiagonal": MatchedDiagonal,
+    "MatchedStable": lambda size: MatchedStable(size, 1.5),
+    "MatchedGaussian, scaled": lambda size: ScaledNoise(MatchedGaussian(size), 2),
+}
 
 
-@pytest.mark.parametrize("source", MINIBATCH_SOURCES)
+@pytest.mark.parametrize("source", MINIBATCH_SOURCES.values(), ids=MINIBATCH_SOURCES)
 @pytest.mark.parametrize("batch_size", [N + 1, 0, -3])
 def test_batch_larger_than_the_data_or_empty_is_refused(point, source, batch_size):
     expected = rf"batch_size={batch_size} with {N} training samples: expected 1 to {N}"
@@ -552,11 +628,12 @@ def test_batch_larger_than_the_data_or_empty_is_refused(point, source, batch_siz
         Process(point.landscape, source(batch_size), learning_rate=0.1)
 
 
-@pytest.mark.parametrize("source", MINIBATCH_SOURCES)
-def test_source_that_needs_samples_is_refused_where_there_are_none(source):
+@pytest.mark.parametrize("name", MINIBATCH_SOURCES)
+def test_source_that_needs_samples_is_refused_where_there_are_none(name):
+    source = MINIBATCH_SOURCES[name]
     landscape = QuadraticLandscape(np.eye(2), np.eye(2))
     with pytest.raises(
-        ConfigurationError, match=f"{source.__name__} draws minibatches, but QuadraticLandscape has no sam"
+        ConfigurationError, match=f"{name.split(',')[0]} draws minibatches, but QuadraticLandscape has no sam"
     ):
         Process(landscape, source(1), learning_rate=0.1)
 
@@ -572,7 +649,7 @@ def test_drawing_leaves_the_landscape_and_the_weights_alone(point):
     weights = point.weights.clone()
     inputs, labels = deepcopy(point.landscape.inputs), deepcopy(point.landscape.labels)
     for source in SOURCES.values():
-        draw(point, source.noise, 2, 2)
+        draw(point, source.noise, 2, 2, time_step=source.time_step)
     assert torch.equal(point.weights, weights)
     assert torch.equal(point.landscape.inputs, inputs)
     assert torch.equal(point.landscape.labels, labels)

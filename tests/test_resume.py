@@ -23,6 +23,7 @@ from conftest import digits_landscape
 import langevin_nn.provenance
 from langevin_nn import (
     BAOAB,
+    Adam,
     ColouredNoise,
     DiagonalNoise,
     EulerMaruyama,
@@ -34,6 +35,7 @@ from langevin_nn import (
     Seeds,
     ThermalNoise,
     compare,
+    frozen_langevin,
     gradient_descent,
     isotropic_langevin,
     langevin,
@@ -137,6 +139,8 @@ CASES: dict[str, Callable] = {
     "independent minibatches": lambda d: (sgd(d, ALPHA, 7, independent=True), {}),
     "matched Gaussian": lambda d: (langevin(d, ALPHA, B, time_step=0.04), {}),
     "isotropic with its held trace": lambda d: (isotropic_langevin(d, ALPHA, B, refresh_every=4), {}),
+    "low rank with its held factor": lambda d: (frozen_langevin(d, ALPHA, B, 3, refresh_every=4), {}),
+    "Adam": lambda d: (replace(sgd(d, 0.01, B), update=Adam()), {}),
     "gradient descent": lambda d: (gradient_descent(d, ALPHA, B), {}),
     "coloured": lambda d: (on_valley(ColouredNoise([0.3, 0.5], 0.4), EulerMaruyama()), surrogate_options()),
     "underdamped": lambda d: (on_valley(ThermalNoise(0.3), BAOAB(1.5)), surrogate_options()),

@@ -24,6 +24,7 @@ from langevin_nn.analyzers.synthetic import (
     stationary_trajectory,
     two_phase_trajectory,
 )
+from langevin_nn.analyzers.tails import TailIndex, tail_index
 from langevin_nn.analyzers.timescales import Timescales, smoothed_minimum
 from langevin_nn.analyzers.transitions import TransitionRates
 from langevin_nn.analyzers.verdict import label, verdict
@@ -39,6 +40,7 @@ __all__ = [
     "Quantity",
     "Stationarity",
     "StationarityTest",
+    "TailIndex",
     "TimeAverage",
     "TimeAveragedOrderParameters",
     "Timescales",
@@ -63,6 +65,7 @@ __all__ = [
     "smoothed_minimum",
     "stationarity_test",
     "stationary_trajectory",
+    "tail_index",
     "time_average",
     "two_phase_trajectory",
     "verdict",

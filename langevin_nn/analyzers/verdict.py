@@ -12,6 +12,8 @@ _LABELS = {
     "sgd_null": "SGD with other noise (null)",
     "langevin": "Langevin, matched Gaussian noise",
     "isotropic_langevin": "Langevin, isotropic noise of the same trace",
+    "frozen_langevin": "Langevin, low-rank noise frozen for a while",
+    "svag": "SVAG, minibatches at a finer time step",
     "gradient_descent": "gradient descent, no noise",
     "independent_sgd": "SGD with independent minibatches",
 }

@@ -27,6 +27,7 @@ def gradient_ensemble(
     replica: int = 0,
     replacement: bool = False,
     cohort_mask: CohortMask | None = None,
+    preconditioner: Tensor | None = None,
     memory_limit: int | float | str | None = None,
 ) -> GradientEnsemble:
     """Return the minibatch ensemble of a landscape at one point.
@@ -46,6 +47,9 @@ def gradient_ensemble(
     cohort_mask : {"mislabeled", "relabeled"}, optional
         Samples whose given label is wrong, or all whose label was redrawn, as the paper has it; the landscape's own choice
         unless said.
+    preconditioner : Tensor, shape (parameter,), optional
+        A diagonal metric D of all parameters, in which gradients are measured: their components over √D, so that ‖g‖² is
+        gᵀ D⁻¹ g. Euclidean unless said.
     memory_limit : int or str, optional
         Budget in bytes or as ``"512 MiB"``, 1 GiB unless said: for sample gradients, which are computed anew in pieces
         where half of it does not hold them, and for the matrices of a spectrum.
@@ -58,7 +62,8 @@ def gradient_ensemble(
     Raises
     ------
     ConfigurationError
-        If `batch_size` is missing, the landscape offers neither samples nor moments, or memory does not suffice.
+        If `batch_size` is missing, the landscape offers neither samples nor moments, the preconditioner is not one positive
+        number a parameter, or memory does not suffice.
     UnknownNameError
         If there is no such cohort mask.
 
@@ -76,8 +81,12 @@ def gradient_ensemble(
             f"weights have shape {tuple(weights.shape)}: expected (parameter,), one point of weight space; use "
             "gradient_ensembles for several replicas"
         )
+    factors = None if preconditioner is None else _factors(preconditioner, landscape)
     if isinstance(landscape, MomentLandscape):
-        return MomentEnsemble(landscape.gradient(weights[None])[0], landscape.noise_factor(weights), batch_size or 1)
+        mean, factor = landscape.gradient(weights[None])[0], landscape.noise_factor(weights)
+        if factors is not None:
+            mean, factor = mean * factors, factor * factors[:, None]
+        return MomentEnsemble(mean, factor, batch_size or 1)
     if not isinstance(landscape, EmpiricalLandscape) or batch_size is None:
         raise ConfigurationError(
             "a gradient ensemble needs sample gradients with a batch_size, or a landscape with known moments; got "
@@ -92,14 +101,30 @@ def gradient_ensemble(
         mislabeled = mask[replica if len(mask) > 1 else 0]
         given = landscape.labels_of(replica)
         labels = given if given.ndim == 1 and landscape.is_classifier else None
+    gradients = landscape.sample_gradients(weights, replica, memory_limit=memory_limit)
+    if factors is not None:
+        if isinstance(landscape, NetworkLandscape):
+            factors = factors[landscape.measured_columns]
+        gradients = gradients.scaled(factors)
     return EmpiricalEnsemble(
-        landscape.sample_gradients(weights, replica, memory_limit=memory_limit),
+        gradients,
         batch_size,
         mislabeled,
         replacement,
         labels=labels,
         memory_limit=memory_limit,
     )
+
+
+def _factors(preconditioner: Tensor, landscape: Landscape) -> Tensor:
+    """Return 1/√D, or raise."""
+    if tuple(preconditioner.shape) != (landscape.n_parameters,) or bool((preconditioner <= 0).any()):
+        raise ConfigurationError(
+            f"preconditioner of shape {tuple(preconditioner.shape)}: expected ({landscape.n_parameters},), one positive "
+            "number a parameter, since components of gradients are divided by its root; take a row of what "
+            "update.preconditioner(memory) returns"
+        )
+    return preconditioner.double().rsqrt()
 
 
 def gradient_ensembles(

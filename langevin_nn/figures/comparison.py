@@ -43,6 +43,8 @@ _STYLES: dict[str, dict[str, Any]] = {
     "sgd_null": {"color": "#999999", "linestyle": "-"},
     "langevin": {"color": "#0072B2", "linestyle": "--"},
     "isotropic_langevin": {"color": "#D55E00", "linestyle": "-."},
+    "frozen_langevin": {"color": "#56B4E9", "linestyle": (0, (5, 1))},
+    "svag": {"color": "#882255", "linestyle": (0, (1, 1))},
     "gradient_descent": {"color": "#009E73", "linestyle": ":"},
     "independent_sgd": {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1, 1, 1))},
 }

@@ -112,6 +112,8 @@ class CompiledNoise:
         Of the law.
     time_step_exponent : float, optional
         Power of the time step.
+    scale : float, optional
+        Multiplies F.
     """
 
     structure: int
@@ -121,6 +123,7 @@ class CompiledNoise:
     law: int = BROWNIAN
     parameters: tuple[float, ...] = ()
     time_step_exponent: float = 0.5
+    scale: float = 1.0
 
     @property
     def dependence(self) -> Literal["constant", "diagonal", "full"]:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-__all__ = ["Block", "DenseBlock", "OuterProductBlock", "PositionBlock", "SampleGradients"]
+__all__ = ["Block", "DenseBlock", "OuterProductBlock", "PositionBlock", "SampleGradients", "ScaledBlock"]
 
 
 # What is worked through in pieces takes at most this many numbers at a time (8 MiB in float64).
@@ -109,6 +109,13 @@ class Block(ABC):
         for piece in self.pieces():
             norms[piece] = self.rows(piece).square().sum(1)
         return norms
+
+    def squared_sums(self) -> Tensor:
+        """Return the squared norm of each column, shape (parameter,)."""
+        total = torch.zeros(self.n_parameters, dtype=torch.float64, device=self.device)
+        for piece in self.pieces():
+            total += self.rows(piece).square().sum(0)
+        return total
 
     def project(self, directions: Tensor) -> Tensor:
         """Return G Vᵀ for directions V of shape (direction, parameter): shape (sample, direction)."""
@@ -247,6 +254,11 @@ class OuterProductBlock(Block):
     def squared_norms(self) -> Tensor:  # noqa: D102
         return self.signals.square().sum(1) * (self.activations.square().sum(1) + self._has_bias)
 
+    def squared_sums(self) -> Tensor:  # noqa: D102
+        signals = self.signals.square()
+        products = (signals.T @ self.activations.square()).flatten()
+        return torch.cat([products, signals.sum(0)]) if self._has_bias else products
+
     def project(self, directions: Tensor) -> Tensor:  # noqa: D102
         n_out, n_in = self.signals.shape[1], self.activations.shape[1]
         out = directions.new_empty(self.n_samples, len(directions))
@@ -351,6 +363,58 @@ class PositionBlock(Block):
 
     def holding(self, *held: Tensor) -> Block:  # noqa: D102
         return replace(self, signals=held[0], activations=held[1])
+
+
+@dataclass(frozen=True)
+class ScaledBlock(Block):
+    """The columns of another block, each times a number.
+
+    Parameters
+    ----------
+    block : Block
+        What is scaled.
+    factors : Tensor, shape (parameter,)
+        One a column, float64.
+    """
+
+    block: Block
+    factors: Tensor
+
+    @property
+    def path(self) -> str:  # type: ignore[override]
+        """That of the block."""
+        return self.block.path
+
+    @property
+    def tensors(self) -> Mapping[str, int]:  # type: ignore[override]
+        """Those of the block."""
+        return self.block.tensors
+
+    @property
+    def row_elements(self) -> int:  # noqa: D102
+        return self.block.row_elements
+
+    @property
+    def held(self) -> tuple[Tensor, ...]:  # noqa: D102
+        return self.block.held
+
+    def holding(self, *held: Tensor) -> Block:  # noqa: D102
+        return ScaledBlock(self.block.holding(*held), self.factors)
+
+    def rows(self, samples: slice | Tensor) -> Tensor:  # noqa: D102
+        return self.block.rows(samples) * self.factors
+
+    def squared_sums(self) -> Tensor:  # noqa: D102
+        return self.block.squared_sums() * self.factors.square()
+
+    def project(self, directions: Tensor) -> Tensor:  # noqa: D102
+        return self.block.project(directions * self.factors)
+
+    def combine(self, coefficients: Tensor) -> Tensor:  # noqa: D102
+        return self.block.combine(coefficients) * self.factors
+
+    def products(self, other: Block) -> Tensor:  # noqa: D102
+        return self.rows(slice(None)) @ other.rows(slice(None)).T
 
 
 class SampleGradients:
@@ -649,6 +713,47 @@ class SampleGradients:
         norms = self.squared_norms()
         uniform = torch.full((1, len(norms)), 1 / len(norms), dtype=norms.dtype, device=norms.device)
         return (norms.mean() - self.combine(uniform).square().sum()).clamp_min(0)
+
+    def squared_sums(self) -> Tensor:
+        """Return Σ_k (∇ℓ_k)_i².
+
+        Returns
+        -------
+        Tensor, shape (parameter,)
+            The diagonal of `second_moments`, which is not formed.
+        """
+        total = torch.empty(self.n_parameters, dtype=torch.float64, device=self.device)
+        for name, block in self.blocks.items():
+            total[self._columns[name]] = block.squared_sums()
+        return total
+
+    def variances(self) -> Tensor:
+        """Return the diagonal of Σ, the variance of each component of the sample gradients.
+
+        Returns
+        -------
+        Tensor, shape (parameter,)
+            Its sum is `trace`.
+        """
+        uniform = torch.full((1, self.n_samples), 1 / self.n_samples, dtype=torch.float64, device=self.device)
+        return (self.squared_sums() / self.n_samples - self.combine(uniform)[0].square()).clamp_min(0)
+
+    def scaled(self, factors: Tensor) -> SampleGradients:
+        """Return the same gradients in other units, each component times a number.
+
+        Parameters
+        ----------
+        factors : Tensor, shape (parameter,)
+            One a component.
+
+        Returns
+        -------
+        SampleGradients
+            Held as these are.
+        """
+        parts = self.split(factors.to(self.device).double()[None])
+        blocks = {name: ScaledBlock(block, parts[name][0]) for name, block in self.blocks.items()}
+        return SampleGradients(blocks, self._order, self._losses)
 
     def dense(self) -> Tensor:
         """Return the matrix itself.

@@ -29,11 +29,16 @@ class StreamedSampleGradients(SampleGradients):
         How many.
     memory_limit : int
         Bytes that minibatch gradients may take beside them.
+    factors : Tensor, shape (parameter,), optional
+        By which each component is multiplied; none unless said.
     """
 
-    def __init__(self, source: SampleGradientSource, at_a_time: int, memory_limit: int) -> None:
+    def __init__(
+        self, source: SampleGradientSource, at_a_time: int, memory_limit: int, factors: Tensor | None = None
+    ) -> None:
         few = source(slice(0, 1))
         super().__init__(few.blocks, source.names)
+        self._factors = factors
         self._source, self.at_a_time, self._memory_limit = source, at_a_time, memory_limit
 
     @property
@@ -58,7 +63,15 @@ class StreamedSampleGradients(SampleGradients):
             yield slice(first, min(first + self.at_a_time, self.n_samples))
 
     def _streamed(self, start: int = 0) -> Iterator[tuple[slice, SampleGradients]]:
-        return ((samples, self._source(samples)) for samples in self._slices_of_samples(start))
+        return ((samples, self._piece(samples)) for samples in self._slices_of_samples(start))
+
+    def _piece(self, samples: slice | Tensor) -> SampleGradients:
+        piece = self._source(samples)
+        return piece if self._factors is None else piece.scaled(self._factors)
+
+    def scaled(self, factors: Tensor) -> SampleGradients:  # noqa: D102
+        factors = factors if self._factors is None else self._factors * factors
+        return StreamedSampleGradients(self._source, self.at_a_time, self._memory_limit, factors)
 
     def squared_norms_by_layer(self) -> Tensor:  # noqa: D102
         return torch.cat([piece.squared_norms_by_layer() for _, piece in self._streamed()], dim=1)
@@ -97,8 +110,12 @@ class StreamedSampleGradients(SampleGradients):
             total += piece.second_moments()
         return total
 
+    def squared_sums(self) -> Tensor:  # noqa: D102
+        pieces = (piece.squared_sums() for _, piece in self._streamed())
+        return sum(pieces, torch.zeros(self.n_parameters, dtype=torch.float64, device=self.device))
+
     def rows(self, samples: slice | Tensor) -> Tensor:  # noqa: D102
-        return self._source(samples).rows(slice(None))
+        return self._piece(samples).rows(slice(None))
 
 
 def within_memory(source: SampleGradientSource, memory_limit: int) -> SampleGradients:

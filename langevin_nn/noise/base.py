@@ -180,6 +180,22 @@ class Noise(ABC):
                 f"{landscape.n_samples}, since a minibatch is drawn from them without replacement; choose a smaller one"
             )
 
+    def check_rates(self, learning_rate: float, time_step: float) -> None:  # noqa: B027  # most run at any
+        """Raise where this source cannot run at some rates.
+
+        Parameters
+        ----------
+        learning_rate : float
+            α.
+        time_step : float
+            Δt.
+
+        Raises
+        ------
+        ConfigurationError
+            If the source is made for another time step.
+        """
+
     def start(self, landscape: Landscape, weights: Tensor) -> Any:
         """Return the memory with which a run starts.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from langevin_nn.checks import number
 from langevin_nn.landscape import Landscape
 from langevin_nn.noise.factored import PURPOSE, FactoredNoise, checked_factor, drawn_in
+from langevin_nn.noise.stable import stable_numbers
 from langevin_nn.seeds import Key
 
 if TYPE_CHECKING:
@@ -234,10 +235,4 @@ class StableNoise(ConstantNoise):
 
         rank = self.compiled(landscape).rank
         pairs = draw_normals(key.replicas, key.seeds.key(PURPOSE), key.step, 1, 2 * rank, drawn_in(weights))[:, 0]
-        pairs = pairs.astype(np.float64)
-        x, y, index = pairs[:, :rank], pairs[:, rank:], self.index
-        angle, waiting = np.arctan(y / x), (x**2 + y**2) / 2
-        if index == 1:
-            return np.tan(angle), memory
-        front = np.sin(index * angle) / np.cos(angle) ** (1 / index)
-        return front * (np.cos((1 - index) * angle) / waiting) ** ((1 - index) / index), memory
+        return stable_numbers(pairs, self.index), memory

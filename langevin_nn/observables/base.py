@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -73,10 +74,27 @@ class Snapshot:
     @cached_property
     def ensembles(self) -> list[GradientEnsemble]:
         """The gradient ensemble of each replica, without replacement unless a minibatch has more samples than there are."""
+        return self._ensembles([None] * len(self.state.weights))
+
+    @cached_property
+    def preconditioned_ensembles(self) -> list[GradientEnsemble]:
+        """The same in the metric D/⟨D⟩ of the update rule: units stay, and so does what depends on no scale."""
+        update = self.process.update
+        preconditioner = update.preconditioner(self.state.update_memory)
+        if preconditioner is None:
+            raise ConfigurationError(
+                f"metric='preconditioned' with {type(update).__name__}, which has no preconditioner: expected an update rule "
+                "with a metric of its own; use update=Adam(), or metric='euclidean'"
+            )
+        return self._ensembles(list(preconditioner.double() / preconditioner.double().mean(1, keepdim=True)))
+
+    def _ensembles(self, metrics: Sequence[Tensor | None]) -> list[GradientEnsemble]:
         landscape, size = self.landscape, self.process.batch_size
         larger = isinstance(landscape, EmpiricalLandscape) and size is not None and size > landscape.n_samples
         return [
-            gradient_ensemble(self.landscape, weights, size, replica=position, replacement=larger)
+            gradient_ensemble(
+                landscape, weights, size, replica=position, replacement=larger, preconditioner=metrics[position]
+            )
             for position, weights in enumerate(self.state.weights)
         ]
 

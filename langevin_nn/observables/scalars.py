@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langevin_nn.checks import whole_number
+from langevin_nn.checks import one_of, whole_number
 from langevin_nn.landscape import NetworkLandscape
 from langevin_nn.observables.base import Arrays, Observable, Snapshot, stacked
 from langevin_nn.schedules import Schedule
@@ -64,23 +65,31 @@ class OrderParameters(Observable):
     ----------
     n_minibatches : int, optional
         Independent minibatches from which R is estimated.
+    schedule : Schedule, optional
+        When to record.
+    metric : {"euclidean", "preconditioned"}, optional
+        Whether lengths and angles are those of the gradients, or of D^(−1/2) g with the preconditioner D of an update rule
+        such as `Adam`, over its mean so that units stay.
 
     Raises
     ------
     ConfigurationError
-        If they are not counted by a whole number, or more than can be drawn at once.
+        If minibatches are not counted by a whole number, or are more than can be drawn at once, or there is no such metric.
     """
 
     n_minibatches: int = 64
     schedule: Schedule | None = None
+    metric: Literal["euclidean", "preconditioned"] = "euclidean"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        one_of("metric", self.metric, ("euclidean", "preconditioned"))
         expected = f"a whole number (int) of minibatches from 1 to {_MOST_MINIBATCHES:,}, which are drawn together"
         whole_number("n_minibatches", self.n_minibatches, expected, least=1, most=_MOST_MINIBATCHES)
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
-        pairs = zip(snapshot.ensembles, snapshot.generators("alignment"), strict=True)
+        ensembles = snapshot.ensembles if self.metric == "euclidean" else snapshot.preconditioned_ensembles
+        pairs = zip(ensembles, snapshot.generators("alignment"), strict=True)
         return stacked(
             [
                 {**ensemble.closed_forms(), **ensemble.alignment(generator, self.n_minibatches)}

@@ -184,6 +184,7 @@ class Process:
                 "drift and noise move the same weights; give both the same architecture"
             )
         self.noise.check(self.landscape)
+        self.noise.check_rates(self.learning_rate, self.time_step)
         self._check_scale()
         self._check_calculus()
         self.update.check(self)

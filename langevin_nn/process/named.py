@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from numbers import Real
+from typing import Literal
 
-from langevin_nn.checks import is_number, truth
+from langevin_nn.checks import is_number, number, truth
 from langevin_nn.landscape import Landscape
-from langevin_nn.noise import IndependentMinibatches, IsotropicNoise, MatchedGaussian, ShuffledMinibatches, Silent
+from langevin_nn.noise import (
+    SVAG,
+    IndependentMinibatches,
+    IsotropicNoise,
+    LowRankNoise,
+    MatchedGaussian,
+    ShuffledMinibatches,
+    Silent,
+)
 from langevin_nn.process.base import Process
 from langevin_nn.update import Momentum, Plain, Update
 
-__all__ = ["PROCESSES", "gradient_descent", "isotropic_langevin", "langevin", "sgd"]
+__all__ = ["PROCESSES", "frozen_langevin", "gradient_descent", "isotropic_langevin", "langevin", "sgd", "svag"]
 
 
 def _update(momentum: float, weight_decay: float) -> Update:
@@ -137,6 +146,89 @@ def isotropic_langevin(
     return Process(landscape, noise, learning_rate, update=update, time_step=time_step, name="isotropic_langevin")
 
 
+def frozen_langevin(
+    landscape: Landscape,
+    learning_rate: float,
+    batch_size: int,
+    rank: int = 20,
+    *,
+    refresh_every: int | None = None,
+    remainder: Literal["isotropic", "none"] = "isotropic",
+    time_step: float = 0.0,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Process:
+    """Return Langevin dynamics whose noise is the leading part of C at an earlier point, frozen between refreshes.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        An average of sample losses.
+    learning_rate : float
+        α, in units of time; sets the noise.
+    batch_size : int
+        B of the minibatches whose covariance the noise takes.
+    rank : int, optional
+        Leading directions that are kept.
+    refresh_every : int, optional
+        Updates between measurements of C; N // B unless said, which is one epoch at Δt = α only. A number larger than the
+        run freezes the noise at the start.
+    remainder : {"isotropic", "none"}, optional
+        Whether the lost trace is spread evenly over the other directions, or left out.
+    time_step : float, optional
+        Δt of the discretisation; 0, the default, stands for α.
+    momentum : float, optional
+        μ.
+    weight_decay : float, optional
+        λ, in units of 1/time.
+
+    Returns
+    -------
+    Process
+        Named "frozen_langevin".
+    """
+    update = _update(momentum, weight_decay)
+    noise = LowRankNoise(batch_size, rank, refresh_every, remainder)
+    return Process(landscape, noise, learning_rate, update=update, time_step=time_step, name="frozen_langevin")
+
+
+def svag(
+    landscape: Landscape,
+    learning_rate: float,
+    batch_size: int,
+    amplification: int = 4,
+    *,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Process:
+    """Return SVAG, whose noise is made of minibatches and tends to that of the stochastic differential equation.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        An average of sample losses.
+    learning_rate : float
+        α, in units of time; sets the noise.
+    batch_size : int
+        B of the minibatches, of which each update takes two.
+    amplification : int, optional
+        l, updates in the time of one of SGD's: Δt = α/l, and an epoch takes l times as many updates.
+    momentum : float, optional
+        μ.
+    weight_decay : float, optional
+        λ, in units of 1/time.
+
+    Returns
+    -------
+    Process
+        Named "svag".
+    """
+    noise = SVAG(batch_size, amplification)
+    rate = number("learning_rate", learning_rate, "a positive, finite number, the time of one update", above=0)
+    update = _update(momentum, weight_decay)
+    return Process(landscape, noise, rate, update=update, time_step=rate / noise.amplification, name="svag")
+
+
 def gradient_descent(
     landscape: Landscape,
     learning_rate: float,
@@ -178,6 +270,8 @@ PROCESSES: dict[str, Callable[..., Process]] = {
     "sgd": sgd,
     "langevin": langevin,
     "isotropic_langevin": isotropic_langevin,
+    "frozen_langevin": frozen_langevin,
+    "svag": svag,
     "gradient_descent": gradient_descent,
     "independent_sgd": partial(sgd, independent=True),
 }

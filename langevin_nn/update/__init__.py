@@ -1,5 +1,6 @@
 """Update rules: from a stochastic gradient to the next weights, and integrators of stochastic differential equations."""
 
+from langevin_nn.update.adam import Adam
 from langevin_nn.update.base import Dynamics, Orders, Update
 from langevin_nn.update.plain import Momentum, Plain
 from langevin_nn.update.schemes import (
@@ -14,9 +15,11 @@ from langevin_nn.update.schemes import (
 )
 from langevin_nn.update.state import State
 from langevin_nn.update.stepped import SteppedUpdate
+from langevin_nn.update.underdamped import UnderdampedLangevin
 
 __all__ = [
     "BAOAB",
+    "Adam",
     "CompiledUpdate",
     "Dynamics",
     "EulerMaruyama",
@@ -29,6 +32,7 @@ __all__ = [
     "State",
     "SteppedUpdate",
     "StrongAdditive",
+    "UnderdampedLangevin",
     "Update",
     "WeakSecondOrder",
 ]

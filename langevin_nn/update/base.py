@@ -143,6 +143,21 @@ class Update(ABC):
         """
         return None
 
+    def preconditioner(self, memory: Any) -> Tensor | None:
+        """Return the diagonal metric D of the rule, dw = −D⁻¹ (∇L dt + noise).
+
+        Parameters
+        ----------
+        memory : object
+            The rule's memory.
+
+        Returns
+        -------
+        Tensor or None, shape (replica, parameter)
+            Positive; None for rules that move along the gradient itself.
+        """
+        return None
+
     @abstractmethod
     def advance(self, process: Dynamics, state: State, steps: int) -> State:
         """Make a block of updates.

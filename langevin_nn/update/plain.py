@@ -12,12 +12,24 @@ from langevin_nn.checks import number
 from langevin_nn.update.base import Orders
 from langevin_nn.update.stepped import SteppedUpdate
 
-__all__ = ["Momentum", "Plain"]
+__all__ = ["Momentum", "Plain", "checked_weight_decay"]
 
 _ORDERS = {"constant": Orders(1.0, 1.0), "diagonal": Orders(0.5, 1.0), "full": Orders(0.5, 1.0)}
 
 
-def _weight_decay(value: Any) -> float:
+def checked_weight_decay(value: Any) -> float:
+    """Return λ, or raise.
+
+    Parameters
+    ----------
+    value : object
+        What came.
+
+    Returns
+    -------
+    float
+        Finite, from 0.
+    """
     expected = "a finite number λ ≥ 0, since a negative one drives weights to infinity; leave it at 0 for none"
     return number("weight_decay", value, expected, least=0)
 
@@ -43,7 +55,7 @@ class Plain(SteppedUpdate):
     orders = _ORDERS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weight_decay", _weight_decay(self.weight_decay))
+        object.__setattr__(self, "weight_decay", checked_weight_decay(self.weight_decay))
 
     @property
     def descent_rates(self) -> tuple[float, float] | None:  # noqa: D102
@@ -84,7 +96,7 @@ class Momentum(SteppedUpdate):
     def __post_init__(self) -> None:
         expected = "0 ≤ μ < 1, beyond which velocities never decay"
         object.__setattr__(self, "momentum", number("momentum", self.momentum, expected, least=0, below=1))
-        object.__setattr__(self, "weight_decay", _weight_decay(self.weight_decay))
+        object.__setattr__(self, "weight_decay", checked_weight_decay(self.weight_decay))
 
     @property
     def descent_rates(self) -> tuple[float, float] | None:  # noqa: D102

@@ -20,6 +20,7 @@ from langevin_nn.checks import number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.noise import ColouredNoise
 from langevin_nn.noise.factored import PURPOSE, FactoredNoise
+from langevin_nn.noise.scaled import unscaled
 from langevin_nn.seeds import Seeds
 from langevin_nn.update.base import Dynamics, Orders, Update
 from langevin_nn.update.state import State
@@ -154,8 +155,9 @@ class _Run:
 
         process, state = self._process, self._before
         noise = process.noise.compiled(process.landscape)
-        if isinstance(process.noise, ColouredNoise):
-            noise = replace(noise, parameters=process.noise.law_parameters(process.time_step))
+        source = unscaled(process.noise)
+        if isinstance(source, ColouredNoise):
+            noise = replace(noise, parameters=source.law_parameters(process.time_step))
         failed: NDArray[np.int64] = advance(
             self._update.code,
             process.drift.compiled(),
@@ -169,7 +171,7 @@ class _Run:
             n_steps=steps,
             time_step=process.time_step,
             # Noise of the gradient is subtracted with it, as in every other update rule.
-            strength=-(process.learning_rate**process.noise.learning_rate_exponent),
+            strength=-noise.scale * process.learning_rate**process.noise.learning_rate_exponent,
             parameters=self._update.parameters(process.time_step),
             diverged=state.diverged.numpy(),
             given=given,
@@ -307,7 +309,7 @@ class BAOAB(CompiledUpdate):
 
 def _check_own_coordinates(update: CompiledUpdate, process: Dynamics) -> None:
     """Raise where a diagonal amplitude depends on other coordinates than its own, as far as a few points show."""
-    noise, landscape = process.noise, process.landscape
+    noise, landscape = unscaled(process.noise), process.landscape
     if noise.dependence(landscape) != "diagonal" or landscape.n_parameters == 1 or not isinstance(noise, FactoredNoise):
         return
     from langevin_nn.kernels.fields import evaluate

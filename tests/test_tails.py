@@ -1,0 +1,103 @@
+"""The tail index on samples of known index: bias, coverage of its intervals, a Gaussian control, and what misleads it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.stats import binom, levy_stable
+
+from langevin_nn.analyzers import TailIndex, tail_index
+from langevin_nn.errors import ConfigurationError, EstimationRefused
+from langevin_nn.noise.stable import stable_numbers
+
+RUNS, N = 200, 2000
+INDICES = (1.2, 1.5, 1.8, 2.0)
+METHODS = ("characteristic function", "block sums")
+
+
+@cache
+def estimates(index: float, method: str) -> tuple[TailIndex, ...]:
+    """Of samples drawn as Chambers, Mallows and Stuck do, shifted and stretched."""
+    normals = np.random.default_rng(int(100 * index)).standard_normal((RUNS, 2 * N))
+    return tuple(tail_index(3 * row + 5, method) for row in stable_numbers(normals, index))
+
+
+def test_the_samples_are_those_of_an_independent_implementation():
+    """Quantiles of the library's numbers against scipy's distribution: 4.5 standard errors."""
+    sample = stable_numbers(np.random.default_rng(1).standard_normal(2 * 20_000), 1.5)
+    for share in (0.6, 0.9, 0.99):
+        beyond = (sample <= levy_stable.ppf(share, 1.5, 0)).mean()
+        assert abs(beyond - share) < 4.5 * (share * (1 - share) / len(sample)) ** 0.5
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_the_index_is_found_without_bias_and_its_interval_covers_it(index):
+    found = estimates(index, METHODS[0])
+    values = np.array([each.index for each in found])
+    error = values.std(ddof=1) / RUNS**0.5
+    assert abs(values.mean() - index) < 4.5 * error + 0.003  # of order 1/n
+    assert abs(values.mean() - index - 0.05) > 4.5 * error + 0.003  # mutated twin: off by 0.05
+    hits = sum(low <= index <= high for low, high in (each.interval() for each in found))
+    assert binom.ppf(0.0005, RUNS, 0.94) <= hits <= binom.ppf(0.9995, RUNS, 0.96)
+    halved = sum(abs(each.index - index) < 0.98 * each.standard_error for each in found)
+    assert halved < binom.ppf(0.0005, RUNS, 0.94)  # mutated twin: an error half as large
+    assert found[0].n_samples == N
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_block_sums_find_it_too_with_larger_errors(index):
+    """Their bias is that of a ratio: a few percent of the index at this number of samples."""
+    found = estimates(index, METHODS[1])
+    values = np.array([each.index for each in found])
+    assert abs(np.median(values) - index) < 0.05
+    errors = np.array([each.standard_error for each in found])
+    assert 0.8 < np.median(errors) / values.std() < 1.25
+    assert values.std() > 1.5 * np.std([each.index for each in estimates(index, METHODS[0])])
+
+
+def test_a_gaussian_is_told_from_heavy_tails():
+    gaussian, heavy = estimates(2.0, METHODS[0]), estimates(1.8, METHODS[0])
+    assert np.mean([each.index + 2 * each.standard_error < 2 for each in gaussian]) < 0.05
+    assert np.mean([each.index + 2 * each.standard_error < 2 for each in heavy]) > 0.9
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gaussians_of_different_scale_pooled_look_heavy_tailed_and_each_alone_does_not(method):
+    """Scales over two orders of magnitude, as those of a network's parameters."""
+    generator = np.random.default_rng(4)
+    scales = np.exp(generator.uniform(np.log(0.01), 0, 400))
+    samples = scales[:, None] * generator.standard_normal((400, 100))
+    pooled = samples.T.ravel() if method == METHODS[0] else samples.ravel()
+    assert tail_index(pooled, METHODS[0]).index < 1.7
+    divided = (samples / scales[:, None]).ravel()
+    found = tail_index(divided, method)
+    assert abs(found.index - 2) < 4.5 * found.standard_error
+
+
+def test_location_and_scale_do_not_matter():
+    x = np.random.default_rng(0).standard_cauchy(5000)
+    for method in METHODS:
+        one, other = tail_index(x, method), tail_index(-1e6 + 1e4 * x, method)
+        assert other.index == pytest.approx(one.index, rel=1e-4)
+        assert other.standard_error == pytest.approx(one.standard_error, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("samples", "error", "message"),
+    [
+        (np.zeros((300, 2)), ConfigurationError, r"samples have shape \(300, 2\): expected \(sample,\)"),
+        (np.full(300, np.nan), ConfigurationError, "samples"),
+        (np.arange(199.0), EstimationRefused, "199 samples: expected at least 200"),
+        (np.zeros(300), EstimationRefused, "half of the samples are equal"),
+    ],
+)
+def test_what_has_no_tail_is_refused(samples, error, message):
+    with pytest.raises(error, match=message):
+        tail_index(samples)
+
+
+def test_another_method_is_refused():
+    with pytest.raises(ConfigurationError, match="method"):
+        tail_index(np.arange(300.0), "hill")
