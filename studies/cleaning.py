@@ -23,7 +23,7 @@ from langevin_nn import detect_phases, sweep
 from langevin_nn.analyzers import LossMixture, mean_with_interval
 from langevin_nn.checks import number, shown, whole_number
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.figures import cleaning_figure, removal_figure
+from langevin_nn.figures import cleaning_figure, removal_figure, write_figures
 from langevin_nn.provenance import attributes
 from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
@@ -214,8 +214,7 @@ def _write(
     tree.attrs.update(attributes({"study": "cleaning", "choices": words_of(config)}))
     write_trajectory(tree, config.out / "cleaning.nc")
     figure = cleaning_figure(at_shown, phases, mixture, accuracy, results)
-    figure.savefig(config.out / "cleaning.png")
-    removal_figure(results).savefig(config.out / "removal.png")
+    write_figures({"cleaning": figure, "removal": removal_figure(results)}, config.out)
 
 
 def _table(results: xr.Dataset) -> list[dict[str, Any]]:

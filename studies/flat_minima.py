@@ -26,7 +26,7 @@ from langevin_nn import DiagonalNoise, EulerMaruyama, LandscapeNoise, Noise, Pro
 from langevin_nn.analyzers import TransitionRates
 from langevin_nn.checks import number, shown, whole_number
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.figures import flat_minima_figure
+from langevin_nn.figures import flat_minima_figure, write_figures
 from langevin_nn.observables import Weights
 from langevin_nn.provenance import attributes, versions
 from langevin_nn.report import say
@@ -301,7 +301,7 @@ def run(config: Config) -> xr.Dataset:
     aside = config.out / ".rates.nc.part"
     result.to_netcdf(aside)
     aside.replace(config.out / "rates.nc")
-    flat_minima_figure(result).savefig(config.out / "flat_minima.png")
+    write_figures({"flat_minima": flat_minima_figure(result)}, config.out)
     summary = {
         "verdict": verdict(result).splitlines(),
         "wide_share": _by_noise(result, "wide_share"),

@@ -29,6 +29,7 @@ from langevin_nn.figures import (
     gradient_sketch,
     memorisation_figure,
     phase_spectrum_figure,
+    write_figures,
 )
 from langevin_nn.landscape import NetworkLandscape
 from langevin_nn.provenance import attributes
@@ -238,8 +239,7 @@ def run(config: Config) -> tuple[list[Claim], Runs]:
     claims = claims_of(runs, config.dataset == "cifar10", _setting(config))
     write_claims(config.out / "claims.json", claims)
     _write(runs, config)
-    for name, figure in _figures(runs, config).items():
-        figure.savefig(config.out / f"{name}.png")
+    write_figures(_figures(runs, config), config.out)
     finish(_summary(runs, claims), config, NAME, config.out, time.perf_counter() - started)
     return claims, runs
 

@@ -23,7 +23,7 @@ from langevin_nn import Simulation, sgd
 from langevin_nn.analyzers import Timescales, detect_phases, phase_means
 from langevin_nn.checks import number, shown, whole_number
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.figures import label_noise_figure
+from langevin_nn.figures import label_noise_figure, write_figures
 from langevin_nn.observables import Losses
 from langevin_nn.provenance import attributes
 from langevin_nn.report import say
@@ -253,7 +253,7 @@ def run(config: Config) -> tuple[list[Claim], list[Finding]]:
     )
     tree.attrs.update(attributes({"study": NAME, "seed": config.seed, "choices": words_of(config)}))
     write_trajectory(tree, config.out / "sweep.nc")
-    label_noise_figure(runs, found, of_sizes).savefig(config.out / FIGURE)
+    write_figures({NAME: label_noise_figure(runs, found, of_sizes)}, config.out)
     write_claims(config.out / "claims.json", claims)
     summary = {
         "verdict": [line for each in claims for line in each.in_words().splitlines()],

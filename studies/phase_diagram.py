@@ -25,7 +25,7 @@ from langevin_nn import NetworkLandscape, Seeds, Simulation, sgd
 from langevin_nn.analyzers import Timescales, collapse_distance, detect_phases, fit_power_law
 from langevin_nn.checks import number, shown, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
-from langevin_nn.figures import collapse_figure, finite_size_figure, phase_diagram_figure
+from langevin_nn.figures import collapse_figure, finite_size_figure, phase_diagram_figure, write_figures
 from langevin_nn.observables import Losses
 from langevin_nn.provenance import attributes, versions
 from langevin_nn.report import say
@@ -478,8 +478,7 @@ def run(config: Config) -> dict[str, xr.Dataset]:
             {s: _of_one_size(found["sharpness"], config, s) for s in ("width", "samples")},
         ),
     }
-    for name, figure in figures.items():
-        figure.savefig(config.out / f"{name}.png")
+    write_figures(figures, config.out)
     summary = {
         "verdict": verdict(found, config).splitlines(),
         "boundaries": _table(found["boundaries"]),

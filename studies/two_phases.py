@@ -27,6 +27,7 @@ from langevin_nn.figures import (
     time_average_figure,
     two_phases_figure,
     two_spectra_figure,
+    write_figures,
 )
 from langevin_nn.provenance import attributes
 from langevin_nn.report import say
@@ -242,8 +243,7 @@ def _write(config: Config, found: Evidence, sketch: xr.Dataset, exponents: xr.Da
         "rates": rates_figure(found.grid),
         "time_averages": time_average_figure(_scalars(config, CHOICES[0]), found.time_averages, found.phases),
     }
-    for name, figure in figures.items():
-        figure.savefig(config.out / f"{name}.png")
+    write_figures(figures, config.out)
 
 
 def _scalars(config: Config, choice: str) -> xr.Dataset:

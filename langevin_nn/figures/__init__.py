@@ -1,5 +1,6 @@
 """Figures: datasets → matplotlib. The only package that imports it; `base` has what figures do alike."""
 
+from langevin_nn.figures.base import write_figures
 from langevin_nn.figures.cleaning import cleaning_figure, removal_figure
 from langevin_nn.figures.comparison import (
     FIGURES,
@@ -49,4 +50,5 @@ __all__ = [
     "two_phases_figure",
     "two_spectra_figure",
     "verdict_figure",
+    "write_figures",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -25,6 +27,7 @@ __all__ = [
     "shade_phases",
     "shared_legend",
     "write_caption",
+    "write_figures",
 ]
 
 PHASE_SHADES = ("#f2f2f2", "#e0e0e0", "#f2f2f2", "#e0e0e0")
@@ -114,3 +117,25 @@ def shared_legend(figure: Figure, axes: Axes, columns: int) -> None:
     """Put the legend of one panel above all of them."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", ncols=columns, frameon=False)
+
+
+def write_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write figures into a folder, each as PNG under its name, at the resolution of print.
+
+    Parameters
+    ----------
+    figures : mapping of str to matplotlib.figure.Figure
+        By the name of the file, without its ending.
+    folder : pathlib.Path
+        Where to.
+
+    Returns
+    -------
+    list of Path
+        The files.
+    """
+    paths = [folder / f"{name}.png" for name in figures]
+    with mpl.rc_context(STYLE):
+        for path, figure in zip(paths, figures.values(), strict=True):
+            figure.savefig(path)
+    return paths

@@ -25,6 +25,7 @@ from langevin_nn.figures.base import (
     shade_phases,
     shared_legend,
     write_caption,
+    write_figures,
 )
 from langevin_nn.schema import describe
 
@@ -333,9 +334,4 @@ def save_figures(comparison: Comparison, folder: str | os.PathLike[str]) -> list
     list of Path
         The files.
     """
-    written = []
-    for name, draw in FIGURES.items():
-        path = Path(folder) / f"{name}.png"
-        draw(comparison).savefig(path)
-        written.append(path)
-    return written
+    return write_figures({name: draw(comparison) for name, draw in FIGURES.items()}, Path(folder))

@@ -30,6 +30,8 @@ _PHASE_LINES: dict[str, dict[str, Any]] = {
     "IV": {"color": "#009E73", "linestyle": ":"},
 }
 _EPOCHS = "epoch"
+# Curves fill some panels: what they hide stays visible behind a veil.
+_LEGEND: dict[str, Any] = {"loc": "best", "framealpha": 0.75, "edgecolor": "none"}
 
 
 def memorisation_figure(trajectory: xr.Dataset, phases: xr.Dataset, setting: str = "") -> Figure:
@@ -78,7 +80,7 @@ def memorisation_figure(trajectory: xr.Dataset, phases: xr.Dataset, setting: str
         right.set(ylabel="training loss (nat)", ylim=(0, None))
         for axes in (left, right):
             _against_epochs(axes, phases, later.epoch)
-            axes.legend(frameon=False, loc="lower left" if axes is right else "upper right")
+            axes.legend(**_LEGEND)
         figure.subplots_adjust(left=0.075, right=0.985, top=0.93, bottom=0.33, wspace=0.22)
         write_caption(
             figure,
@@ -135,10 +137,7 @@ def cohort_order_parameter_figure(order: xr.Dataset, phases: xr.Dataset, setting
         panels[1, 1].set(ylabel="alignment (mean cosine)")
         for letter, axes in zip("ABCD", panels.flat, strict=True):
             _against_epochs(axes, phases, later.epoch)
-            place: dict[str, Any] = {"loc": "best"}
-            if letter == "C":
-                place = {"loc": "lower left", "bbox_to_anchor": (0.0, 0.5)}
-            axes.legend(frameon=False, handlelength=2.6, **place)
+            axes.legend(handlelength=2.6, **_LEGEND)
             axes.text(-0.16, 1.04, letter, transform=axes.transAxes, fontweight="bold")
         figure.subplots_adjust(left=0.09, right=0.985, top=0.965, bottom=0.2, wspace=0.26, hspace=0.3)
         write_caption(
@@ -213,13 +212,13 @@ def phase_spectrum_figure(
     Returns
     -------
     matplotlib.figure.Figure
-        Two panels, the left one with the normalised cumulative variance as an inset.
+        Three panels: the spectra, their normalised cumulative sums, the effective dimension by phase.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 3.9))
-        left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
+        left, middle, right = figure.subplots(1, 3, width_ratios=(1.3, 1, 1))
         measured, first = next(iter(spectra.items()))
-        _draw_spectra(left, first, phases, control)
+        _draw_spectra(left, middle, first, phases, control)
         for (name, each), (marker, colour, shift) in zip(
             spectra.items(), (("o", "#0072B2", -0.12), ("s", "#D55E00", 0.12)), strict=False
         ):
@@ -229,22 +228,22 @@ def phase_spectrum_figure(
         right.set(yscale="log", xlabel="phase", ylabel="effective dimension $D_s$", xlim=(-0.5, 3.5))
         right.set_xticks(range(4), _PHASE_LINES)
         right.yaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
-        right.yaxis.set_minor_formatter(mpl.ticker.ScalarFormatter())
+        right.yaxis.set_minor_formatter(mpl.ticker.LogFormatter(minor_thresholds=(1.0, 0.5)))
         right.tick_params(axis="y", which="minor", labelsize=6)
-        right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.22))
-        figure.subplots_adjust(left=0.085, right=0.985, top=0.86, bottom=0.3, wspace=0.25)
+        right.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.04, 1.0))
+        left.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.05, 1.0), ncols=3)
+        figure.subplots_adjust(left=0.085, right=0.985, top=0.83, bottom=0.3, wspace=0.36)
         write_caption(
             figure,
             f"Left: eigenvalues of the minibatch noise of the {measured}, at a record in\n"
-            f"the middle of each phase, mean over {first.sizes['replica']} replicas; grey: trained on true labels. Inset: "
-            "cumulative\nsums, as shares of $D$. Right: modes that hold 90 % of the noise; 95 % intervals over replicas.\n"
+            f"the middle of each phase, mean over {first.sizes['replica']} replicas; grey: trained on true labels. Middle: "
+            "their\ncumulative sums, as shares of $D$. Right: modes that hold 90 % of it; 95 % intervals over replicas.\n"
             f"{_wrapped(setting)}",
         )
     return figure
 
 
-def _draw_spectra(axes: Axes, spectra: xr.Dataset, phases: xr.Dataset, control: xr.Dataset) -> None:
-    inset = axes.inset_axes((0.13, 0.13, 0.4, 0.36))
+def _draw_spectra(axes: Axes, cumulative: Axes, spectra: xr.Dataset, phases: xr.Dataset, control: xr.Dataset) -> None:
     modes = np.arange(1, spectra.sizes["mode"] + 1)
     own = phases.isel(replica=slice(spectra.sizes["replica"]))
     trace = spectra.noise_strength.sel(cohort="all")
@@ -252,21 +251,21 @@ def _draw_spectra(axes: Axes, spectra: xr.Dataset, phases: xr.Dataset, control: 
     shares = phase_means((spectra.noise_eigenvalue / trace).cumsum("mode"), own).mean("replica")
     for name, style in _PHASE_LINES.items():
         axes.plot(modes, values.sel(phase=name), label=f"phase {name}", **style)
-        inset.plot(modes, shares.sel(phase=name), **style)
+        cumulative.plot(modes, shares.sel(phase=name), **style)
     plain = control.noise_eigenvalue.mean("replica")
     of_trace = (control.noise_eigenvalue / control.noise_strength.sel(cohort="all")).cumsum("mode").mean("replica")
     for k in range(control.sizes["step"]):
         thin: dict[str, Any] = {"color": "#888888", "linewidth": 0.8}
         axes.plot(modes, plain.isel(step=k), label="without label noise" if k == 0 else None, **thin)
-        inset.plot(modes, of_trace.isel(step=k), **thin)
-    inset.axhline(0.9, color="#555555", linestyle=":", linewidth=0.8)
-    inset.set(xscale="log", ylim=(0, 1.02), xlim=(1, len(modes)))
-    inset.tick_params(labelsize=6)
-    plain_powers(inset, "x")
+        cumulative.plot(modes, of_trace.isel(step=k), **thin)
+    cumulative.axhline(0.9, color="#555555", linestyle=":", linewidth=0.8)
+    cumulative.set(
+        xscale="log", ylim=(0, 1.02), xlim=(1, len(modes)), xlabel="mode $l$", ylabel="share of $D$ in $l$ modes"
+    )
+    plain_powers(cumulative, "x")
     high = float(values.max())
     axes.set(xscale="log", yscale="log", xlim=(1, len(modes)), ylim=(high * 1e-7, high * 2))
     axes.set(xlabel="mode $l$", ylabel=f"eigenvalue $e_l$ of $C$ ({UNITS['loss2 weight-2']})")
-    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=3)
     plain_powers(axes, "x", "y")
 
 
