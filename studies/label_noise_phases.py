@@ -51,7 +51,7 @@ from studies.paper.label_noise_measures import (
     spread_records,
     trained,
 )
-from studies.paper.training import DEVIATIONS, Choices, hidden_weights, landscape_of, load, settled
+from studies.paper.training import DEVIATIONS, SETTINGS, Choices, hidden_weights, landscape_of, load, settled
 
 __all__ = ["Config", "main", "run"]
 
@@ -72,7 +72,7 @@ _QUICK: dict[str, Any] = {
 }
 # A convolutional network trains and is measured a hundred times as slowly.
 _CONVOLUTIONAL: dict[str, Any] = {
-    "replicas": 3,
+    "replicas": 4,
     "records": 20,
     "records_of_all": 10,
     "spectrum_replicas": 3,
@@ -143,10 +143,9 @@ def _runs(config: Config, data: ImageData, folder: Path) -> Runs:
     roots, orders, spectra, phases = {}, {}, {}, {}
     for learned, share in (("noisy", 1), ("clean", 2)):
         everything = landscape(learned, "all")
-        # Without label noise everything is fitted long before half of the time, and half of the records do.
-        trajectory = trained(
-            everything, config, config.epochs / share, config.records // share, folder / f"{learned}.nc"
-        )
+        # Without label noise half of the records do, and a perceptron has fitted everything long before half of the time.
+        length = config.epochs if SETTINGS[config.dataset].is_convolutional else config.epochs / share
+        trajectory = trained(everything, config, length, config.records // share, folder / f"{learned}.nc")
         root, weights = trajectory.to_dataset().load(), trajectory["weights"].to_dataset()
         roots[learned] = root.assign_coords(mislabeled_fraction=("replica", _share_of_mislabeled(everything)))
         two_cohorts = learned == "noisy"

@@ -61,7 +61,7 @@ PARTS = {
     "label_noise_phases": Planned("label_noise_phases", 13.0),
     "label_noise_sweep": Planned("label_noise_sweep", 21.0),
     "cleaning": Planned("cleaning", 24.0),
-    "label_noise_phases_cifar10": Planned("label_noise_phases", 20.0, (("dataset", "cifar10"), ("replicas", 3)), True),
+    "label_noise_phases_cifar10": Planned("label_noise_phases", 20.0, (("dataset", "cifar10"), ("replicas", 4)), True),
 }
 
 

@@ -100,7 +100,7 @@ SETTINGS = {
     "mnist": Setting(400, 0.01, 25, 500.0),
     "mnist10k": Setting(400, 0.01, 25, 500.0),
     "digits": Setting(120, 0.1, 25, 360.0),
-    "cifar10": Setting(100, 0.2, 25, 160.0, is_convolutional=True),
+    "cifar10": Setting(200, 0.2, 25, 120.0, is_convolutional=True),
 }
 
 C = TypeVar("C", bound=Choices)
