@@ -29,7 +29,7 @@ from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
 from studies.command import guarded
 from studies.paper.claims import Claim, write_claims
-from studies.paper.cleaning_claims import claim_11, claim_12, claim_13, in_short
+from studies.paper.cleaning_claims import claim_11, claim_12, claim_13, in_short, which_to_use
 from studies.paper.cleaning_measures import results_of
 from studies.paper.cleaning_runs import RULES, Trained, cleaned, has_cleanlab, uncleaned
 from studies.paper.folder import begin, finish, words_of
@@ -42,9 +42,9 @@ INSTALL = "pip install 'langevin_nn[compare]'"
 _QUICK: dict[str, Any] = {
     "dataset": "digits",
     "label_noises": (0.0, 0.5),
-    "samples_per_class": 20,
+    "samples_per_class": 15,
     "hidden": (16, 16),
-    "epochs": 100.0,
+    "epochs": 60.0,
     "batch_size": 20,
     "learning_rate": 0.2,
     "replicas": 2,
@@ -258,6 +258,7 @@ def verdict(results: xr.Dataset, claims: list[Claim]) -> str:
         "Test accuracies, cleaning quality Q, precision and recall (mean over replicas ± half a 95 % interval):",
     ]
     lines += in_short(results)
+    lines += ["", *which_to_use(results)]
     if "cleanlab" not in results.cleaning_rule:
         lines += ["", f"cleanlab is left out; to compare with it: {INSTALL}"]
     return "\n".join(lines)

@@ -19,7 +19,7 @@ from studies import cleaning
 from studies.cleaning import Config, main, run
 from studies.paper import cleaning_runs
 from studies.paper.claims import claims_from
-from studies.paper.cleaning_claims import claim_11, claim_12, claim_13
+from studies.paper.cleaning_claims import claim_11, claim_12, claim_13, which_to_use
 from studies.paper.cleaning_measures import cleaning_quality, final_accuracy, removal, separability
 
 # --- measures
@@ -170,6 +170,19 @@ def test_a_rule_that_does_not_is_found_out(qualities, failing):
     claim = claim_13(table(**qualities), "synthetic")
     assert [k for k, outcome in enumerate(outcomes(claim)[:6]) if outcome == "fails"] == failing
     assert claim.verdict == "partly"
+
+
+def test_which_rule_to_use_is_said_by_the_difference_from_replica_to_replica():
+    results = table(equal_density=0.5)
+    results["cleaning_quality"] = results.cleaning_quality.copy()
+    results.cleaning_quality.loc[{"rule": "find_mislabeled", "label_noise": 0.8}] = [0.4, 0.6, 0.3, 0.7]
+    no_noise, low, _, high, asked = which_to_use(results)[1:]
+    assert no_noise == "  no wrong labels: samples removed for nothing: find_mislabeled 10.0%, equal_density 10.0%."
+    assert low == "  ρ = 0.2: find_mislabeled is better than equal_density (+0.40, +0.40 to +0.40)."
+    # Differences −0.09, 0.09, −0.22, 0.22 have mean 0 and standard error 0.0970, times 3.182 of Student's t.
+    assert high == "  ρ = 0.8: find_mislabeled is not told apart from equal_density (+0.00, -0.31 to +0.31)."
+    assert "cleanlab" in asked
+    assert "is worse than equal_density (-0.40" in which_to_use(table(find_mislabeled=0.5))[2]
 
 
 def test_a_control_that_holds_takes_the_worth_from_the_claim():

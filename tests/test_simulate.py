@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import netCDF4
+import numba
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,7 @@ from langevin_nn import (
     write_trajectory,
 )
 from langevin_nn.errors import ConfigurationError, UnstableTrajectory
+from langevin_nn.landscape.streamed import StreamedSampleGradients
 from langevin_nn.observables import (
     DrivingNoise,
     Losses,
@@ -40,9 +43,11 @@ from langevin_nn.observables import (
     Weights,
     default_observables,
 )
+from langevin_nn.observables.base import Snapshot
 from langevin_nn.schedules import AtEpochs, AtSteps, EveryEpochs, EverySteps
 from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, SCHEMA_VERSION, describe
 from langevin_nn.store import check_writable, join_processes
+from langevin_nn.threads import single_threaded_products
 from langevin_nn.update import EulerMaruyama
 from models.networks import multilayer_perceptron
 
@@ -786,3 +791,26 @@ def test_a_replica_that_diverged_has_no_curvature_and_the_others_keep_theirs(dig
     wild = simulate(sgd(digits, ALPHA, B), weights=weights, **run)["spectrum"].hessian_eigenvalue
     np.testing.assert_array_equal(wild.sel(replica=0), calm.sel(replica=0))
     assert np.isnan(wild.sel(replica=1, spectrum_step=[2, 4])).all()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_replicas_measured_side_by_side_have_the_bits_of_those_measured_one_by_one(streamed, monkeypatch):
+    landscape = digits_landscape(1000, (64, 64, 10))
+    if streamed:  # gradients are computed anew at each use, by the network itself
+        monkeypatch.setattr("langevin_nn.memory.DEFAULT_MEMORY_LIMIT", 2**20)
+    process = sgd(landscape, 0.1, 10)
+    snapshot = partial(Snapshot, process, process.start(replicas=6, seed=0))
+    assert isinstance(snapshot().ensembles[0].gradients, StreamedSampleGradients) == streamed
+    observables = (OrderParameters(), NoiseSpectrum(n_modes=5)) if not streamed else (OrderParameters(),)
+    before = numba.get_num_threads()
+    with single_threaded_products():
+        together = [each.measure(snapshot()) for each in observables]
+        try:
+            numba.set_num_threads(1)
+            apart = [each.measure(snapshot()) for each in observables]
+        finally:
+            numba.set_num_threads(before)
+    for mine, other in zip(together, apart, strict=True):
+        assert list(mine) == list(other)
+        for name, values in mine.items():
+            assert values.tobytes() == other[name].tobytes(), name

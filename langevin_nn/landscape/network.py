@@ -525,9 +525,9 @@ class NetworkLandscape(EmpiricalLandscape):
         self, weights: Tensor, replica: int, names: tuple[str, ...], layers: dict[str, nn.Module]
     ) -> SampleGradientSource:
         parameters = self._layout.split(weights.to(self.device, self.dtype))
-        return SampleGradientSource(
-            self._module, parameters, self.inputs, self.labels_of(replica), self._loss, names, layers
-        )
+        module = deepcopy(self._module)  # its own, since it holds weights and hooks while others are measured beside it
+        own = {name: module.get_submodule(name) for name in layers}
+        return SampleGradientSource(module, parameters, self.inputs, self.labels_of(replica), self._loss, names, own)
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ __all__ = ["SampleGradientSource", "fast_layers", "owner"]
 Call = tuple[Tensor, Tensor]
 
 _FAST = (nn.Linear, nn.Conv1d, nn.Conv2d)
+_filtering = threading.Lock()  # filters of warnings belong to the whole process
 
 
 def fast_layers(module: nn.Module) -> dict[str, nn.Module]:
@@ -268,7 +270,7 @@ class SampleGradientSource:
         per_sample: Callable[..., dict[str, Tensor]] = vmap(
             grad(one), in_dims=(None, 0, 0), chunk_size=min(self.vectorised, len(inputs))
         )
-        with torch.no_grad(), warnings.catch_warnings():
+        with _filtering, torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*batching rule")  # it would loop over samples inside
             return per_sample(chosen, inputs, labels)
 

@@ -19,6 +19,7 @@ from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape, NetworkLandscape
 from langevin_nn.process import Process, State
 from langevin_nn.schedules import Schedule
+from langevin_nn.threads import side_by_side
 
 __all__ = ["Observable", "Snapshot", "stacked"]
 
@@ -91,12 +92,15 @@ class Snapshot:
     def _ensembles(self, metrics: Sequence[Tensor | None]) -> list[GradientEnsemble]:
         landscape, size = self.landscape, self.process.batch_size
         larger = isinstance(landscape, EmpiricalLandscape) and size is not None and size > landscape.n_samples
-        return [
-            gradient_ensemble(
-                landscape, weights, size, replica=position, replacement=larger, preconditioner=metrics[position]
+
+        def of_replica(position: int) -> GradientEnsemble:
+            weights, metric = self.state.weights[position], metrics[position]
+            return gradient_ensemble(
+                landscape, weights, size, replica=position, replacement=larger, preconditioner=metric
             )
-            for position, weights in enumerate(self.state.weights)
-        ]
+
+        first = of_replica(0)  # what a network allows is found out once for all
+        return [first, *side_by_side(of_replica, range(1, len(metrics)))]
 
     @cached_property
     def sample_trace(self) -> Tensor | None:

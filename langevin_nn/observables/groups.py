@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +12,7 @@ from langevin_nn.observables.base import Arrays, Observable, Snapshot
 from langevin_nn.operators import leading_eigenpairs
 from langevin_nn.process import Process
 from langevin_nn.schedules import Logarithmic, Schedule
-from langevin_nn.threads import single_threaded_products
+from langevin_nn.threads import side_by_side, single_threaded_products
 
 __all__ = ["NoiseSpectrum", "SampleLosses", "Weights"]
 
@@ -64,8 +62,8 @@ class NoiseSpectrum(Observable):
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         ensembles = snapshot.ensembles
         # Decompositions gain little from threads of their own: one replica a core.
-        with single_threaded_products(), ThreadPoolExecutor(min(len(ensembles), os.cpu_count() or 1)) as pool:
-            spectra = list(pool.map(lambda ensemble: ensemble.leading_spectrum(self.n_modes), ensembles))
+        with single_threaded_products():
+            spectra = side_by_side(lambda ensemble: ensemble.leading_spectrum(self.n_modes), ensembles)
         dimensions = np.array([spectrum.effective_dimension(self.fraction) for spectrum in spectra])
         curvatures = self._hessian_eigenvalues(snapshot) if self.n_hessian_modes else {}
         return curvatures | {

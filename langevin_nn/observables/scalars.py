@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin_nn.checks import one_of, whole_number
+from langevin_nn.ensemble import GradientEnsemble
 from langevin_nn.landscape import NetworkLandscape
 from langevin_nn.observables.base import Arrays, Observable, Snapshot, stacked
 from langevin_nn.schedules import Schedule
+from langevin_nn.threads import side_by_side
 
 __all__ = ["DrivingNoise", "Losses", "OrderParameters"]
 
@@ -89,13 +91,12 @@ class OrderParameters(Observable):
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         ensembles = snapshot.ensembles if self.metric == "euclidean" else snapshot.preconditioned_ensembles
-        pairs = zip(ensembles, snapshot.generators("alignment"), strict=True)
-        return stacked(
-            [
-                {**ensemble.closed_forms(), **ensemble.alignment(generator, self.n_minibatches)}
-                for ensemble, generator in pairs
-            ]
-        )
+        pairs = list(zip(ensembles, snapshot.generators("alignment"), strict=True))
+        return stacked(side_by_side(self._of_one, pairs))
+
+    def _of_one(self, pair: tuple[GradientEnsemble, np.random.Generator]) -> Arrays:
+        ensemble, generator = pair
+        return {**ensemble.closed_forms(), **ensemble.alignment(generator, self.n_minibatches)}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from langevin_nn.analyzers import LossMixture, gaussian_mixture, mean_with_inter
 from studies.paper.claims import Claim, Criterion
 from studies.paper.cleaning_measures import separability
 
-__all__ = ["claim_11", "claim_12", "claim_13", "in_short"]
+__all__ = ["claim_11", "claim_12", "claim_13", "in_short", "which_to_use"]
 
 FIGURE = "cleaning.png"
 PHASES = ("I", "II", "III", "IV")
@@ -265,6 +265,47 @@ def in_short(results: xr.Dataset) -> list[str]:
                     f"{_value(of.recall)}, refused in {int(of.is_refused.sum())} of {of.sizes['replica']}"
                 )
             lines.append(said)
+    return lines
+
+
+def which_to_use(results: xr.Dataset) -> list[str]:
+    """Return how our rule compares with the paper's and with cleanlab at each label noise, and what each asks for.
+
+    "Not told apart" is said where the interval of the difference holds 0.
+
+    Parameters
+    ----------
+    results : xarray.Dataset
+        Of `results_of`.
+
+    Returns
+    -------
+    list of str
+        A line for each label noise, and one for what the rules need.
+    """
+    lines = ["When to use which (differences of Q with 95 % intervals, replica by replica):"]
+    others = [name for name in ("equal_density", "cleanlab") if name in results.rule]
+    for noise in results.label_noise.values:
+        at = results.sel(label_noise=noise)
+        if noise == 0:
+            shares = {rule: at.removed_share.sel(cleaning_rule=rule).mean() for rule in ("find_mislabeled", *others)}
+            tried = [f"{rule} {float(share):.1%}" for rule, share in shares.items() if np.isfinite(share)]
+            lines.append(f"  no wrong labels: samples removed for nothing: {', '.join(tried)}.")
+            continue
+        own, said = at.cleaning_quality.sel(rule="find_mislabeled"), []
+        for rule in others:
+            moments = mean_with_interval(own - at.cleaning_quality.sel(rule=rule))
+            if np.isfinite(moments.lower):
+                compared = (
+                    "better than" if moments.lower > 0 else "worse than" if moments.upper < 0 else "not told apart from"
+                )
+                low, middle, high = (float(moments[name]) for name in ("lower", "mean_value", "upper"))
+                said.append(f"{compared} {rule} ({middle:+.2f}, {low:+.2f} to {high:+.2f})")
+        lines.append(f"  ρ = {noise:g}: find_mislabeled is {' and '.join(said) or 'compared with nothing'}.")
+    lines.append(
+        "  find_mislabeled asks for the losses of each sample during one training; cleanlab for predictions out of sample, "
+        "from several trainings, and for no losses: use it where none were recorded."
+    )
     return lines
 
 

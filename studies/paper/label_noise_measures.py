@@ -21,6 +21,7 @@ from langevin_nn.observables.base import Arrays, stacked
 from langevin_nn.schedules import AtEpochs
 from langevin_nn.schema import COHORT_PAIRS, COHORTS, describe
 from langevin_nn.store import write_trajectory
+from langevin_nn.threads import side_by_side, single_threaded_products
 from studies.paper.training import Choices
 
 __all__ = [
@@ -45,15 +46,17 @@ class ShuffledCohorts(Observable):
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         landscape = snapshot.landscape
         assert isinstance(landscape, NetworkLandscape)
-        rows = []
+        cohorts = landscape.cohort.cpu().numpy()
         # Of step 0 whatever the step: the same samples all along.
-        generators = snapshot.state.key(0).generators("shuffled cohorts")
-        for position, (ensemble, generator) in enumerate(zip(snapshot.ensembles, generators, strict=True)):
+        generators = list(snapshot.state.key(0).generators("shuffled cohorts"))
+
+        def of_replica(position: int) -> Arrays:
+            ensemble = snapshot.ensembles[position]
             assert isinstance(ensemble, EmpiricalEnsemble)
-            cohort = landscape.cohort[position if len(landscape.cohort) > 1 else 0]
-            drawn = generator.permutation(cohort.cpu().numpy())
-            rows.append(_between_means(ensemble.gradients, drawn))
-        return stacked(rows)
+            drawn = generators[position].permutation(cohorts[position if len(cohorts) > 1 else 0])
+            return _between_means(ensemble.gradients, drawn)
+
+        return stacked(side_by_side(of_replica, range(len(snapshot.ensembles))))
 
 
 def _between_means(gradients: SampleGradients, wrong: NDArray[np.bool_]) -> Arrays:
@@ -195,7 +198,8 @@ def measured(
         here = weights.weights.isel(weight_step=k, replica=slice(replicas)).values
         state = process.start(replicas, seed, torch.as_tensor(here))
         snapshot = Snapshot(process, replace(state, step=int(weights.weight_step[k])))
-        rows.append({name: value for each in watching for name, value in each.measure(snapshot).items()})
+        with single_threaded_products():  # as in a run: replicas side by side, and the same bits
+            rows.append({name: value for each in watching for name, value in each.measure(snapshot).items()})
     found = {name: _labelled(name, np.stack([row[name] for row in rows], axis=1)) for name in rows[0]}
     at = weights.isel(weight_step=chosen)
     clocks = {name: ("step", at[name].values) for name in ("epoch", "time")}
