@@ -11,7 +11,7 @@ BENCH := .venv-bench
 help:
 	@echo "make study   run the front door: SGD against Langevin dynamics (at most 3 minutes on two cores)"
 	@echo "make paper   reproduce the paper, claim by claim, into output/reproduce_paper/report.html (more than an hour on two cores; goes on where it was killed)"
-	@echo "make test    run the whole test suite"
+	@echo "make test    run the whole test suite, a worker for each core; ARGS='-n0 tests/test_store.py': a part, in one process"
 	@echo "make torture    kill, corrupt and starve recordings by the hundred, and count (about 10 minutes)"
 	@echo "make calibrate  false alarms and coverage of phases of learning, over thousands of synthetic trajectories"
 	@echo "make lint    ruff: style and docstrings"
@@ -38,8 +38,9 @@ $(VENV)/compared: $(VENV)/installed
 paper: $(VENV)/compared
 	$(BIN)/python -m studies.reproduce_paper --resume $(ARGS)
 
+# A worker for each core. Threads that wait must not spin: they would take the core of the other worker.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 torture: $(VENV)/installed
 	$(BIN)/python -m tests.torture $(ARGS)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from studies import reproduce_paper
 from studies.paper.claims import CLAIMS, Claim, Criterion
 from studies.paper.page import Part, page, verdict_of
-from studies.reproduce_paper import Config, main, verdicts
+from studies.reproduce_paper import PARTS, Config, _Progress, main, verdicts
 
 ABOVE = Criterion("a number <of> each replica", "chance gives 0 & less", least=0.5)
 HELD, BROKEN = ABOVE.held_to([0.9, 1.0, 1.1]), ABOVE.held_to([-0.1, 0.0, 0.1])
@@ -133,3 +133,13 @@ def test_files_that_are_not_at_hand_leave_a_study_out(monkeypatch, capsys):
     assert "label_noise_phases_cifar10" not in reproduce_paper._planned(Config())
     assert "--data-dir" in capsys.readouterr().out
     assert "label_noise_phases_cifar10" in reproduce_paper._planned(Config(data_dir="somewhere"))
+
+
+def test_what_remains_is_told_by_the_pace_of_studies_that_were_found_done_too(tmp_path, capsys):
+    names = list(PARTS)[:3]
+    progress = _Progress(names)
+    progress.begin(names[0])
+    progress.end(names[0], Part(names[0], tmp_path, (), 2 * 60 * PARTS[names[0]].minutes))  # found done, twice as slow
+    progress.begin(names[1])
+    remain = 2 * (PARTS[names[1]].minutes + PARTS[names[2]].minutes)
+    assert f"about {remain:.0f} minutes remain" in capsys.readouterr().out
