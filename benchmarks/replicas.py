@@ -18,8 +18,11 @@ from torch.func import functional_call, grad, vmap
 from benchmarks.timing import medians, table
 from langevin_nn import NetworkLandscape, Process, langevin, sgd
 from langevin_nn.kernels.products import add_combinations, dot_products, row_addresses
+from langevin_nn.observables import OrderParameters
+from langevin_nn.observables.base import Snapshot
+from langevin_nn.threads import single_threaded_products
 from models.datasets import load_dataset
-from models.networks import multilayer_perceptron
+from models.networks import multilayer_perceptron, small_convolutional_network
 
 WIDTHS, BATCH_SIZE, LEARNING_RATE = (784, 50, 50, 10), 25, 0.01
 FLOOR = "matrix products alone, at the highest measured rate"
@@ -154,6 +157,54 @@ def gaussian(landscape: NetworkLandscape, rate: float) -> None:
     print(verdict("at most 1.3 × floor", ours / seconds[FLOOR], 1.3))
 
 
+def convolutional(n_samples: int = 250, replicas: int = 4) -> None:
+    """Print what replicas of a network without a kernel take: side by side, one after another, and in a plain loop."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(n_samples, 3, 32, 32, generator=generator)
+    labels = torch.randint(10, (n_samples,), generator=generator)
+    process = sgd(NetworkLandscape(small_convolutional_network(), inputs, labels), LEARNING_RATE, BATCH_SIZE)
+    state = process.start(replicas=replicas, seed=0)
+
+    def on(threads: int, job: Callable[[], object]) -> Callable[[], object]:
+        def run() -> None:
+            numba.set_num_threads(threads)
+            with single_threaded_products():
+                job()
+
+        return run
+
+    def epoch() -> object:
+        return process.advance(state, n_samples // BATCH_SIZE)
+
+    def order_parameters() -> object:
+        return OrderParameters().measure(Snapshot(process, state))
+
+    def plain() -> None:
+        module = small_convolutional_network()
+        optimiser = torch.optim.SGD(module.parameters(), LEARNING_RATE)
+        for _ in range(replicas):
+            for rows in torch.randperm(n_samples).split(BATCH_SIZE):
+                optimiser.zero_grad()
+                nn.functional.cross_entropy(module(inputs[rows]), labels[rows]).backward()
+                optimiser.step()
+
+    threads = numba.config.NUMBA_NUM_THREADS
+    loop = "PyTorch, a loop over replicas, all threads in each product"
+    try:
+        seconds = medians(
+            {"replicas side by side": on(threads, epoch), "one after another": on(1, epoch), loop: plain}, rounds=ROUNDS
+        )
+        title = f"SGD on four convolutions, {n_samples} images of 3×32×32, {replicas} replicas, an epoch"
+        print(table(title, seconds, "replicas side by side", "ours"))
+        seconds = medians(
+            {"replicas side by side": on(threads, order_parameters), "one after another": on(1, order_parameters)},
+            rounds=ROUNDS,
+        )
+        print(table("  and their order parameters, a record", seconds, "replicas side by side", "ours"))
+    finally:
+        numba.set_num_threads(threads)
+
+
 def ceilings(device: str, side: int, numbers: int) -> tuple[float, float]:
     """Return the measured rates of large products, FLOP a second, and of copies, bytes read and written a second."""
     a, source = torch.rand(side, side, device=device), torch.rand(numbers, device=device)
@@ -219,6 +270,8 @@ def report() -> None:
     print()
     gaussian(landscape, rate)
     print(f"  A floor at the rate of torch's large products would be {rate / large:.2f} times as high.")
+    print()
+    convolutional()
     print()
     scaling("cpu", 256)
     if torch.cuda.is_available():

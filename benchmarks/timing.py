@@ -38,7 +38,7 @@ def medians(contestants: Mapping[str, Callable[[], object]], rounds: int = 15) -
     return {name: median(values) for name, values in seconds.items()}
 
 
-def table(title: str, seconds: Mapping[str, float], floor: str) -> str:
+def table(title: str, seconds: Mapping[str, float], floor: str, unit: str = "floor") -> str:
     """Return a table of milliseconds and of ratios to the floor.
 
     Parameters
@@ -48,14 +48,16 @@ def table(title: str, seconds: Mapping[str, float], floor: str) -> str:
     seconds : mapping of str to float
         By contestant.
     floor : str
-        The contestant that stands for the physical floor.
+        The contestant that stands for the physical floor, or for another unit.
+    unit : str, optional
+        What to call it.
 
     Returns
     -------
     str
         One line a contestant.
     """
-    lines = [title, f"  {'':<48}{'ms':>10}{'× floor':>10}"]
+    lines = [title, f"  {'':<48}{'ms':>10}{f'× {unit}':>10}"]
     lines += [f"  {name:<48}{1e3 * value:>10.3f}{value / seconds[floor]:>10.2f}" for name, value in seconds.items()]
     return "\n".join(lines)
 
