@@ -7,9 +7,11 @@ import os
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -338,7 +340,12 @@ def test_different_variables_become_no_dataset_and_nothing_is_lost(tmp_path):
 
 
 def test_workers_give_the_same_bits_and_report_what_fails(done, tmp_path, capfd):
-    found = sweep(network, GRID, tmp_path / "two", workers=2, progress=True)
+    with socket.socket() as other:  # another sweep on this machine: no warning, which would be an error here
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # it is there already
+            other.bind(("", 8787))
+            other.listen()
+        found = sweep(network, GRID, tmp_path / "two", workers=2, progress=True)
     assert same(found, open_sweep(done))
     said = capfd.readouterr().err
     assert "8/8" in said
@@ -361,7 +368,7 @@ print(found.b.values.ravel().tolist(), points_of_sweep({str(tmp_path / "script")
 
 def test_a_scheduler_that_is_there_already_is_used(tmp_path):
     """By its address and as a cluster; its workers go on living."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster:
         for number, scheduler in enumerate((cluster.scheduler_address, cluster)):
             grid = {"drift": [0.0, "none"], "seed": [number]}
             found = sweep(walk, grid, tmp_path / str(number), scheduler=scheduler)

@@ -173,6 +173,8 @@ def executor(workers: int | None, scheduler: Any, tasks: int) -> Iterator[Execut
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address=None,
+                # Any free port of this machine alone, without a word: several sweeps may run at once.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 silence_logs=logging.CRITICAL,
                 memory_limit=0,
             )
