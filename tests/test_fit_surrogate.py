@@ -253,7 +253,7 @@ def test_the_covariance_after_some_updates_is_the_recursions(seed, steps, shift)
     np.testing.assert_allclose(mean_after(slope, hessian, rate, steps), place, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("size", "steps"), [(1, 4), (1, 6), (2, 2), (2, 3)])
+@pytest.mark.parametrize(("size", "steps"), [(1, 1), (1, 4), (1, 6), (2, 2), (2, 3)])
 def test_shuffled_epochs_have_the_covariance_of_all_their_orders(size, steps):
     """Four samples of common curvature: every order of two epochs is walked through."""
     hessian, rate = np.array([[1.0, 0.3], [0.3, -0.2]]), 0.2
@@ -263,16 +263,23 @@ def test_shuffled_epochs_have_the_covariance_of_all_their_orders(size, steps):
     orders = [np.array(each).reshape(-1, size) for each in permutations(range(4))]
     ends = []
     for first, second in product(orders, orders):
-        place = np.zeros(2)
-        for batch in np.concatenate([first, second])[:steps]:
+        place, places = np.zeros(2), []
+        for batch in np.concatenate([first, second]):
             place = place - rate * (hessian @ place + pushes[batch].mean(0))
-        ends.append(place)
-    exact = np.cov(np.array(ends).T, bias=True)
+            places.append(place)
+        ends.append(places)
+    ends = np.array(ends)
+    exact = np.cov(ends[:, steps - 1].T, bias=True)
     np.testing.assert_allclose(
         covariance_after(hessian, noise, rate, steps, updates_per_epoch=4 / size), exact, atol=1e-12
     )
-    independent = covariance_after(hessian, noise, rate, steps)
-    assert np.abs(independent - exact).max() > 0.1 * np.abs(exact).max()
+    for lag in range(8 // size - steps + 1):
+        later, before = (ends[:, place] - ends[:, place].mean(0) for place in (steps - 1 + lag, steps - 1))
+        found = covariance_after(hessian, noise, rate, steps, lag=lag, updates_per_epoch=4 / size)
+        np.testing.assert_allclose(found, later.T @ before / len(ends), atol=1e-12)
+    if steps > 1:
+        independent = covariance_after(hessian, noise, rate, steps)
+        assert np.abs(independent - exact).max() > 0.1 * np.abs(exact).max()
 
 
 def test_the_stationary_law_is_that_of_the_quadratic_landscape():

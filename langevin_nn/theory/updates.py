@@ -64,6 +64,7 @@ def covariance_after(
     learning_rate: float,
     steps: float,
     *,
+    lag: int = 0,
     updates_per_epoch: float | None = None,
 ) -> Floats:
     """Return the covariance of w after n updates from a fixed start, with noise of constant covariance C.
@@ -82,14 +83,16 @@ def covariance_after(
     learning_rate : float
         α.
     steps : int
-        n, in updates; ``inf`` for the stationary law.
+        n, in updates; ``inf`` for the stationary law, of epochs between two of them.
+    lag : int, optional
+        s: covariance of w after n + s updates (rows) with w after n (columns), M^s S_n for independent draws.
     updates_per_epoch : float, optional
         N/B, above 1, where epochs are shuffled: the start is between two epochs, and a remainder of N mod B is dropped.
 
     Returns
     -------
     ndarray, shape (parameter, parameter)
-        S_n.
+        S_n, or with a lag ⟨w_{n+s} w_nᵀ⟩ about the means.
 
     Raises
     ------
@@ -118,7 +121,8 @@ def covariance_after(
     kicks = learning_rate**2 * vectors.T @ np.array(noise, dtype=np.float64) @ vectors
     pairs = np.outer(ratio, ratio)
     if updates_per_epoch is None:
-        return np.asarray(vectors @ (kicks * _geometric(pairs, steps)) @ vectors.T)
+        here = kicks * _geometric(pairs, steps)
+        return np.asarray(vectors @ (ratio[:, None] ** lag * here) @ vectors.T)
     length = int(updates_per_epoch)
     shared = 1 / (updates_per_epoch - 1)
 
@@ -129,4 +133,8 @@ def covariance_after(
 
     epochs, rest = (inf, 0) if steps == inf else divmod(int(steps), length)
     whole = within(length) * _geometric(pairs**length, epochs)
-    return np.asarray(vectors @ (pairs**rest * whole + within(int(rest))) @ vectors.T)
+    here = pairs**rest * whole + within(rest)
+    # What is left of the epoch takes back a part of what it has done.
+    ahead = min(lag, length - rest) if rest else 0
+    back = shared * kicks * np.outer(ratio ** (lag - ahead) * _geometric(ratio, ahead), _geometric(ratio, rest))
+    return np.asarray(vectors @ (ratio[:, None] ** lag * here - back) @ vectors.T)
