@@ -62,6 +62,8 @@ from langevin_nn.store import merge as merge
 from langevin_nn.store import open_trajectory as open_trajectory
 from langevin_nn.store import validate as validate
 from langevin_nn.store import write_trajectory as write_trajectory
+from langevin_nn.surrogate import Surrogate as Surrogate
+from langevin_nn.surrogate import fit_surrogate as fit_surrogate
 from langevin_nn.sweep import log_spaced as log_spaced
 from langevin_nn.sweep import log_uniform as log_uniform
 from langevin_nn.sweep import open_sweep as open_sweep

@@ -66,6 +66,7 @@ from langevin_nn import (
     UnderdampedLangevin,
     compare,
     find_mislabeled,
+    fit_surrogate,
     frozen_langevin,
     gradient_descent,
     isotropic_langevin,
@@ -294,6 +295,14 @@ def _landscape(make: Callable[..., Any], noise: Any) -> Callable[..., None]:
     return lambda **arguments: _try_out(Process(make(**arguments), noise, 0.1))
 
 
+def _fit(landscape: Any, weights: Any, trajectory: Any, **arguments: Any) -> None:
+    """Fit where there is a landscape, and run what comes."""
+    n = getattr(landscape, "n_parameters", 2)
+    weights = np.zeros(n) if weights is None else weights
+    rows = np.random.default_rng(0).standard_normal((9, n)) if trajectory is None else trajectory
+    _try_out(fit_surrogate(landscape, weights, trajectory=rows, **arguments).process(0.1))
+
+
 def _study(module: Any) -> Callable[..., None]:
     return lambda **arguments: module.run(module.Config(**arguments))
 
@@ -374,6 +383,19 @@ _COMPARE = {
     "resume": (False,),
     "progress": (False, None),
     "config": (None, {"a": 1}),
+}
+_FIT_SURROGATE = {
+    "landscape": (REGRESSION, NETWORK),
+    "weights": (None,),
+    **{"batch_size": _BATCH, "n_directions": (1, np.int64(2))},
+    "directions": ("noise", "hessian", "trajectory"),
+    "noise": ("constant", "state_dependent"),
+    "trajectory": (None,),
+    "held_out": (0.3, 0, np.float32(0.5)),
+    "spacing": (None, 0.1, np.float64(1e-3)),
+    "replica": (0, np.int64(0)),
+    "replacement": _TRUTH,
+    "memory_limit": (None, "64 MiB"),
 }
 _SMALL = {
     compare_sgd_vs_langevin: {
@@ -634,6 +656,7 @@ DOORS: tuple[Door, ...] = (
     Door("Seeds", lambda **given: simulate(sgd(NETWORK, 0.1, 2), steps=1, seed=Seeds(**given)), {"seed": (0, -3)}),
     Door("find_mislabeled", find_mislabeled, _FIND_MISLABELED),
     Door("literal_rule", literal_rule, _SAMPLE_LOSSES),
+    Door("fit_surrogate", _fit, _FIT_SURROGATE, {"directions": "directions", "noise": "noise"}),
     Door("compare", compare, _COMPARE, {"alignment_minibatches": "minibatches", "processes": "process"}),
     *(_of_study(module) for module in _SMALL),
     *(_of_command(module) for module in _SMALL),

@@ -29,6 +29,7 @@ FLOORS = (
     ("drift", "noise"),
     ("update",),
     ("process",),
+    ("surrogate",),
     ("observables",),
     ("store",),
     ("simulate",),

@@ -17,6 +17,7 @@ from langevin_nn.figures.gradients import gradient_sketch
 from langevin_nn.figures.label_noise import cohort_order_parameter_figure, memorisation_figure, phase_spectrum_figure
 from langevin_nn.figures.label_noise_sweep import label_noise_figure
 from langevin_nn.figures.phase_diagram import collapse_figure, finite_size_figure, phase_diagram_figure
+from langevin_nn.figures.surrogate import surrogate_figure
 from langevin_nn.figures.two_phases import (
     effective_dimension_figure,
     rates_figure,
@@ -45,6 +46,7 @@ __all__ = [
     "removal_figure",
     "save_figures",
     "spectrum_figure",
+    "surrogate_figure",
     "time_average_figure",
     "training_figure",
     "two_phases_figure",

@@ -1,0 +1,126 @@
+"""Directions of weight space that a surrogate keeps."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langevin_nn.checks import numbers, one_of, whole_number
+from langevin_nn.ensemble import GradientEnsemble
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.operators import SymmetricOperator, leading_eigenpairs
+
+__all__ = ["Directions", "chosen_directions", "principal_components"]
+
+Directions = Literal["noise", "hessian", "trajectory"]
+
+_ORTHONORMAL = 1e-6
+
+
+def principal_components(rows: NDArray[np.float64], n_components: int) -> NDArray[np.float64]:
+    """Return the directions along which rows vary most about their mean.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (row, parameter)
+        Weights along a trajectory.
+    n_components : int
+        How many.
+
+    Returns
+    -------
+    ndarray, shape (direction, parameter)
+        Orthonormal, of falling variance.
+
+    Raises
+    ------
+    ConfigurationError
+        If the rows do not span as many.
+
+    Examples
+    --------
+    >>> principal_components(np.array([[0.0, 1.0], [0.0, 3.0], [0.0, 5.0]]), 1)
+    array([[0., 1.]])
+    """
+    _, sizes, vectors = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    rank = int((sizes > 1e-10 * max(float(sizes.max(initial=0)), 1e-300)).sum())
+    if n_components > rank:
+        raise ConfigurationError(
+            f"n_directions={n_components} of a trajectory whose {len(rows)} rows span {rank}: expected as many at most; give "
+            "more rows, or take fewer directions"
+        )
+    found = vectors[:n_components]
+    return np.asarray(found * np.sign(found[np.arange(n_components), np.abs(found).argmax(1)])[:, None])
+
+
+def chosen_directions(
+    directions: Any,
+    n_directions: Any,
+    ensemble: GradientEnsemble,
+    hessian: SymmetricOperator,
+    rows: NDArray[np.float64],
+) -> Tensor:
+    """Return orthonormal directions; named ones are turned within their span so that H is diagonal there.
+
+    Parameters
+    ----------
+    directions : str or array, shape (direction, parameter)
+        "noise", "hessian", "trajectory", or the directions themselves, which are kept.
+    n_directions : int
+        How many, where they are named.
+    ensemble : GradientEnsemble
+        Whose noise.
+    hessian : SymmetricOperator
+        H.
+    rows : ndarray, shape (row, parameter)
+        Of a trajectory; none where there is none.
+
+    Returns
+    -------
+    Tensor of float64, shape (direction, parameter)
+        By falling curvature where they are named.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are not so many, or they are not orthonormal.
+    UnknownNameError
+        If there is no such choice.
+    """
+    if not isinstance(directions, str):
+        return _given(directions, hessian.size)
+    name = one_of("choice of directions", directions, ("noise", "hessian", "trajectory"))
+    expected = f"a whole number (int) from 1 to the {hessian.size} parameters"
+    count = whole_number("n_directions", n_directions, expected, least=1, most=hessian.size)
+    if name == "noise":
+        span = ensemble.noise_modes(count).vectors
+    elif name == "hessian":
+        span = leading_eigenpairs(hessian, count).vectors
+    elif not len(rows):
+        raise ConfigurationError(
+            "directions='trajectory' with no rows of one: expected some, shape (row, parameter); give trajectory=..."
+        )
+    else:
+        span = torch.as_tensor(principal_components(rows, count), device=hessian.device)
+    curvatures = hessian.apply(span) @ span.T
+    _, turn = torch.linalg.eigh((curvatures + curvatures.T) / 2)
+    turned: Tensor = turn.flip(1).T @ span
+    return turned
+
+
+def _given(directions: Any, n_parameters: int) -> Tensor:
+    expected = f"orthonormal rows, shape (direction, {n_parameters}), or one of noise, hessian, trajectory"
+    array = numbers("directions", directions, expected)
+    if array.ndim != 2 or array.shape[1] != n_parameters or not 1 <= len(array) <= n_parameters:
+        raise ConfigurationError(f"directions of shape {array.shape} came: expected {expected}")
+    off = float(np.abs(array @ array.T - np.eye(len(array))).max())
+    if off > _ORTHONORMAL:
+        raise ConfigurationError(
+            f"directions differ from orthonormal ones by {off:g}: expected {expected}, since distances in the surrogate are "
+            "those in weight space; orthonormalise them, with numpy.linalg.qr for example"
+        )
+    return torch.as_tensor(array)

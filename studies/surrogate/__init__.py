@@ -1,0 +1,1 @@
+"""What the study of surrogates measures, and the runs that it measures it on."""
