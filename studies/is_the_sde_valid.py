@@ -167,15 +167,15 @@ def _bounds(found: Found) -> dict[str, float]:
 
 
 def _as_dataset(verdicts: list[Verdict]) -> xr.Dataset:
-    processes = list(dict.fromkeys(each.process for each in verdicts))
+    names = list(dict.fromkeys(each.process for each in verdicts))
     phases = list(dict.fromkeys(each.phase for each in verdicts))
-    shape = (len(processes), len(phases))
+    shape = (len(names), len(phases))
     return xr.Dataset(
         {
             "verdict": (("process", "phase"), np.array([each.verdict for each in verdicts]).reshape(shape)),
             "p_value": (("process", "phase"), np.array([each.p_value for each in verdicts]).reshape(shape)),
         },
-        coords={"process": processes, "phase": phases},
+        coords={"process": names, "phase": phases},
     )
 
 

@@ -96,7 +96,7 @@ def scaling_comparison(
         Of `LawComparison`, ``process`` "1" standing for the twin.
     """
     twins = reference.sel(process=["sgd", "sgd_twin"]).assign_coords(process=["sgd", "1"])
-    shared = [name for name in twins.data_vars if name in scaled.data_vars and name != "update_count"]
+    shared = [name for name in twins.data_vars if name in scaled.data_vars]
     both = xr.concat([twins[shared], scaled[shared]], "process", join="override", coords="minimal", compat="override")
     chosen = LawComparison(
         quantities=_OF_THE_WEIGHTS,

@@ -18,6 +18,10 @@ from studies.sweeps import whole_sweep
 __all__ = ["all_runs", "pilot_run", "scaled_runs"]
 
 
+# What differs from process to process besides what was measured.
+_OF_POINTS = ("epoch", "time", "update_count", "learning_rate", "effective_learning_rate")
+
+
 def pilot_run(config: Config, runs: Path) -> xr.DataTree:
     """Run SGD once more: its phases are those of the comparisons, in which it takes no part, so that these stay exact.
 
@@ -136,7 +140,5 @@ def _by_process(points: xr.Dataset) -> xr.Dataset:
     """Return runs by process on one clock: records of all are at the same epochs, to within an update."""
     epochs = points["epoch"].values
     epoch = epochs if epochs.ndim == 1 else epochs[0]
-    kept = points.drop_vars(
-        [name for name in ("epoch", "time", "learning_rate", "effective_learning_rate") if name in points]
-    )
+    kept = points.drop_vars([name for name in _OF_POINTS if name in points])
     return kept.swap_dims(point="process").assign_coords(epoch=("step", epoch))
