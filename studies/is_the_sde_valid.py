@@ -189,7 +189,7 @@ def _write(config: Config, found: Found) -> None:
         "noise_shape": found.shapes,
         "phases": found.phases,
     }  # fmt: skip
-    tree = xr.DataTree.from_dict({f"/{name}": _plain(each) for name, each in tables.items()})
+    tree = xr.DataTree.from_dict({f"/{name}": each for name, each in tables.items()})
     tree.attrs.update(attributes({"study": _NAME, "choices": words_of(config)}))
     write_trajectory(tree, config.out / "validity.nc")
     labels = {name: label(name) for name in processes(config)}
@@ -210,11 +210,6 @@ def _write(config: Config, found: Found) -> None:
     }
     for name, figure in figures.items():
         figure.savefig(config.out / f"{name}.png")
-
-
-def _plain(table: xr.Dataset) -> xr.Dataset:
-    """Return a table as files hold it: no truth values."""
-    return table.assign({name: each.astype(np.int8) for name, each in table.data_vars.items() if each.dtype == bool})
 
 
 def verdict(found: Found, config: Config) -> str:

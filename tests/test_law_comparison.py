@@ -144,7 +144,8 @@ def test_replicas_that_diverge_are_counted_and_what_is_rarely_recorded_is_compar
     lost["test_loss"][1, :12, 5:] = np.nan
     found = LawComparison(quantities=LOSS)(lost, WINDOWS)
     assert found.diverged_count.values.tolist() == [[0, 12]]
-    assert found.is_rejected.values.tolist() == [[False, True]]
+    assert found.is_rejected.values.tolist() == [[0, 1]]
+    assert all(each.attrs["long_name"] for each in found.data_vars.values())
 
 
 def test_what_cannot_be_compared_is_refused():

@@ -36,6 +36,20 @@ RECORDED = (
 )
 
 
+_WORDS = {
+    "p_value": "p-value of the law of the process being that of the reference",
+    "adjusted_p_value": "that p-value, adjusted for all processes and windows",
+    "is_rejected": "whether the law of the process is told from that of the reference",
+    "diverged_count": "replicas of the process that diverged",
+    "distance": "difference of means over standard deviation of the reference over replicas",
+    "spread_ratio": "standard deviation over replicas over that of the reference",
+    "squared_distance": "squared distance of means, averaged over quantities, less what chance gives",
+    "mean_p_value": "p-value of the means being equal, adjusted for all that was compared",
+    "spread_p_value": "p-value of the spreads being equal, adjusted for all that was compared",
+    "record_count": "records in the window",
+}
+
+
 @dataclass(frozen=True)
 class LawComparison:
     """Whether each process follows the law of a reference in each phase, and how far it is from it.
@@ -143,8 +157,12 @@ class LawComparison:
         found = xr.concat(rows, xr.Variable("process", others))
         adjusted = holm(found["p_value"].values)
         found["adjusted_p_value"] = found["p_value"].dims, adjusted
-        found["is_rejected"] = found["p_value"].dims, adjusted <= self.level
+        found["is_rejected"] = found["p_value"].dims, (adjusted <= self.level).astype(np.int8)
         found["record_count"] = "phase", [len(at) for at in records.values()]
+        for name, variable in found.data_vars.items():
+            base, _, side = str(name).rpartition("_")
+            words = f"{side} end of the interval of {_WORDS[base]}" if side in ("lower", "upper") else _WORDS[str(name)]
+            variable.attrs.update(long_name=words, units="1")
         return found.assign_attrs(reference=self.reference, level=self.level, permutations=self.permutations)
 
     def _values(self, root: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -278,7 +278,7 @@ def _draw_scaling(axes: Axes, scaled: xr.Dataset, bounds: Mapping[str, float], t
         distances = np.nanmax(
             np.abs(own["distance"].sel(quantity=shown).transpose("process", "quantity").values), axis=1
         )
-        rejected = own["is_rejected"].values
+        rejected = own["is_rejected"].values.astype(bool)
         top = max(top, float(np.nanmax(distances)))
         axes.plot(
             factors, distances, color=style["color"], linestyle=style["linestyle"], linewidth=0.8,
