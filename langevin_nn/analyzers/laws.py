@@ -139,7 +139,7 @@ class LawComparison:
                 replicas=root.sizes["replica"],
                 needed=LEAST_PAIRS,
             )
-        values = self._values(root)
+        values, first = self._values(root), known.index(self.reference)
         records = self._records(root, windows)
         if len(others) * len(records) > self.level * (self.permutations + 1):
             raise ConfigurationError(
@@ -149,7 +149,12 @@ class LawComparison:
             )
         rows = [
             xr.concat(
-                [self._compared(values, name, phase, at) for phase, at in records.items()],
+                [
+                    self._compared(
+                        {key: each[[first, known.index(name)]] for key, each in values.items()}, name, phase, at
+                    )
+                    for phase, at in records.items()
+                ],
                 xr.Variable("phase", list(records)),
             )
             for name in others
@@ -165,15 +170,15 @@ class LawComparison:
             variable.attrs.update(long_name=words, units="1")
         return found.assign_attrs(reference=self.reference, level=self.level, permutations=self.permutations)
 
-    def _values(self, root: xr.Dataset) -> dict[str, xr.DataArray]:
-        """Return each quantity that was recorded and is defined, dimensions (process, replica, step)."""
+    def _values(self, root: xr.Dataset) -> dict[str, Floats]:
+        """Return each quantity that was recorded and is defined, shape (process, replica, step)."""
         found = {}
         for each in self.quantities:
             chosen = dict(each.selection)
             if each.variable not in root or any(root.sizes.get(name, 0) == 0 for name in chosen):
                 continue
-            own = each.of(root).transpose("process", "replica", "step")
-            if bool(own.notnull().any()):
+            own = np.asarray(each.of(root).transpose("process", "replica", "step").values, dtype=np.float64)
+            if np.isfinite(own).any():
                 found[each.name] = own
         if not found:
             require(root, *(each.variable for each in self.quantities))
@@ -199,16 +204,12 @@ class LawComparison:
             )
         return found
 
-    def _compared(self, values: dict[str, xr.DataArray], name: str, phase: str, at: NDArray[np.int64]) -> xr.Dataset:
-        """Compare one process with the reference in one window."""
-        sides, means = [], []
-        for process in (self.reference, name):
-            own = [self._of_window(each, process, at) for each in values.values()]
-            means.append(np.stack([each[:, 0] for each in own], axis=1))
-            sides.append(own)
-        sizes = [each.shape[1] for each in sides[0]]
-        first, second = (np.concatenate(each, axis=1) for each in sides)
-        starts = np.cumsum([0, *sizes[:-1]])
+    def _compared(self, values: dict[str, Floats], name: str, phase: str, at: NDArray[np.int64]) -> xr.Dataset:
+        """Compare one process, the second, with the reference in one window."""
+        features = [self._of_window(each[:, :, at]) for each in values.values()]
+        means = np.stack([each[:, :, 0] for each in features], axis=2)
+        first, second = np.concatenate(features, axis=2)
+        starts = np.cumsum([0, *(each.shape[2] for each in features[:-1])])
         seed = Seeds(self.seed).integer(f"exchanges of {name} in {phase}", 0)
         test = swap_test(first, second, permutations=self.permutations, seed=seed)
         measured = {
@@ -228,14 +229,13 @@ class LawComparison:
             coords={"quantity": list(values)},
         )
 
-    def _of_window(self, values: xr.DataArray, process: str, at: NDArray[np.int64]) -> Floats:
-        """Return the mean over the records of a window at which a quantity was measured, and its values at some of them."""
-        measured = at[values.isel(step=at).notnull().any(("process", "replica")).values]
-        own = values.sel(process=process).values[:, measured]
-        if not len(measured):
-            return np.full((len(own), 1), np.nan)
-        chosen = np.unique(np.rint(np.linspace(0, len(measured) - 1, self.moments)).astype(np.int64))
-        return np.concatenate([own.mean(1, keepdims=True), own[:, chosen]], axis=1)
+    def _of_window(self, values: Floats) -> Floats:
+        """Return the mean over the records at which a quantity was measured, and its values at some of them."""
+        own = values[:, :, np.isfinite(values).any((0, 1))]
+        if not own.shape[2]:
+            return np.full((*own.shape[:2], 1), np.nan)
+        chosen = np.unique(np.rint(np.linspace(0, own.shape[2] - 1, self.moments)).astype(np.int64))
+        return np.concatenate([own.mean(2, keepdims=True), own[:, :, chosen]], axis=2)
 
 
 def _distances(first: Floats, second: Floats) -> dict[str, Floats]:
