@@ -11,12 +11,14 @@ from langevin_nn.analyzers.autocorrelation import (
 from langevin_nn.analyzers.comparison import COMPARED, ComparisonAnalyzer, Quantity, at_equal_loss
 from langevin_nn.analyzers.decline import decline_p_value
 from langevin_nn.analyzers.gradient_average import TimeAveragedOrderParameters
+from langevin_nn.analyzers.laws import RECORDED, LawComparison, phase_windows
 from langevin_nn.analyzers.losses import LossMixture
 from langevin_nn.analyzers.mixture import GaussianMixture, gaussian_mixture
+from langevin_nn.analyzers.permutation import SwapTest, holm, swap_test
 from langevin_nn.analyzers.phases import PhaseDetector, detect_phases, mean_boundaries, phase_means
 from langevin_nn.analyzers.scaling import collapse_distance, fit_power_law
 from langevin_nn.analyzers.stationarity import Stationarity, StationarityTest, stationarity_test
-from langevin_nn.analyzers.statistics import logarithm, mean_with_interval
+from langevin_nn.analyzers.statistics import jackknife, logarithm, mean_with_interval
 from langevin_nn.analyzers.summary import Comparison, analyze
 from langevin_nn.analyzers.synthetic import (
     four_phase_trajectory,
@@ -31,15 +33,18 @@ from langevin_nn.analyzers.verdict import label, verdict
 
 __all__ = [
     "COMPARED",
+    "RECORDED",
     "Autocorrelation",
     "Comparison",
     "ComparisonAnalyzer",
     "GaussianMixture",
+    "LawComparison",
     "LossMixture",
     "PhaseDetector",
     "Quantity",
     "Stationarity",
     "StationarityTest",
+    "SwapTest",
     "TailIndex",
     "TimeAverage",
     "TimeAveragedOrderParameters",
@@ -55,16 +60,20 @@ __all__ = [
     "fit_power_law",
     "four_phase_trajectory",
     "gaussian_mixture",
+    "holm",
     "integrated_autocorrelation_time",
+    "jackknife",
     "label",
     "logarithm",
     "mean_boundaries",
     "mean_with_interval",
     "phase_means",
+    "phase_windows",
     "score_boundaries",
     "smoothed_minimum",
     "stationarity_test",
     "stationary_trajectory",
+    "swap_test",
     "tail_index",
     "time_average",
     "two_phase_trajectory",

@@ -25,20 +25,31 @@ from langevin_nn.figures.two_phases import (
     two_phases_figure,
     two_spectra_figure,
 )
+from langevin_nn.figures.validity import (
+    conditions_figure,
+    ladder_figure,
+    law_distance_figure,
+    noise_shape_figure,
+    validity_figure,
+)
 
 __all__ = [
     "FIGURES",
     "cleaning_figure",
     "cohort_order_parameter_figure",
     "collapse_figure",
+    "conditions_figure",
     "distance_figure",
     "effective_dimension_figure",
     "finite_size_figure",
     "flat_minima_figure",
     "gradient_sketch",
     "label_noise_figure",
+    "ladder_figure",
+    "law_distance_figure",
     "memorisation_figure",
     "noise_and_curvature_figure",
+    "noise_shape_figure",
     "order_parameter_figure",
     "phase_diagram_figure",
     "phase_spectrum_figure",
@@ -51,6 +62,7 @@ __all__ = [
     "training_figure",
     "two_phases_figure",
     "two_spectra_figure",
+    "validity_figure",
     "verdict_figure",
     "write_figures",
 ]

@@ -1,0 +1,1 @@
+"""Parts of the study that asks whether the stochastic differential equation is valid."""

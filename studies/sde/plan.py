@@ -1,0 +1,243 @@
+"""What the study of the equation's validity can be asked, which processes it runs, and when it records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from langevin_nn import (
+    MatchedDiagonal,
+    MatchedStable,
+    NetworkLandscape,
+    Process,
+    frozen_langevin,
+    gradient_descent,
+    isotropic_langevin,
+    langevin,
+    sgd,
+    svag,
+)
+from langevin_nn.checks import number, shown, whole_number
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.schedules import AtEpochs
+from studies.command import checked
+from studies.landscapes import landscape_named
+from studies.paper.training import Choices, landscape_of, load, settled
+
+__all__ = ["LEAST_REPLICAS", "MOST_TAIL_INDEX", "Config", "Plan", "landscape_for", "processes", "settle"]
+
+LEAST_REPLICAS = 6
+MOST_TAIL_INDEX = 2.0
+
+_QUICK: dict[str, Any] = {
+    "samples_per_class": 8,
+    "hidden": (8, 8),
+    "learning_rate": 0.2,
+    "batch_size": 10,
+    "epochs": 5.0,
+    "records": 4,
+    "replicas": LEAST_REPLICAS,
+    "ladder": (1, 4),
+    "scalings": (2,),
+    "permutations": 1_199,
+    "alignment_minibatches": 4,
+    "minibatches": 250,
+    "workers": 1,
+}
+# So that all four phases come early, and steps are as large as they are in practice: few, with much noise.
+_SMALL: dict[str, dict[str, Any]] = {
+    "digits": {"samples_per_class": 64, "learning_rate": 0.2, "batch_size": 20, "epochs": 200.0},
+    "mnist10k": {"samples_per_class": 64, "learning_rate": 0.1, "batch_size": 20, "epochs": 160.0},
+    "mnist": {"samples_per_class": 64, "learning_rate": 0.1, "batch_size": 20, "epochs": 160.0},
+}
+
+
+@dataclass(frozen=True)
+class Config(Choices):
+    """Everything that can be chosen."""
+
+    dataset: str | None = "digits"
+    """Data set: digits (embedded), mnist10k, mnist or cifar10."""
+    landscape: str | None = None
+    """Your own network instead: module:function, a function without arguments that returns a NetworkLandscape; choose
+    learning rate, batch size and epochs, too."""
+    label_noise: float = 0.5
+    """Share of training samples whose label is redrawn; with one half, learning has four phases."""
+    hidden: tuple[int, ...] = (50, 50)
+    """Units of each hidden layer of a fully connected network."""
+    replicas: int = 24
+    """Replicas, at least 6; replica r of all processes starts from the same weights and learns the same labels."""
+    records: int = 32
+    """Records of each run, denser at first; order parameters at every other one."""
+    ladder: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Amplifications l of SVAG: 1 is SGD with independent minibatches, and as l grows it tends to the equation."""
+    scalings: tuple[int, ...] = (2, 4, 8, 16)
+    """Factors κ by which learning rate and minibatch are multiplied together."""
+    rank: int = 20
+    """Leading directions of frozen noise."""
+    refresh_epochs: float = 10.0
+    """Epochs between measurements of the covariance that frozen noise takes."""
+    tail_index: float | None = None
+    """Index of the heavy-tailed noise, 0.5 to 2; the smallest that SGD's noise shows along any direction unless given."""
+    tolerance: float = 1.0
+    """Largest distance of mean losses and errors, in spreads of SGD, at which a process counts as valid in the mean. At 1 a
+    run of the process is as far from SGD's mean as one of SGD itself."""
+    permutations: int = 4_999
+    """Exchanges of pairs from which each p-value is found."""
+    alignment_minibatches: int = 32
+    """Independent minibatches from which the alignment R is estimated at each record."""
+    minibatches: int = 4_000
+    """Minibatches drawn at one point to see the shape of the noise."""
+    workers: int | None = None
+    """Processes that work side by side; one a core unless given. Results are the same."""
+    out: Path = field(default=Path("output/is_the_sde_valid"))
+    """Folder for trajectories, tables, summary.json and figures."""
+
+
+def settle(config: Config) -> Config:
+    """Return a configuration in which everything is chosen.
+
+    Parameters
+    ----------
+    config : Config
+        What was chosen.
+
+    Returns
+    -------
+    Config
+        Without None where the data set says what to take.
+
+    Raises
+    ------
+    ConfigurationError
+        If a choice cannot be run.
+    """
+    config = checked(config)
+    if config.landscape is not None:
+        missing = [name for name in ("learning_rate", "batch_size", "epochs") if getattr(config, name) is None]
+        if missing and not config.quick:
+            raise ConfigurationError(
+                f"landscape={config.landscape!r} without {', '.join(missing)}: expected them, since nobody but you knows how "
+                "your network is trained"
+            )
+    found = settled(config, _QUICK, **_SMALL)
+    expected = f"at least {LEAST_REPLICAS} (int), since fewer pairs have no exchange rare enough to reject"
+    whole_number("replicas", found.replicas, expected, least=LEAST_REPLICAS, most=10_000)
+    whole_number("records", found.records, "at least 4 (int), besides that of the start", least=4, most=10_000)
+    number("tolerance", found.tolerance, "a finite number above 0, in spreads of SGD", above=0)
+    number("refresh_epochs", found.refresh_epochs, "a finite number of epochs above 0", above=0)
+    for name in ("ladder", "scalings"):
+        values = getattr(found, name)
+        if len(set(values)) < len(values) or not values or min(values) < 1:
+            raise ConfigurationError(f"{name}={shown(values)}: expected whole numbers from 1, each of them once")
+    landscape = landscape_for(found)
+    n_samples, batch = landscape.n_samples, found.batch_size
+    assert batch is not None
+    if batch * max(found.scalings) > n_samples // 2:
+        fitting = tuple(each for each in found.scalings if batch * each <= n_samples // 2)
+        if not fitting:
+            raise ConfigurationError(
+                f"batch_size={batch} and scalings={shown(found.scalings)} with {n_samples} training samples: expected "
+                f"minibatches of at most {n_samples // 2}, half of them; choose smaller ones"
+            )
+        found = replace(found, scalings=fitting)
+    return found
+
+
+@cache
+def landscape_for(config: Config) -> NetworkLandscape:
+    """Return the network with its data: the user's, or that of the data set with noisy labels of each replica.
+
+    Parameters
+    ----------
+    config : Config
+        What was chosen.
+
+    Returns
+    -------
+    NetworkLandscape
+        The same for all processes.
+    """
+    if config.landscape is not None:
+        return landscape_named(config.landscape)
+    data = load(config)
+    return landscape_of(data, config, label_noise=config.label_noise, hidden=config.hidden)
+
+
+def processes(config: Config) -> dict[str, Callable[[], Process]]:
+    """Return what makes each process, by its name in files and figures.
+
+    Parameters
+    ----------
+    config : Config
+        With learning rate, minibatch and tail index.
+
+    Returns
+    -------
+    dict of str to callable
+        SGD and its twins first; then those that approximate the equation; then other noises; then larger steps.
+    """
+    landscape = landscape_for(config)
+    rate, batch = config.learning_rate, config.batch_size
+    assert rate is not None
+    assert batch is not None
+    per_epoch = landscape.n_samples // batch
+    refresh = max(1, round(config.refresh_epochs * per_epoch))
+    index = MOST_TAIL_INDEX if config.tail_index is None else config.tail_index
+    named: dict[str, Callable[[], Process]] = {
+        "sgd": lambda: sgd(landscape, rate, batch),
+        "sgd_twin": lambda: sgd(landscape, rate, batch),
+        "independent_sgd": lambda: sgd(landscape, rate, batch, independent=True),
+    }
+    for each in config.ladder:
+        named[f"svag_{each}"] = lambda each=each: svag(landscape, rate, batch, each)  # type: ignore[misc]
+    named |= {
+        "langevin": lambda: langevin(landscape, rate, batch),
+        "langevin_half": lambda: langevin(landscape, rate, batch, time_step=rate / 2),
+        "langevin_quarter": lambda: langevin(landscape, rate, batch, time_step=rate / 4),
+        "frozen": lambda: frozen_langevin(landscape, rate, batch, config.rank, refresh_every=refresh),
+        "diagonal": lambda: Process(landscape, MatchedDiagonal(batch), rate),
+        "isotropic": lambda: isotropic_langevin(landscape, rate, batch),
+        "heavy_tailed": lambda: Process(landscape, MatchedStable(batch, index), rate),
+        "gradient_descent": lambda: gradient_descent(landscape, rate, batch),
+    }
+    return named
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When runs are recorded.
+
+    Parameters
+    ----------
+    epochs : float
+        Their length.
+    records : int
+        How often, besides the start.
+    """
+
+    epochs: float
+    records: int
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """Epochs at which losses are recorded: denser at first, whole ones in long runs, where all processes pause."""
+        spaced = self.epochs * (np.arange(self.records + 1) / self.records) ** 2
+        if self.epochs >= 2 * self.records:
+            spaced = np.unique([*np.rint(spaced), self.epochs])
+        return tuple(float(each) for each in spaced)
+
+    @property
+    def order_parameters(self) -> AtEpochs:
+        """Every other one of them, the last among them."""
+        return AtEpochs(self.losses[::-1][::2][::-1])
+
+    @property
+    def weights(self) -> AtEpochs:
+        """Every third, for the shape of the noise."""
+        return AtEpochs(self.losses[::3][1:] or self.losses[-1:])

@@ -1,0 +1,151 @@
+"""What counts as valid, fixed before anything was measured, and how it is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+__all__ = ["LABELS", "REASONS", "VERDICTS", "Verdict", "judge", "label", "table"]
+
+VERDICTS = ("valid", "valid in the mean only", "not valid", "undecided")
+
+# Those of which the mean is meant in "valid in the mean".
+MEANS = ("train_loss", "test_loss", "train_error", "test_error")
+WIDEST_SPREAD = 2.0
+
+LABELS = {
+    "sgd": "SGD, shuffled epochs",
+    "sgd_twin": "SGD, shuffled, other noise",
+    "independent_sgd": "SGD, independent minibatches",
+    "langevin": "matched Gaussian",
+    "langevin_half": "matched Gaussian, half step",
+    "langevin_quarter": "matched Gaussian, quarter step",
+    "frozen": "frozen low-rank",
+    "diagonal": "diagonal",
+    "isotropic": "isotropic",
+    "heavy_tailed": "heavy-tailed",
+    "gradient_descent": "none: gradient descent",
+}
+
+REASONS = (
+    "Means: the 95 % intervals of the distances of training loss, test loss and both errors, all samples, lie within ± "
+    "{tolerance:g} spreads of SGD over replicas. At 1, a run of the process is as far from SGD's mean as one of SGD itself.",
+    "Spreads: the 95 % intervals of the ratios of their standard deviations lie within 1/2 and 2, a factor that the replicas "
+    "of this study can tell from 1.",
+    "Law: the omnibus test of means and spreads of everything recorded, corrected by Holm for all processes and phases of "
+    "one reference, does not reject at 5 %.",
+    "valid: law, means and spreads. valid in the mean only: means, but the law is rejected. not valid: the law is rejected "
+    "and an interval of the means lies beyond the tolerance, or replicas diverge. undecided: anything else; more replicas "
+    "decide.",
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of one process in one phase.
+
+    Parameters
+    ----------
+    process, phase : str
+        Which.
+    verdict : str
+        One of four.
+    p_value : float
+        Of the omnibus test, corrected.
+    farthest : str
+        Of the four means, that which is farthest.
+    distance, lower, upper : float
+        Its distance, in spreads, with its interval.
+    """
+
+    process: str
+    phase: str
+    verdict: str
+    p_value: float
+    farthest: str
+    distance: float
+    lower: float
+    upper: float
+
+
+def label(process: str) -> str:
+    """Return what a process is called in text and figures."""
+    return LABELS.get(process, process.replace("svag_", "SVAG, l = "))
+
+
+def judge(compared: xr.Dataset, tolerance: float) -> list[Verdict]:
+    """Hold each process in each phase to the thresholds.
+
+    Parameters
+    ----------
+    compared : xarray.Dataset
+        Of `langevin_nn.analyzers.LawComparison`.
+    tolerance : float
+        In spreads.
+
+    Returns
+    -------
+    list of Verdict
+        By process, then phase.
+    """
+    return [
+        _judged(compared.sel(process=process, phase=phase), str(process), str(phase), tolerance)
+        for process in compared["process"].values
+        for phase in compared["phase"].values
+    ]
+
+
+def _judged(own: xr.Dataset, process: str, phase: str, tolerance: float) -> Verdict:
+    known = [name for name in MEANS if name in own["quantity"].values]
+    means = own.sel(quantity=known)
+    defined = np.isfinite(means["distance"].values)
+    distance, lower, upper = (means[f"distance{side}"].values[defined] for side in ("", "_lower", "_upper"))
+    within = bool(defined.any() and (lower > -tolerance).all() and (upper < tolerance).all())
+    beyond = bool(((lower > tolerance) | (upper < -tolerance)).any())
+    spread_lower, spread_upper = (means[f"spread_ratio{side}"].values for side in ("_lower", "_upper"))
+    varies = np.isfinite(spread_lower)
+    alike = bool((np.log(spread_lower[varies]) > -log(WIDEST_SPREAD)).all()) and bool(
+        (np.log(spread_upper[varies]) < log(WIDEST_SPREAD)).all()
+    )
+    rejected, diverged = bool(own["is_rejected"]), int(own["diverged_count"]) > 0
+    if diverged or (rejected and beyond):
+        verdict = "not valid"
+    elif rejected:
+        verdict = "valid in the mean only" if within else "undecided"
+    else:
+        verdict = "valid" if within and alike else "undecided"
+    farthest = int(np.argmax(np.abs(distance))) if defined.any() else -1
+    name = np.array(known)[defined][farthest] if defined.any() else ""
+    values: list[Any] = [each[farthest] if defined.any() else np.nan for each in (distance, lower, upper)]
+    return Verdict(
+        process, phase, verdict, float(own["adjusted_p_value"]), str(name), *(float(each) for each in values)
+    )
+
+
+def table(verdicts: list[Verdict]) -> str:
+    """Return verdicts as lines.
+
+    Parameters
+    ----------
+    verdicts : list of Verdict
+        Of `judge`.
+
+    Returns
+    -------
+    str
+        One line a process and phase.
+    """
+    lines = []
+    for each in verdicts:
+        half = max(each.upper - each.distance, 0.0)
+        farthest = (
+            f"{each.farthest.replace('_', ' ')} {each.distance:+.2f} ± {half:.2f}" if each.farthest else "no mean"
+        )
+        lines.append(
+            f"  {label(each.process):<32} {each.phase:<14} {each.verdict:<23} p = {each.p_value:<8.2g} {farthest}"
+        )
+    return "\n".join(lines)
