@@ -6,7 +6,7 @@ CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 BENCH := .venv-bench
 
-.PHONY: help study paper test torture calibrate lint types bench clean
+.PHONY: help study paper test torture calibrate calibrate-sde lint types bench clean
 
 help:
 	@echo "make study   run the front door: SGD against Langevin dynamics (at most 3 minutes on two cores)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    run the whole test suite, a worker for each core; ARGS='-n0 tests/test_store.py': a part, in one process"
 	@echo "make torture    kill, corrupt and starve recordings by the hundred, and count (about 10 minutes)"
 	@echo "make calibrate  false alarms and coverage of phases of learning, over thousands of synthetic trajectories"
+	@echo "make calibrate-sde  false alarms and power of the test that tells SGD from a stochastic differential equation"
 	@echo "make lint    ruff: style and docstrings"
 	@echo "make types   mypy, strict"
 	@echo "make bench   time gradients, replicas, ensembles, Langevin dynamics, recording and sweeps against peers, installed into $(BENCH); ARGS=langevin: a part"
@@ -48,6 +49,9 @@ torture: $(VENV)/installed
 
 calibrate: $(VENV)/installed
 	$(BIN)/python tests/calibrate_phases.py $(ARGS)
+
+calibrate-sde: $(VENV)/installed
+	$(BIN)/python tests/calibrate_sde.py $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/python -m ruff check .

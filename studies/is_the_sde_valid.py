@@ -28,6 +28,7 @@ from langevin_nn.figures import (
     law_distance_figure,
     noise_shape_figure,
     validity_figure,
+    write_figures,
 )
 from langevin_nn.provenance import attributes
 from langevin_nn.report import say
@@ -208,8 +209,7 @@ def _write(config: Config, found: Found) -> None:
         "conditions": conditions_figure(found.signal, found.phases, found.scaled, _bounds(found), config.tolerance),
         "noise": noise_shape_figure(found.shapes),
     }
-    for name, figure in figures.items():
-        figure.savefig(config.out / f"{name}.png")
+    write_figures(figures, config.out)
 
 
 def verdict(found: Found, config: Config) -> str:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from langevin_nn import NetworkLandscape, Surrogate, fit_surrogate
 from langevin_nn.checks import number, one_of, shown, whole_number
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.figures import surrogate_figure
+from langevin_nn.figures import surrogate_figure, write_figures
 from langevin_nn.provenance import attributes
 from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
@@ -288,7 +288,7 @@ def _described(data: xr.Dataset) -> xr.Dataset:
 
 def _write(config: Config, result: xr.DataTree, seconds: float) -> None:
     write_trajectory(result, config.out / "fluctuations.nc")
-    surrogate_figure(result).savefig(config.out / "surrogate_of_a_network.png")
+    write_figures({"surrogate_of_a_network": surrogate_figure(result)}, config.out)
     summary = {
         "verdict": verdict(result).splitlines(),
         "start": {name: _plain(result.attrs[name]) for name in _FACTS},
