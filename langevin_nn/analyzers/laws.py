@@ -112,8 +112,8 @@ class LawComparison:
             ``squared_distance`` (the mean over quantities of the squared distance of means, less what chance gives) with
             ``_lower`` and ``_upper``, ``diverged_count``; by ``quantity`` besides: ``distance`` and ``spread_ratio`` with
             ``_lower`` and ``_upper``, ``mean_p_value`` and ``spread_p_value``, adjusted for all that was compared in the
-            window. NaN where half of the reference's replicas are equal, which have no spread to speak of. ``record_count`` by
-            phase.
+            window. NaN where half of the reference's replicas are equal, which have no spread to speak of.
+            ``record_count`` by phase.
 
         Raises
         ------
