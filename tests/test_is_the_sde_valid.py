@@ -60,7 +60,7 @@ def test_a_quick_run_writes_all_that_it_names(quick):
         assert (quick / f"{name}.png").stat().st_size > 10_000, name
     summary = json.loads((quick / "summary.json").read_text())
     assert summary["choices"]["dataset"] == "digits"
-    assert len(summary["thresholds"]) == 4
+    assert len(summary["thresholds"]) == 3
     assert {each["verdict"] for own in summary["verdicts"].values() for each in own} <= set(VERDICTS)
     with xr.open_datatree(quick / "validity.nc") as tree:
         assert {"from_sgd", "from_independent_sgd", "from_langevin_quarter", "noise_shape"} <= set(tree.children)
@@ -181,14 +181,12 @@ def test_records_are_at_whole_epochs_of_long_runs_and_denser_at_first():
     assert plan.losses[-1] in plan.order_parameters.at
 
 
-def compared(distance, half, *, spread=(0.8, 1.2), rejected=False, diverged=0):
+def compared(distance, half, *, rejected=False, diverged=0):
     n = len(MEANS)
     values = {
         "distance": np.full(n, distance),
         "distance_lower": np.full(n, distance - half),
         "distance_upper": np.full(n, distance + half),
-        "spread_ratio_lower": np.full(n, spread[0]),
-        "spread_ratio_upper": np.full(n, spread[1]),
     }
     own = xr.Dataset({name: ("quantity", each) for name, each in values.items()}, coords={"quantity": list(MEANS)})
     own = own.assign(is_rejected=rejected, diverged_count=diverged, adjusted_p_value=0.001 if rejected else 0.7)
@@ -204,8 +202,6 @@ def compared(distance, half, *, spread=(0.8, 1.2), rejected=False, diverged=0):
         (compared(-3.0, 0.5, rejected=True), "not valid"),
         (compared(0.7, 0.5), "undecided"),
         (compared(0.7, 0.5, rejected=True), "undecided"),
-        (compared(0.2, 0.5, spread=(0.4, 1.2)), "undecided"),
-        (compared(0.2, 0.5, spread=(np.nan, np.nan)), "valid"),
         (compared(0.0, 0.1, diverged=1), "not valid"),
         (compared(np.nan, np.nan), "undecided"),
     ],

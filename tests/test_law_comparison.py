@@ -148,6 +148,15 @@ def test_replicas_that_diverge_are_counted_and_what_is_rarely_recorded_is_compar
     assert all(each.attrs["long_name"] for each in found.data_vars.values())
 
 
+def test_where_half_of_the_replicas_are_equal_there_is_no_unit():
+    run = trajectories(np.random.default_rng(8), replicas=16)
+    run["train_loss"][0, :8] = 0.0
+    found = LawComparison(quantities=LOSS)(run, WINDOWS).isel(process=0)
+    assert found.distance.sel(quantity="train_loss").isnull().all()
+    assert found.distance.sel(quantity="test_loss").notnull().all()
+    assert found.mean_p_value.notnull().all(), "the test needs no unit"
+
+
 def test_what_cannot_be_compared_is_refused():
     run = trajectories(np.random.default_rng(7))
     with pytest.raises(EstimationRefused, match="5 replicas: expected at least 6"):

@@ -112,7 +112,8 @@ class LawComparison:
             ``squared_distance`` (the mean over quantities of the squared distance of means, less what chance gives) with
             ``_lower`` and ``_upper``, ``diverged_count``; by ``quantity`` besides: ``distance`` and ``spread_ratio`` with
             ``_lower`` and ``_upper``, ``mean_p_value`` and ``spread_p_value``, adjusted for all that was compared in the
-            window. NaN where the reference does not vary. ``record_count`` by phase.
+            window. NaN where half of the reference's replicas are equal, which have no spread to speak of.
+            ``record_count`` by phase.
 
         Raises
         ------
@@ -267,9 +268,12 @@ def _distances(first: Floats, second: Floats) -> dict[str, Floats]:
 
 
 def _spread(values: Floats) -> Floats:
-    """Return the standard deviation over replicas; NaN where they are equal but for rounding."""
+    """Return the standard deviation over replicas; NaN where half of them are equal, so that a few make all of it."""
     spread = values.std(0, ddof=1)
-    return np.where(spread > 1e-12 * np.abs(values).max(0), spread, np.nan)
+    ordered = np.sort(values, axis=0)
+    half = (len(values) + 1) // 2
+    shortest = (ordered[half - 1 :] - ordered[: len(values) - half + 1]).min(0)  # interval that holds half of them
+    return np.where(shortest > 1e-12 * np.abs(values).max(0), spread, np.nan)
 
 
 def phase_windows(phases: xr.Dataset, end: float) -> dict[str, tuple[float, float]]:

@@ -177,13 +177,6 @@ def ladder_figure(ladder: Mapping[str, xr.Dataset], amplifications: Sequence[int
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 3.6))
         panels = figure.subplots(1, len(ladder), sharey=True, squeeze=False)[0]
-        values = [
-            found["squared_distance"].sel(process=[n for n in chosen if n in found["process"].values])
-            for found in ladder.values()
-        ]
-        linear = max(
-            1e-3, float(np.nanquantile(np.abs(np.concatenate([each.values.ravel() for each in values])), 0.25))
-        )
         for axes, (reference, found) in zip(panels, ladder.items(), strict=True):
             present = [name for name in chosen if name in found["process"].values]
             places = {name: list(chosen).index(name) + (0.6 if name in steps else 0) for name in present}
@@ -201,9 +194,10 @@ def ladder_figure(ladder: Mapping[str, xr.Dataset], amplifications: Sequence[int
             axes.set_xticks(
                 [list(chosen).index(n) + (0.6 if n in steps else 0) for n in chosen], [chosen[n] for n in chosen]
             )
-            axes.set_yscale("symlog", linthresh=linear)
+            axes.set_yscale("symlog", linthresh=0.1)
             axes.set(title=f"from {reference}", xlabel="SVAG, $l$  |  Gaussian, $Δt$")
         panels[0].set_ylabel("squared distance (spreads²)")
+        panels[0].set_ylim(bottom=-0.5)
         shared_legend(figure, panels[0], 4)
         figure.subplots_adjust(left=0.1, right=0.99, top=0.84, bottom=0.26, wspace=0.06)
         write_caption(

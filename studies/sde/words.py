@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ VERDICTS = ("valid", "valid in the mean only", "not valid", "undecided")
 
 # Those of which the mean is meant in "valid in the mean".
 MEANS = ("train_loss", "test_loss", "train_error", "test_error")
-WIDEST_SPREAD = 2.0
 
 LABELS = {
     "sgd": "SGD, shuffled epochs",
@@ -31,14 +29,14 @@ LABELS = {
     "gradient_descent": "none: gradient descent",
 }
 
+# That spreads agree within a factor of two was asked for as well, until SGD against itself, SVAG at l = 1, failed it for the
+# width of the intervals alone; the test of the law looks at spreads, too.
 REASONS = (
     "Means: the 95 % intervals of the distances of training loss, test loss and both errors, all samples, lie within ± "
     "{tolerance:g} spreads of SGD over replicas. At 1, a run of the process is as far from SGD's mean as one of SGD itself.",
-    "Spreads: the 95 % intervals of the ratios of their standard deviations lie within 1/2 and 2, a factor that the replicas "
-    "of this study can tell from 1.",
     "Law: the omnibus test of means and spreads of everything recorded, corrected by Holm for all processes and phases of "
     "one reference, does not reject at 5 %.",
-    "valid: law, means and spreads. valid in the mean only: means, but the law is rejected. not valid: the law is rejected "
+    "valid: law and means. valid in the mean only: means, but the law is rejected. not valid: the law is rejected "
     "and an interval of the means lies beyond the tolerance, or replicas diverge. undecided: anything else; more replicas "
     "decide.",
 )
@@ -102,22 +100,17 @@ def judge(compared: xr.Dataset, tolerance: float) -> list[Verdict]:
 def _judged(own: xr.Dataset, process: str, phase: str, tolerance: float) -> Verdict:
     known = [name for name in MEANS if name in own["quantity"].values]
     means = own.sel(quantity=known)
-    defined = np.isfinite(means["distance"].values)
+    defined = np.isfinite(means["distance"].values)  # not where the reference hardly varies
     distance, lower, upper = (means[f"distance{side}"].values[defined] for side in ("", "_lower", "_upper"))
     within = bool(defined.any() and (lower > -tolerance).all() and (upper < tolerance).all())
     beyond = bool(((lower > tolerance) | (upper < -tolerance)).any())
-    spread_lower, spread_upper = (means[f"spread_ratio{side}"].values for side in ("_lower", "_upper"))
-    varies = np.isfinite(spread_lower)
-    alike = bool((np.log(spread_lower[varies]) > -log(WIDEST_SPREAD)).all()) and bool(
-        (np.log(spread_upper[varies]) < log(WIDEST_SPREAD)).all()
-    )
     rejected, diverged = bool(own["is_rejected"]), int(own["diverged_count"]) > 0
     if diverged or (rejected and beyond):
         verdict = "not valid"
     elif rejected:
         verdict = "valid in the mean only" if within else "undecided"
     else:
-        verdict = "valid" if within and alike else "undecided"
+        verdict = "valid" if within else "undecided"
     farthest = int(np.argmax(np.abs(distance))) if defined.any() else -1
     name = np.array(known)[defined][farthest] if defined.any() else ""
     values: list[Any] = [each[farthest] if defined.any() else np.nan for each in (distance, lower, upper)]
