@@ -26,20 +26,16 @@ from langevin_nn import NetworkLandscape, Surrogate, fit_surrogate
 from langevin_nn.checks import number, one_of, shown, whole_number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.figures import surrogate_figure, write_figures
-from langevin_nn.provenance import attributes
 from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
 from studies.command import guarded
-from studies.paper.folder import begin, finish, words_of
+from studies.paper.folder import begin, finish
 from studies.paper.training import Choices, landscape_of, load, settled
-from studies.surrogate.fluctuations import RELATIONS, compared, exact, expected, fluctuations, lags_of
-from studies.surrogate.runs import Start, displacements, sgd_displacements, trained
+from studies.surrogate.fluctuations import RELATIONS
+from studies.surrogate.measures import DRAWS, NOISES, PREDICTORS, measured, quality
+from studies.surrogate.runs import Start, sgd_displacements, trained
 
-__all__ = ["DRAWS", "PREDICTORS", "Config", "main", "run", "verdict"]
-
-DRAWS = ("shuffled", "independent")
-NOISES = ("constant", "state_dependent")
-PREDICTORS = (*NOISES, "lyapunov", "stationary")
+__all__ = ["Config", "main", "run", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -168,11 +164,11 @@ def run(config: Config) -> xr.DataTree:
         )
         for draws in DRAWS
     }
-    tree = {"/": _quality(config, fits, start)}
+    tree = {"/": quality(config, fits, start)}
     for position, size in enumerate(config.dimensions):
         own = {noise: fits[size, noise] for noise in NOISES}
         walked = {draws: walks[draws][position] for draws in DRAWS}
-        tree[f"/{size}"] = _measured(config, own, walked, updates, landscape.n_samples / config.batch_size)
+        tree[f"/{size}"] = measured(config, own, walked, updates, landscape.n_samples / config.batch_size)
     result = xr.DataTree.from_dict(tree)
     _write(config, result, time.perf_counter() - started)
     return result
@@ -189,101 +185,6 @@ def _fitted(landscape: NetworkLandscape, config: Config, start: Start, size: int
         noise=noise,
         trajectory=start.rows,
     )
-
-
-def _quality(config: Config, fits: dict[tuple[int, str], Surrogate], start: Start) -> xr.Dataset:
-    """Return measures of all surrogates, by dimension and noise; distances are root mean squares over points held out."""
-    rows = []
-    for size in config.dimensions:
-        each = []
-        for noise in NOISES:
-            found = fits[size, noise].quality
-            distance = found.order_parameter_distance
-            kept = found.drop_vars("order_parameter_distance").drop_dims("row")
-            kept["distance_at_origin"] = distance.isel(point=0)
-            kept["distance_elsewhere"] = (distance.isel(point=slice(1, None)) ** 2).mean("point", skipna=False) ** 0.5
-            each.append(kept)
-        rows.append(xr.concat(each, "noise"))
-    data: xr.Dataset = xr.concat(rows, "dimension")
-    described = {"study": "surrogate_of_a_network", "seed": config.seed, "choices": words_of(config)}
-    return data.assign_coords(noise=list(NOISES), dimension=list(config.dimensions)).assign_attrs(
-        {**attributes(described), **start.facts}
-    )
-
-
-def _measured(
-    config: Config,
-    fits: dict[str, Surrogate],
-    walked: dict[str, NDArray[np.float32]],
-    updates: NDArray[np.int64],
-    updates_per_epoch: float,
-) -> xr.Dataset:
-    """Return fluctuations of SGD along the directions of one size, and of everything that predicts them."""
-    assert config.learning_rate is not None
-    moments, rate = fits["constant"].moments, config.learning_rate
-    law = fits["constant"].law(rate)
-    stride = int(updates[0])
-    times = law.relaxation_time.values
-    lags = lags_of(times, stride, len(updates))
-    seen = {draws: fluctuations(each, lags) for draws, each in walked.items()}
-    replicas = range(config.surrogate_replicas)
-    predicted: dict[str, xr.Dataset] = {
-        noise: fluctuations(displacements(fit.process(rate), replicas, config.seed, updates), lags)
-        for noise, fit in fits.items()
-    }
-    forgotten = np.exp(-lags * stride / np.where(np.isfinite(times), times, np.nan))
-    settled_variance = np.broadcast_to(law.variance.values, (len(updates), len(times)))
-    groups = []
-    for draws in DRAWS:
-        epoch = updates_per_epoch if draws == "shuffled" else None
-        here = {
-            **predicted,
-            "lyapunov": expected(moments.hessian, moments.noise_covariance, rate, updates, lags, epoch),
-            "stationary": exact(settled_variance, forgotten),
-        }
-        relations = [
-            compared(seen[draws], here[name], config.tolerance, config.memory_tolerance) for name in PREDICTORS
-        ]
-        beside = xr.concat([here[name] for name in PREDICTORS], "predictor", join="outer", combine_attrs="drop")
-        joined = xr.concat(relations, "predictor").merge(
-            beside.rename({name: f"predicted_{name}" for name in beside.data_vars})
-        )
-        groups.append(xr.merge([seen[draws], joined], combine_attrs="drop"))
-    data: xr.Dataset = xr.concat(groups, "draws")
-    data = data.assign_coords(
-        draws=list(DRAWS), predictor=list(PREDICTORS), record=updates, direction=np.arange(1, len(times) + 1)
-    )
-    data["curvature"], data["relaxation_time"] = ("direction", law.curvature.values), ("direction", times)
-    data["lag"] = ("direction", lags * stride)
-    for prefix in ("", "predicted_"):
-        for name, values in _autocorrelation_times(data, prefix).items():
-            data[name] = values
-    data["relation"].attrs |= {"flag_values": [0, 1, 2], "flag_meanings": " ".join(RELATIONS)}
-    return _described(data)
-
-
-def _autocorrelation_times(data: xr.Dataset, prefix: str) -> dict[str, xr.DataArray]:
-    """Return −lag/ln(memory) in updates with an interval, whose upper end is infinite where no decay is seen."""
-    error = data[f"{prefix}memory_standard_error"].fillna(0) if prefix else data["memory_standard_error"]
-    ends = {"": 0.0, "_lower": -1.96, "_upper": 1.96}
-    times = {}
-    for end, shift in ends.items():
-        memory = data[f"{prefix}memory"] + shift * error
-        decay = -np.log(memory.clip(1e-12, 1 - 1e-12))
-        time_ = (data["lag"] / decay).where(memory < 1, np.inf).where(memory > 0, 0.0)
-        times[f"{prefix}autocorrelation_time{end}"] = time_.where(memory.notnull())
-    return times
-
-
-def _described(data: xr.Dataset) -> xr.Dataset:
-    units = {"variance_ratio": "1", "variance": "weight2", "memory": "1", "mean": "weight", "autocorrelation": "update"}
-    words = {"curvature": "loss weight-2", "relaxation_time": "update", "lag": "update", "relation": "1"}
-    for name, values in data.data_vars.items():
-        bare = str(name).removeprefix("predicted_")
-        found = words.get(bare) or next(unit for start, unit in units.items() if bare.startswith(start))
-        values.attrs |= {"units": found, "long_name": str(name).replace("_", " ")}
-    data["record"].attrs |= {"long_name": "updates from the start", "units": "update"}
-    return data
 
 
 def _write(config: Config, result: xr.DataTree, seconds: float) -> None:

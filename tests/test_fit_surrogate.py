@@ -308,6 +308,8 @@ def test_directions_that_do_not_settle_have_no_stationary_law_and_say_so():
     assert later.mean_displacement[2] == pytest.approx(0.1 * (1.1**10 - 1))
     tilted = fit_surrogate(ridge, np.zeros(3), directions=np.array([[0.8, 0.6, 0.0], [-0.6, 0.8, 0.0]])).law(0.1)
     assert np.isnan(tilted.variance).all()
+    dome = fit_surrogate(QuadraticLandscape(-np.eye(2), np.eye(2)), [0, 0], n_directions=2)
+    assert np.isnan(dome.law(0.1).variance).all()
     with pytest.raises(ConfigurationError, match="curvatures from -1 to 2: expected all above 0"):
         covariance_after(np.diag([2.0, -1.0]), np.eye(2), 0.1, inf)
 

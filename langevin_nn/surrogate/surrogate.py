@@ -199,8 +199,7 @@ class Surrogate:
         away = -slope / curvatures[kept] if steps == inf else mean_after(slope, inner, rate, int(steps))
         outside = 1 - np.square(modes).sum(1) > _OUTSIDE
         with np.errstate(divide="ignore"):
-            times = np.where(settles, -1 / np.log(np.where(settles & (ratio > 0), ratio, 0.5)), np.nan)
-            times = np.where(ratio == 0, 0.0, times)
+            times = np.where(settles, -1 / np.log(ratio), np.nan)
         return xr.Dataset(
             {
                 "mean_displacement": _variable(
