@@ -60,6 +60,10 @@ def test_command(command, tmp_path):
         assert names == {"phases.nc", "summary.json", "sweeps"} | {
             f"{name}.png" for name in ("phase_diagram", "collapse", "finite_size")
         }
+    elif "is_the_sde_valid" in command:
+        assert "The equation (Gaussian noise of covariance C, a quarter of the step) against shuffled SGD" in done.stdout
+        pictures = {f"{name}.png" for name in ("verdicts", "distances", "ladder", "conditions", "noise")}
+        assert names == {"runs", "validity.nc", "summary.json"} | pictures
     else:
         assert "follow" in done.stdout
         pictures = {"verdict.png", "training.png", "order_parameters.png", "distances.png", "spectra.png"}
