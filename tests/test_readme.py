@@ -61,7 +61,9 @@ def test_command(command, tmp_path):
             f"{name}.png" for name in ("phase_diagram", "collapse", "finite_size")
         }
     elif "is_the_sde_valid" in command:
-        assert "The equation (Gaussian noise of covariance C, a quarter of the step) against shuffled SGD" in done.stdout
+        assert (
+            "The equation (Gaussian noise of covariance C, a quarter of the step) against shuffled SGD" in done.stdout
+        )
         pictures = {f"{name}.png" for name in ("verdicts", "distances", "ladder", "conditions", "noise")}
         assert names == {"runs", "validity.nc", "summary.json"} | pictures
     else:

@@ -89,8 +89,8 @@ def validity_figure(verdicts: Mapping[str, xr.Dataset], labels: Mapping[str, str
         write_caption(
             figure,
             "Whether each process follows SGD in each phase of learning, by thresholds fixed beforehand: its law is "
-            "not told from SGD's and its means\nare close; only its means are close; or not even these. p: test of means and "
-            "spreads of everything recorded, corrected for all cells of a table.",
+            "not told from\nSGD's and its means are close; only its means are close; or not even these. p: test of means and "
+            "spreads\nof everything recorded, corrected for all cells of a table.",
         )
     return figure
 
