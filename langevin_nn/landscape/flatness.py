@@ -17,6 +17,7 @@ from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.landscape.base import Landscape
 from langevin_nn.landscape.hessian import Hessian
 from langevin_nn.landscape.network import NetworkLandscape
+from langevin_nn.threads import single_threaded_products
 
 __all__ = ["flatness", "loss_profile"]
 
@@ -196,12 +197,15 @@ class _Lines:
     def _losses(self, rows: NDArray[np.int64], displacements: Floats) -> Floats:
         points = self._weights.repeat(len(rows), 1)
         points[:, self._columns] += torch.as_tensor(displacements[:, None] * self.directions[rows])
-        losses = self._landscape.loss(points.to(self._landscape.device, self._landscape.dtype))
+        with single_threaded_products():
+            losses = self._landscape.loss(points.to(self._landscape.device, self._landscape.dtype))
         return np.asarray(losses.double().cpu().numpy())
 
     def curvatures(self) -> Floats:
         """Return pᵀ∇²L p of each direction."""
-        return np.asarray((self.directions.T * self._hessian.matmat(self.directions.T)).sum(0))
+        with single_threaded_products():
+            products = self._hessian.matmat(self.directions.T)
+        return np.asarray((self.directions.T * products).sum(0))
 
 
 def _nearest_rise(lines: _Lines, level: float, start: Floats, most: float) -> Floats:
