@@ -23,6 +23,7 @@ from langevin_nn.figures.two_phases import (
     two_phases_figure,
     two_spectra_figure,
 )
+from langevin_nn.figures.variance_flatness import loss_profile_figure, variance_flatness_figure
 
 __all__ = [
     "FIGURES",
@@ -35,6 +36,7 @@ __all__ = [
     "flat_minima_figure",
     "gradient_sketch",
     "label_noise_figure",
+    "loss_profile_figure",
     "memorisation_figure",
     "noise_and_curvature_figure",
     "order_parameter_figure",
@@ -48,5 +50,6 @@ __all__ = [
     "training_figure",
     "two_phases_figure",
     "two_spectra_figure",
+    "variance_flatness_figure",
     "verdict_figure",
 ]

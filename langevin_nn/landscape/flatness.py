@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 # From one displacement to the next while the loss is still below its level.
 _GROWTH = 1.5
-_HALVINGS = 14
+_HALVINGS = 6
 # Points that are evaluated together.
 _AT_A_TIME = 512
 
@@ -213,21 +213,28 @@ def _nearest_rise(lines: _Lines, level: float, start: Floats, most: float) -> Fl
     k = len(lines.directions)
     rows, signs = np.tile(np.arange(k), 2), np.repeat([-1.0, 1.0], k)
 
-    def below(places: NDArray[np.int64], distances: Floats) -> NDArray[np.bool_]:
-        return lines.losses(rows[places], signs[places] * distances) < level  # False where it is no number
+    def height(places: NDArray[np.int64], distances: Floats) -> Floats:
+        found = lines.losses(rows[places], signs[places] * distances) - level
+        return np.where(np.isfinite(found), found, np.inf)
 
     inner, outer = np.zeros(2 * k), np.tile(start, 2)
+    under, over = np.full(2 * k, -np.inf), np.zeros(2 * k)
     searched = np.arange(2 * k)
     while len(searched):
-        searched = searched[below(searched, outer[searched])]
-        inner[searched] = outer[searched]
+        over[searched] = height(searched, outer[searched])
+        searched = searched[over[searched] < 0]
+        inner[searched], under[searched] = outer[searched], over[searched]
         searched = searched[outer[searched] < most]
         outer[searched] = np.minimum(_GROWTH * outer[searched], most)
     found = np.flatnonzero(inner < outer)
     for _ in range(_HALVINGS):
         middle = (inner[found] + outer[found]) / 2
-        low = below(found, middle)
-        inner[found[low]], outer[found[~low]] = middle[low], middle[~low]
+        heights = height(found, middle)
+        low = heights < 0
+        inner[found[low]], under[found[low]] = middle[low], heights[low]
+        outer[found[~low]], over[found[~low]] = middle[~low], heights[~low]
+    # A straight line between the two ends, where both are known.
+    share = np.where(np.isfinite(under + over), under / np.where(under < over, under - over, 1.0), 0.5)
     widths = np.full(2 * k, np.inf)
-    widths[found] = (inner[found] + outer[found]) / 2
+    widths[found] = (inner + share * (outer - inner))[found]
     return widths.reshape(2, k)
