@@ -9,13 +9,16 @@ from langevin_nn.analyzers.autocorrelation import (
     time_average,
 )
 from langevin_nn.analyzers.comparison import COMPARED, ComparisonAnalyzer, Quantity, at_equal_loss
+from langevin_nn.analyzers.currents import ProbabilityCurrents
 from langevin_nn.analyzers.decline import decline_p_value
+from langevin_nn.analyzers.fluctuations import Fluctuations, decay_time
 from langevin_nn.analyzers.gradient_average import TimeAveragedOrderParameters
 from langevin_nn.analyzers.laws import RECORDED, LawComparison, phase_windows
 from langevin_nn.analyzers.losses import LossMixture
 from langevin_nn.analyzers.mixture import GaussianMixture, gaussian_mixture
 from langevin_nn.analyzers.permutation import SwapTest, holm, swap_test
 from langevin_nn.analyzers.phases import PhaseDetector, detect_phases, mean_boundaries, phase_means
+from langevin_nn.analyzers.principal_components import PrincipalComponents
 from langevin_nn.analyzers.scaling import collapse_distance, fit_power_law
 from langevin_nn.analyzers.stationarity import Stationarity, StationarityTest, stationarity_test
 from langevin_nn.analyzers.statistics import jackknife, logarithm, mean_with_interval
@@ -37,10 +40,13 @@ __all__ = [
     "Autocorrelation",
     "Comparison",
     "ComparisonAnalyzer",
+    "Fluctuations",
     "GaussianMixture",
     "LawComparison",
     "LossMixture",
     "PhaseDetector",
+    "PrincipalComponents",
+    "ProbabilityCurrents",
     "Quantity",
     "Stationarity",
     "StationarityTest",
@@ -54,6 +60,7 @@ __all__ = [
     "at_equal_loss",
     "autocorrelation_function",
     "collapse_distance",
+    "decay_time",
     "decline_p_value",
     "detect_phases",
     "effective_sample_size",

@@ -32,6 +32,7 @@ from langevin_nn.figures.validity import (
     noise_shape_figure,
     validity_figure,
 )
+from langevin_nn.figures.variance_flatness import loss_profile_figure, variance_flatness_figure
 
 __all__ = [
     "FIGURES",
@@ -47,6 +48,7 @@ __all__ = [
     "label_noise_figure",
     "ladder_figure",
     "law_distance_figure",
+    "loss_profile_figure",
     "memorisation_figure",
     "noise_and_curvature_figure",
     "noise_shape_figure",
@@ -63,6 +65,7 @@ __all__ = [
     "two_phases_figure",
     "two_spectra_figure",
     "validity_figure",
+    "variance_flatness_figure",
     "verdict_figure",
     "write_figures",
 ]

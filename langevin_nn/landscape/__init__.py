@@ -1,6 +1,7 @@
 """Landscapes: a loss over weight space, made of a network and its data or of a formula."""
 
 from langevin_nn.landscape.base import EmpiricalLandscape, Landscape, MomentLandscape
+from langevin_nn.landscape.flatness import flatness, loss_profile
 from langevin_nn.landscape.hessian import Hessian
 from langevin_nn.landscape.network import NetworkLandscape, cross_entropy
 from langevin_nn.landscape.potential import PotentialLandscape
@@ -19,4 +20,6 @@ __all__ = [
     "QuadraticLandscape",
     "SampleGradients",
     "cross_entropy",
+    "flatness",
+    "loss_profile",
 ]

@@ -1,0 +1,1 @@
+"""What the study of variance and flatness is made of."""

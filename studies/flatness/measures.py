@@ -1,0 +1,233 @@
+"""What the study of variance and flatness measures: fluctuations, landscape and noise along directions, and currents."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from langevin_nn import Hessian, NetworkLandscape, gradient_ensemble, leading_eigenpairs
+from langevin_nn.analyzers import Fluctuations, PrincipalComponents, ProbabilityCurrents
+from langevin_nn.analyzers.fluctuations import Detrend
+from langevin_nn.ensemble import covariance_factor
+from langevin_nn.landscape import flatness, loss_profile
+from studies.flatness.runs import Config, Start
+
+__all__ = ["BASES", "Point", "currents", "directions_of", "measure", "profiles"]
+
+Floats = NDArray[np.float64]
+
+BASES = ("principal components", "with their drift", "hidden weights", "Hessian eigenvectors")
+
+# What is taken off each weight over a window: weights drift, and what drifts is the first component where that is left.
+_DETREND: dict[str, Detrend] = {name: "mean" if name == "with their drift" else "linear" for name in BASES}
+
+_RANKS, _PLANES = 24, 4
+_TOLERANCE = 0.01  # of an eigenvector, whose direction is all that counts
+
+
+class Point:
+    """The landscape where the windows of one network begin: curvature, flatness and noise along directions.
+
+    Parameters
+    ----------
+    config : Config
+        What was chosen.
+    landscape : NetworkLandscape
+        Of `network`.
+    start : Start
+        Trained networks.
+    replica : int
+        Which of them.
+    """
+
+    def __init__(self, config: Config, landscape: NetworkLandscape, start: Start, replica: int) -> None:
+        assert config.batch_size is not None
+        self._landscape, self.weights = landscape, start.weights[replica]
+        self._covariance = gradient_ensemble(landscape, self.weights, config.batch_size).covariance
+        trace = float(landscape.sample_gradients(self.weights, everywhere=True).trace())
+        factor = covariance_factor(landscape.n_samples, config.batch_size)
+        self._isotropic = factor * trace / landscape.n_parameters
+        hessian = Hessian(landscape, self.weights)
+        count = min(max(3, config.components // 2), hessian.size)
+        self.eigenvectors: Floats = leading_eigenpairs(hessian, count, tolerance=_TOLERANCE).vectors.cpu().numpy()
+
+    def along(self, directions: Floats, process: str) -> xr.Dataset:
+        """Return flatness, curvature and driving noise along directions.
+
+        Parameters
+        ----------
+        directions : ndarray, shape (direction, parameter)
+            Unit vectors over the measured parameters.
+        process : str
+            Whose noise.
+
+        Returns
+        -------
+        xarray.Dataset
+            What `langevin_nn.landscape.flatness` gives, and ``noise`` pᵀ C p, of isotropic noise Tr C/P.
+        """
+        found = flatness(self._landscape, self.weights, directions)
+        noise = (directions.T * self._covariance.matmat(directions.T)).sum(0)
+        if process == "isotropic_langevin":
+            noise = np.full(len(directions), self._isotropic)
+        text = {"long_name": "covariance of the noise along a direction", "units": "nat2 weight-2"}
+        return found.assign(noise=("direction", noise, text))
+
+
+def measure(config: Config, point: Point, process: str, copies: xr.Dataset, hidden: NDArray[np.int64]) -> xr.Dataset:
+    """Measure fluctuations and landscape along every basis of directions.
+
+    Parameters
+    ----------
+    config : Config
+        What was chosen.
+    point : Point
+        Where the windows begin.
+    process : str
+        Its name.
+    copies : xarray.Dataset
+        ``weights`` (replica, weight_step, parameter) of all copies from one network.
+    hidden : ndarray of int
+        Positions of the weights between the hidden layers among the measured ones; empty where these are all.
+
+    Returns
+    -------
+    xarray.Dataset
+        By ``basis`` and ``rank``: of the first copy ``variance`` and ``correlation_time``, in gradient-flow time;
+        ``held_out_variance``, the mean of the others along the same directions; ``flatness``, ``curvature_flatness``,
+        ``curvature`` and ``noise``; ``component``, which direction it is; by basis, ``trend_share``.
+    """
+    first, others = copies.isel(replica=[0]), copies.isel(replica=slice(1, None))
+    rows = []
+    for basis in BASES:
+        if basis == "hidden weights" and not len(hidden):
+            rows.append(_padded(xr.Dataset(), np.empty(0, dtype=int)))
+            continue
+        directions = directions_of(config, point, basis, first, hidden)
+        count = min(_RANKS, max(3, len(directions) // 2))
+        ranks = np.unique(np.rint(np.geomspace(1, len(directions), count)).astype(int)) - 1
+        chosen = directions[ranks]
+        fluctuations = Fluctuations(chosen, _DETREND[basis])
+        own = fluctuations(first).isel(replica=0)
+        held_out = fluctuations(others).component_variance.mean("replica")
+        times = own.correlation_time * float(own.record_interval.sel(clock="time"))
+        found = point.along(chosen, process)
+        values = {
+            "variance": own.component_variance.values,
+            "variance_standard_error": own.component_variance_standard_error.values,
+            "correlation_time": times.values,
+            "held_out_variance": held_out.values,
+            "trend_share": own.trend_share.values,
+            **{name: found[name].values for name in ("flatness", "curvature_flatness", "curvature", "noise")},
+        }
+        rows.append(_padded(xr.Dataset({name: ("rank", each) for name, each in values.items()}), ranks + 1))
+    return xr.concat(rows, xr.Variable("basis", list(BASES)), join="outer")
+
+
+def directions_of(
+    config: Config, point: Point, basis: str, trajectory: xr.Dataset, hidden: NDArray[np.int64]
+) -> Floats:
+    """Return the directions of a basis.
+
+    Parameters
+    ----------
+    config, point, hidden
+        As in `measure`.
+    basis : str
+        One of `BASES`.
+    trajectory : xarray.Dataset
+        ``weights`` of one copy, from which principal components are found.
+
+    Returns
+    -------
+    ndarray, shape (direction, parameter)
+        Unit vectors over all measured parameters.
+    """
+    if basis == "Hessian eigenvectors":
+        return point.eigenvectors
+    columns = hidden if basis == "hidden weights" else np.arange(trajectory.sizes["parameter"])
+    count = min(config.components, len(columns), trajectory.sizes["weight_step"] - 2)
+    found = PrincipalComponents(count, _DETREND[basis])(trajectory.isel(parameter=columns)).direction.values[0]
+    directions = np.zeros((len(found), trajectory.sizes["parameter"]))
+    directions[:, columns] = found
+    return directions
+
+
+def _padded(found: xr.Dataset, ranks: NDArray[np.int64]) -> xr.Dataset:
+    """Return a table of as many rows as any has."""
+    padded = np.full(_RANKS, np.nan)
+    padded[: len(ranks)] = ranks
+    table = found.pad(rank=(0, _RANKS - len(ranks)), constant_values=np.nan) if len(ranks) else found
+    return table.assign(component=("rank", padded))
+
+
+def currents(copies: xr.Dataset) -> xr.Dataset:
+    """Measure probability currents in planes of principal components, free of what all copies do alike.
+
+    Differences of two copies from the same start have no drift in common with the deterministic path, and the fluctuations of
+    one trajectory (divided by √2). Planes are those of the pooled covariance of independent differences, and squares of
+    circulations are products of two of them, which vanish on average where each is as likely backwards.
+
+    Parameters
+    ----------
+    copies : xarray.Dataset
+        ``weights`` (replica, weight_step, parameter), an even number of copies.
+
+    Returns
+    -------
+    xarray.Dataset
+        By ``plane`` of components (1, 2), (3, 4), …: ``entropy_production_rate`` in gradient-flow time,
+        ``entropy_production_bias``, and ``entropy_per_correlation_time``, the rate times the longer correlation time.
+    """
+    weights = copies["weights"].transpose("replica", "weight_step", "parameter")
+    pairs = weights.sizes["replica"] // 2
+    values = np.asarray(weights.values, dtype=np.float64)
+    differences = (values[: 2 * pairs : 2] - values[1 : 2 * pairs : 2]) / np.sqrt(2)
+    clocks = {name: each for name, each in copies.coords.items() if each.dims == ("weight_step",)}
+    dataset = xr.Dataset({"weights": (("replica", "weight_step", "parameter"), differences)}, coords=clocks)
+    count = min(2 * _PLANES, (differences.shape[2] // 2) * 2)
+    found = PrincipalComponents(count, "mean", shared=True)(dataset)
+    unit = float(found.record_interval.sel(clock="time"))
+    rows = []
+    for plane in range(count // 2):
+        both = (2 * plane, 2 * plane + 1)
+        one = ProbabilityCurrents(plane=both)(found)
+        longest = float(found.correlation_time.isel(component=list(both)).mean("replica").max()) * unit
+        row = one[["entropy_production_rate", "entropy_production_bias"]]
+        rows.append(row.assign(entropy_per_correlation_time=one.entropy_production_rate * longest))
+    return xr.concat(rows, xr.Variable("plane", np.arange(1, len(rows) + 1)))
+
+
+def profiles(landscape: NetworkLandscape, point: Point, directions: Floats, n_points: int = 81) -> xr.Dataset:
+    """Return loss profiles along some directions, for a figure.
+
+    Parameters
+    ----------
+    landscape : NetworkLandscape
+        Of `network`.
+    point : Point
+        Through which they go.
+    directions : ndarray, shape (direction, parameter)
+        Unit vectors.
+    n_points : int, optional
+        Displacements on each line.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``loss`` (direction, displacement) over twice the width on either side, ``at`` the displacements of each, and
+        what `langevin_nn.landscape.flatness` gives.
+    """
+    found = flatness(landscape, point.weights, directions)
+    rows, places = [], []
+    for k, direction in enumerate(directions):
+        reach = [float(found[side][k]) for side in ("width_left", "width_right")]
+        widest = max([each for each in reach if np.isfinite(each)], default=1.0)
+        at = np.linspace(-1.3 * min(reach[0], 3 * widest), 1.3 * min(reach[1], 3 * widest), n_points)
+        rows.append(loss_profile(landscape, point.weights, direction[None], at).loss.values[0])
+        places.append(at)
+    return found.rename(loss="loss_at_start").assign(
+        loss=(("direction", "displacement"), np.stack(rows), {"long_name": "training loss", "units": "nat"}),
+        at=(("direction", "displacement"), np.stack(places), {"long_name": "displacement", "units": "weight"}),
+    )
