@@ -30,7 +30,7 @@ import xarray as xr
 from langevin_nn import NetworkLandscape
 from langevin_nn.checks import listed, number, one_of, shown, whole_number
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.figures import loss_profile_figure, variance_flatness_figure
+from langevin_nn.figures import loss_profile_figure, variance_flatness_figure, write_figures
 from langevin_nn.provenance import attributes
 from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
@@ -271,8 +271,7 @@ def _write(config: Config, found: Found) -> None:
         NAME: variance_flatness_figure(found.measured, found.exponents, found.currents, _NAMES),
         "loss_profiles": loss_profile_figure(found.profiles),
     }
-    for name, figure in figures.items():
-        figure.savefig(config.out / f"{name}.png")
+    write_figures(figures, config.out)
 
 
 def _by_process(values: xr.DataArray) -> dict[str, float]:
