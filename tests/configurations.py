@@ -77,6 +77,7 @@ from langevin_nn import (
     svag,
     sweep,
 )
+from langevin_nn.analyzers import TimeAveragedOrderParameters
 from langevin_nn.cleaning import literal_rule
 from langevin_nn.drift import Confinement, GradientDrift, LinearDrift, SumDrift
 from langevin_nn.errors import LangevinError
@@ -365,6 +366,16 @@ _FIND_MISLABELED = {
     "threshold": (0.5, 0, 1, np.float32(0.2)),
     "least_separation": (1.5, 0, np.float32(2.0)),
     "most_of_class": (0.95, 0, 1),
+}
+_WALK = xr.Dataset(
+    {"weights": (("replica", "weight_step", "parameter"), np.random.default_rng(0).standard_normal((2, 11, 3)))},
+    coords={"weight_step": np.arange(11), "learning_rate": ("replica", [0.1, 0.1])},
+)
+_TIME_AVERAGED = {
+    "length": (None, 5, np.int64(10)),
+    "n_samples": (8, np.int64(20)),
+    "batch_size": (2, np.int64(1)),
+    "parameters": (None, [0, 2], (1,), np.arange(3)),
 }
 _COMPARE = {
     "landscape": (NETWORK,),
@@ -657,6 +668,7 @@ DOORS: tuple[Door, ...] = (
     Door("find_mislabeled", find_mislabeled, _FIND_MISLABELED),
     Door("literal_rule", literal_rule, _SAMPLE_LOSSES),
     Door("fit_surrogate", _fit, _FIT_SURROGATE, {"directions": "directions", "noise": "noise"}),
+    Door("TimeAveragedOrderParameters", lambda **given: TimeAveragedOrderParameters(**given)(_WALK), _TIME_AVERAGED),
     Door("compare", compare, _COMPARE, {"alignment_minibatches": "minibatches", "processes": "process"}),
     *(_of_study(module) for module in _SMALL),
     *(_of_command(module) for module in _SMALL),

@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers.base import require
-from langevin_nn.checks import whole_number
+from langevin_nn.checks import listed, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.schema import describe
 
@@ -126,7 +126,7 @@ class TimeAveragedOrderParameters:
             )
         weights = dataset["weights"].transpose("replica", "weight_step", "parameter")
         if self.parameters is not None:
-            weights = weights.isel(parameter=list(self.parameters))
+            weights = weights.isel(parameter=self._chosen(weights.sizes["parameter"]))
         steps = np.asarray(dataset["weight_step"].values, dtype=np.int64)
         windows = self._windows(steps)
         rows = [self._averages(weights.values[:, window], rates, steps[window][:-1]) for window in windows]
@@ -148,6 +148,13 @@ class TimeAveragedOrderParameters:
         }
         kept = {"replica": dataset["replica"]} if "replica" in dataset.coords else {}
         return xr.Dataset(found, coords={**middles, **counts, **kept})
+
+    def _chosen(self, recorded: int) -> list[int]:
+        expected = f"positions (int) from 0 to {recorded - 1} among the parameters that were recorded, at least one"
+        chosen = listed("parameters", self.parameters, expected)
+        if not chosen:
+            raise ConfigurationError(f"parameters=(): expected {expected}")
+        return [whole_number("parameters", each, expected, least=0, most=recorded - 1) for each in chosen]
 
     def _windows(self, steps: NDArray[np.int64]) -> list[slice]:
         """Return the stretches of consecutive records, cut to length; what is shorter is left out."""
