@@ -77,8 +77,9 @@ def test_measured_numbers_are_those_of_the_network_and_its_recorded_weights(quic
     def loss(displacement):
         return landscape.loss(torch.as_tensor(start + displacement * direction).float()[None]).item()
 
-    h = (loss(0.015) + loss(-0.015) - 2 * loss(0.0)) / 0.015**2
-    assert leading.curvature.item() == pytest.approx(h, rel=0.1)
+    # Close by: farther off the gates of rectifiers open and close, which adds to differences and not to the Hessian.
+    h = (loss(1e-3) + loss(-1e-3) - 2 * loss(0.0)) / 1e-6
+    assert leading.curvature.item() == pytest.approx(h, rel=0.05)
     grid = np.linspace(0, 2 * leading.flatness.item(), 400)
     widths = [min(d for d in grid if loss(sign * d) >= np.e * loss(0.0)) for sign in (-1, 1)]
     assert leading.flatness.item() == pytest.approx(sum(widths), rel=0.02)
