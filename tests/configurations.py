@@ -78,6 +78,7 @@ from langevin_nn import (
     sweep,
 )
 from langevin_nn.analyzers import TimeAveragedOrderParameters
+from langevin_nn.analyzers import Fluctuations, PrincipalComponents, ProbabilityCurrents
 from langevin_nn.cleaning import literal_rule
 from langevin_nn.drift import Confinement, GradientDrift, LinearDrift, SumDrift
 from langevin_nn.errors import LangevinError
@@ -665,6 +666,21 @@ DOORS: tuple[Door, ...] = (
         {"inputs": ([[1, 0], [0, 1]], np.ones((2, 2))), "targets": ([0, 1], np.ones(2)), "start": (None, [1, 0])},
     ),
     Door("Seeds", lambda **given: simulate(sgd(NETWORK, 0.1, 2), steps=1, seed=Seeds(**given)), {"seed": (0, -3)}),
+    Door(
+        "Fluctuations",
+        Fluctuations,
+        {"directions": (np.eye(2), np.ones((1, 1, 1))), "detrend": ("linear", "mean"), "discard": (0, np.int64(3))},
+    ),
+    Door(
+        "PrincipalComponents",
+        PrincipalComponents,
+        {"n_components": (3, np.int64(2)), "detrend": ("linear", "mean"), "shared": _TRUTH, "discard": (0, 2)},
+    ),
+    Door(
+        "ProbabilityCurrents",
+        ProbabilityCurrents,
+        {"variable": ("projection", "weights"), "plane": ((0, 1), [2, 1]), "level": (0.95, np.float32(0.5))},
+    ),
     Door("find_mislabeled", find_mislabeled, _FIND_MISLABELED),
     Door("literal_rule", literal_rule, _SAMPLE_LOSSES),
     Door("fit_surrogate", _fit, _FIT_SURROGATE, {"directions": "directions", "noise": "noise"}),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from langevin_nn.analyzers.autocorrelation import autocorrelation_function
 from langevin_nn.analyzers.labels import described, evenly_spaced, group_with, in_memory
-from langevin_nn.checks import one_of, whole_number
+from langevin_nn.checks import numbers, one_of, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
 __all__ = ["Fluctuations", "decay_time", "recorded_weights", "without_trend"]
@@ -172,11 +172,11 @@ class Fluctuations:
     def __post_init__(self) -> None:
         one_of("detrend", self.detrend, ("mean", "linear"))
         whole_number("discard", self.discard, "a number of records (int) from 0 to leave out", least=0)
-        values = np.asarray(getattr(self.directions, "values", self.directions))
-        if values.ndim not in (2, 3) or values.dtype.kind not in "fiu" or not values.size:
+        expected = "numbers (component, parameter) or (replica, component, parameter)"
+        values = numbers("directions", self.directions, expected)
+        if values.ndim not in (2, 3) or not values.size:
             raise ConfigurationError(
-                f"directions have shape {values.shape} and type {values.dtype}: expected numbers (component, parameter) or "
-                "(replica, component, parameter)"
+                f"directions have shape {values.shape}: expected {expected}, one direction at least"
             )
         norms = np.linalg.norm(values, axis=-1)
         if not np.allclose(norms, 1, atol=1e-6):
@@ -209,7 +209,7 @@ class Fluctuations:
             If there are too few records, they are not evenly spaced or a replica has diverged.
         """
         weights = recorded_weights(trajectory, self.discard)
-        directions = np.asarray(getattr(self.directions, "values", self.directions), dtype=np.float64)
+        directions = np.asarray(self.directions, dtype=np.float64)
         directions = np.broadcast_to(directions, (weights.sizes["replica"], *directions.shape[-2:]))
         if directions.shape[-1] != weights.sizes["parameter"]:
             raise ConfigurationError(
