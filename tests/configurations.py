@@ -77,8 +77,7 @@ from langevin_nn import (
     svag,
     sweep,
 )
-from langevin_nn.analyzers import TimeAveragedOrderParameters
-from langevin_nn.analyzers import Fluctuations, PrincipalComponents, ProbabilityCurrents
+from langevin_nn.analyzers import Fluctuations, PrincipalComponents, ProbabilityCurrents, TimeAveragedOrderParameters
 from langevin_nn.cleaning import literal_rule
 from langevin_nn.drift import Confinement, GradientDrift, LinearDrift, SumDrift
 from langevin_nn.errors import LangevinError
