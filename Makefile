@@ -10,7 +10,7 @@ BENCH := .venv-bench
 
 help:
 	@echo "make study   run the front door: SGD against Langevin dynamics (at most 3 minutes on two cores)"
-	@echo "make paper   reproduce the paper, claim by claim, into output/reproduce_paper/report.html (more than an hour on two cores; goes on where it was killed)"
+	@echo "make paper   reproduce the paper, claim by claim, into output/reproduce_paper/report.html (an hour and a half on two cores; goes on where it was killed)"
 	@echo "make test    run the whole test suite, a worker for each core; ARGS='-n0 tests/test_store.py': a part, in one process"
 	@echo "make torture    kill, corrupt and starve recordings by the hundred, and count (about 10 minutes)"
 	@echo "make calibrate  false alarms and coverage of phases of learning, over thousands of synthetic trajectories"

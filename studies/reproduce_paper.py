@@ -57,11 +57,11 @@ class Planned:
 
 
 PARTS = {
-    "two_phases": Planned("two_phases", 10.0),
-    "label_noise_phases": Planned("label_noise_phases", 13.0),
-    "label_noise_sweep": Planned("label_noise_sweep", 21.0),
-    "cleaning": Planned("cleaning", 24.0),
-    "label_noise_phases_cifar10": Planned("label_noise_phases", 20.0, (("dataset", "cifar10"), ("replicas", 4)), True),
+    "two_phases": Planned("two_phases", 13.0),
+    "label_noise_phases": Planned("label_noise_phases", 12.0),
+    "label_noise_sweep": Planned("label_noise_sweep", 19.0),
+    "cleaning": Planned("cleaning", 19.0),
+    "label_noise_phases_cifar10": Planned("label_noise_phases", 33.0, (("dataset", "cifar10"), ("replicas", 4)), True),
 }
 
 
