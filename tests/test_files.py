@@ -756,7 +756,7 @@ NO_PARTS = {
     drifts: {"Drift"},
     landscapes: {
         "EmpiricalLandscape", "Hessian", "Landscape", "MomentLandscape", "NetworkLandscape", "PotentialLandscape",
-        "SampleGradients", "cross_entropy",
+        "SampleGradients", "cross_entropy", "flatness", "loss_profile",
     },
     seen: {"Observable", "Snapshot", "default_observables"},
     timetables: {"Schedule"},

@@ -235,6 +235,8 @@ class NetworkLandscape(EmpiricalLandscape):
         if overwrites_its_inputs(self._module, self.inputs[: min(2, self.n_samples)]):
             # A first layer that works in place would change the caller's data.
             self._module.register_forward_pre_hook(lambda _, given: (given[0].clone(), *given[1:]))
+        # Evaluations may leave what cannot be copied in a module whose layers share weights.
+        self._untouched = deepcopy(self._module)
         parameters = self._layout.split(perturbed(flat_parameters(self._module, self._layout)))
         refuse_sample_mixing(self._module, parameters, self.inputs)
         few = slice(0, min(2, self.n_samples))
@@ -390,7 +392,7 @@ class NetworkLandscape(EmpiricalLandscape):
         if self.device.type != "cpu" or len(weights) < 2 or not is_long:
             return torch.stack([of_replica((self._module, row)) for row in weights])
         # A module can hold the weights of one replica at a time.
-        return torch.stack(side_by_side(of_replica, [(deepcopy(self._module), row) for row in weights]))
+        return torch.stack(side_by_side(of_replica, [(deepcopy(self._untouched), row) for row in weights]))
 
     def losses_and_errors(self, weights: Tensor, test: bool = False) -> tuple[Tensor, Tensor]:
         """Return the loss of each sample, and whether it is classified otherwise than its label says.
@@ -525,7 +527,9 @@ class NetworkLandscape(EmpiricalLandscape):
         self, weights: Tensor, replica: int, names: tuple[str, ...], layers: dict[str, nn.Module]
     ) -> SampleGradientSource:
         parameters = self._layout.split(weights.to(self.device, self.dtype))
-        module = deepcopy(self._module)  # its own, since it holds weights and hooks while others are measured beside it
+        module = deepcopy(
+            self._untouched
+        )  # its own, since it holds weights and hooks while others are measured beside it
         own = {name: module.get_submodule(name) for name in layers}
         return SampleGradientSource(module, parameters, self.inputs, self.labels_of(replica), self._loss, names, own)
 

@@ -299,7 +299,8 @@ def which_to_use(results: xr.Dataset) -> list[str]:
                 compared = (
                     "better than" if moments.lower > 0 else "worse than" if moments.upper < 0 else "not told apart from"
                 )
-                low, middle, high = (float(moments[name]) for name in ("lower", "mean_value", "upper"))
+                # Adding 0 takes the sign from a rounded 0.
+                low, middle, high = (round(float(moments[name]), 2) + 0.0 for name in ("lower", "mean_value", "upper"))
                 said.append(f"{compared} {rule} ({middle:+.2f}, {low:+.2f} to {high:+.2f})")
         lines.append(f"  ρ = {noise:g}: find_mislabeled is {' and '.join(said) or 'compared with nothing'}.")
     lines.append(
