@@ -28,6 +28,7 @@ import tyro
 import xarray as xr
 
 from langevin_nn import NetworkLandscape
+from langevin_nn.analyzers import logarithm
 from langevin_nn.checks import listed, number, one_of, shown, whole_number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.figures import loss_profile_figure, variance_flatness_figure, write_figures
@@ -325,7 +326,7 @@ def verdict(found: Found) -> str:
         ]
         if process != RANDOM_WALK:
             excess = own.sel(quantity="variance", drop=True) - walk
-            said.append(f"more than of the random walk by {_interval(excess)}")
+            said.append(f"less that of the random walk {_interval(excess)}")
         lines.append(f"  {_NAMES[str(process)]}: " + "; ".join(said))
     lines += [
         "Along eigenvectors of the Hessian, which no fluctuation chose, and the variance over that of the noise's balance:"
@@ -335,7 +336,7 @@ def verdict(found: Found) -> str:
         for which, words in (("relaxed", "relaxed directions"), ("slow", "slow ones")):
             own = by_width.sel(basis=BASES[-1], range=which, process=process, quantity="variance")
             ratio = found.dissipation.sel(basis=BASES[-1], range=which, process=process)
-            parts.append(f"{words} {_interval(own)}, ratio {_interval(ratio)}")
+            parts.append(f"{words} {_interval(own)}, ratio {_interval(ratio, logarithmic=True)}")
         lines.append(f"  {_NAMES[str(process)]}: " + "; ".join(parts))
     lines += ["Entropy production in the leading plane, per longer correlation time (0 where nothing goes around):"]
     leading = found.currents.entropy_per_correlation_time
@@ -344,13 +345,33 @@ def verdict(found: Found) -> str:
         lines.append(
             f"  {_NAMES[str(process)]}: {_interval(first)}; over {leading.sizes['plane']} planes {_interval(rest)}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_conclusion(measured)])
 
 
-def _interval(values: xr.DataArray) -> str:
-    """Return a mean over networks with its 95 % interval."""
-    moments = with_intervals(values)
+def _conclusion(measured: xr.DataArray) -> list[str]:
+    """Return which processes show the inverse relation, and of which a random walk shows as much."""
+    own = measured.sel(quantity="variance", drop=True)
+    walk = own.sel(process=RANDOM_WALK, drop=True)
+    others = [name for name in own.process.values if name != RANDOM_WALK]
+    kinds = {_NAMES[str(name)]: kind_of(own.sel(process=name)) for name in others}
+    told = [_NAMES[str(name)] for name in others if kind_of(own.sel(process=name, drop=True) - walk) != "neither"]
+    inverse = [name for name, kind in kinds.items() if kind == "inverse"]
+    rest = [f"{name} ({kind})" for name, kind in kinds.items() if kind != "inverse"]
+    return [
+        f"The inverse relation shows in: {', '.join(inverse) or 'none'}; not in: {', '.join(rest) or 'none'}.",
+        f"A random walk with SGD's noise and no landscape shows it too ({_interval(walk)}); other exponents than its have: "
+        f"{', '.join(told) or 'none'}."
+        if kind_of(walk) == "inverse"
+        else f"A random walk with SGD's noise and no landscape does not show it ({_interval(walk)}).",
+    ]
+
+
+def _interval(values: xr.DataArray, *, logarithmic: bool = False) -> str:
+    """Return a mean over networks, geometric where it is of ratios, with its 95 % interval."""
+    moments = with_intervals(logarithm(values) if logarithmic else values)
     mean, low, high = (float(moments[name]) for name in ("mean_value", "lower", "upper"))
+    if logarithmic:
+        mean, low, high = (float(np.exp(each)) for each in (mean, low, high))
     if not np.isfinite(mean):
         return "unknown"
     return f"{mean:.2g} ({low:.2g} to {high:.2g})"

@@ -87,6 +87,29 @@ def test_measured_numbers_are_those_of_the_network_and_its_recorded_weights(quic
     assert 0 < hidden.variance.item() < leading.variance.item() * 1.0001
 
 
+def test_the_verdict_names_what_shows_the_relation_and_what_a_random_walk_shows(quick):
+    with xr.open_datatree(quick / "variance_flatness.nc") as tree:
+        parts = {name: tree[name].to_dataset().load() for name in tree.children}
+    spread = xr.DataArray([-0.01, 0.01], dims="replica")
+    values = xr.DataArray(
+        [-4.0, -3.0, 0.0, -4.0, 2.0, -4.0], dims="process", coords={"process": [*PROCESSES, RANDOM_WALK]}
+    )
+    known = (values + spread).broadcast_like(parts["exponents"].exponent)
+    parts["exponents"] = parts["exponents"].assign(exponent=known)
+    parts["dissipation"] = parts["dissipation"].dissipation_ratio
+    *_, shown, walk = study.verdict(study.Found(**parts)).splitlines()
+    assert shown.startswith(
+        "The inverse relation shows in: SGD, shuffled epochs, SGD, independent draws, frozen Gaussian;"
+    )
+    assert shown.endswith("not in: matched Gaussian (neither), isotropic (as in equilibrium).")
+    assert "shows it too (-4 (" in walk
+    # Differences of a network from itself have no spread: those that are not zero are told.
+    assert walk.endswith("other exponents than its have: SGD, independent draws, matched Gaussian, isotropic.")
+    flat = parts["exponents"].exponent.where(parts["exponents"].process != RANDOM_WALK, 0.5)
+    parts["exponents"] = parts["exponents"].assign(exponent=flat)
+    assert "does not show it (0.5" in study.verdict(study.Found(**parts))
+
+
 def test_going_on_finds_everything_done_and_says_the_same(quick, capsys):
     files = {path: path.stat().st_mtime_ns for path in (quick / "runs").rglob("*.nc")}
     before = json.loads((quick / "summary.json").read_text())["verdict"]
