@@ -135,8 +135,10 @@ def _mark_unseen(axes: Axes, group: xr.Dataset) -> None:
 
 
 def _label_few(axes: Axes) -> None:
-    """Label 1, 2 and 5 of each decade as plain numbers."""
-    axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    """Label a few numbers of each decade, plainly."""
+    low, high = axes.get_ylim()
+    few = (1.0, 2.0, 5.0) if high > 10 * low else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=few))
     axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
 
