@@ -138,9 +138,8 @@ def _settled(config: Config) -> Config:
         raise ConfigurationError(
             f"processes={shown(processes)}: expected sgd, and each name once, since the others are compared with it"
         )
-    expected = "an even number from 4 (int), since currents are measured on independent differences of two"
-    if whole_number("copies", config.copies, expected, least=4, most=1000) % 2:
-        raise ConfigurationError(f"copies={config.copies}: expected {expected}")
+    expected = "at least 4 (int), since currents are measured on independent contrasts in planes of others"
+    whole_number("copies", config.copies, expected, least=4, most=1000)
     number("burn_in", config.burn_in, "a number of epochs from 0", least=0, most=1e6)
     number("window", config.window, "a number of epochs above 0", above=0, most=1e6)
     whole_number("records", config.records, "at least 20 records (int) of weights", least=20, most=100_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,6 +79,8 @@ def variance_flatness_figure(
                 _draw_means(axes, own[across], own[up], label=names.get(str(process), str(process)), **style)
             axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
             plain_powers(axes, "x", "y")
+            if across == "flatness":
+                _plain_ticks(axes)
         _draw_equilibrium(grid[3], eigenvectors)
         _draw_exponents(grid[4], exponents, first, last, names)
         _draw_currents(grid[5], currents)
@@ -100,13 +103,20 @@ def _draw_means(axes: Axes, across: xr.DataArray, up: xr.DataArray, **style: Any
     axes.vlines(place[bars], low[bars], high[bars], color=style["color"], linewidth=0.6, alpha=0.6)
 
 
+def _plain_ticks(axes: Axes) -> None:
+    """Label an axis of few decades by plain numbers."""
+    low, high = axes.get_xlim()
+    ticks = [each for each in np.outer(10.0 ** np.arange(-4, 5), [1, 2, 5]).ravel() if low <= each <= high]
+    if len(ticks) < 8:
+        axes.set_xticks(ticks, [f"{each:g}" for each in ticks])
+
+
 def _draw_equilibrium(axes: Axes, table: xr.Dataset) -> None:
-    """Draw 1/h through the steepest direction, at the mean over processes."""
-    at, variance = (
-        np.exp(logarithm(table[name]).mean(("replica", "process")).values) for name in ("curvature", "variance")
-    )
+    """Draw 1/h, just below the process that fluctuates least in the steepest direction."""
+    at = np.exp(logarithm(table.curvature).mean(("replica", "process")).values)
+    least = np.exp(logarithm(table.variance).mean("replica").isel(rank=0).min().item())
     known = np.isfinite(at)
-    axes.plot(at[known], variance[known][0] * at[known][0] / at[known], color="0.5", linewidth=0.7, zorder=-1)
+    axes.plot(at[known], 0.6 * least * at[known][0] / at[known], color="0.5", linewidth=0.7, zorder=-1)
 
 
 def _draw_exponents(axes: Axes, exponents: xr.Dataset, first: str, last: str, names: Mapping[str, str]) -> None:
@@ -187,11 +197,11 @@ def loss_profile_figure(profiles: xr.Dataset) -> Figure:
             axes.plot(at, own.loss.values / level, color="#0072B2", label="loss")
             parabola = 1 + curvature * at**2 / 2 / level
             axes.plot(at, parabola, color="#D55E00", linestyle="--", linewidth=0.9, label="its curvature alone")
-            axes.axhline(np.e, color="0.6", linewidth=0.7, linestyle=":", label="e times the loss at 0")
+            axes.axhline(math.e, color="0.6", linewidth=0.7, linestyle=":", label="e times the loss at 0")
             edges = np.array([-float(own.width_left), float(own.width_right)])
             edges = edges[np.isfinite(edges)]
-            axes.plot(edges, np.full(len(edges), np.e), "k|", markersize=8)
-            axes.set(ylim=(0, 2 * np.e), xlabel="displacement (weight)", title=f"component {int(own.component)}")
+            axes.plot(edges, np.full(len(edges), math.e), "k|", markersize=8)
+            axes.set(ylim=(0, 2 * math.e), xlabel="displacement (weight)", title=f"component {int(own.component)}")
             axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
         grid[0].set_ylabel("loss over its value at 0")
         handles, labels = grid[0].get_legend_handles_labels()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.linalg import helmert
 
 from langevin_nn import Hessian, NetworkLandscape, gradient_ensemble, leading_eigenpairs
 from langevin_nn.analyzers import Fluctuations, PrincipalComponents, ProbabilityCurrents
@@ -165,14 +166,15 @@ def _padded(found: xr.Dataset, ranks: NDArray[np.int64]) -> xr.Dataset:
 def currents(copies: xr.Dataset) -> xr.Dataset:
     """Measure probability currents in planes of principal components, free of what all copies do alike.
 
-    Differences of two copies from the same start have no drift in common with the deterministic path, and the fluctuations of
-    one trajectory (divided by √2). Planes are those of the pooled covariance of independent differences, and squares of
-    circulations are products of two of them, which vanish on average where each is as likely backwards.
+    Contrasts of n copies from the same start, (w₁ − w₂)/√2, (w₁ + w₂ − 2w₃)/√6 and so on, have no part in the path that
+    all take, and the fluctuations of one trajectory; to first order in these they are n − 1 independent ones. One of them
+    gives the planes, the others the currents, each in turn: in a plane that does not depend on them reversible
+    fluctuations have no circulation on average, wherever they started, and neither has the product of two of them.
 
     Parameters
     ----------
     copies : xarray.Dataset
-        ``weights`` (replica, weight_step, parameter), an even number of copies.
+        ``weights`` (replica, weight_step, parameter), four copies at least.
 
     Returns
     -------
@@ -181,21 +183,32 @@ def currents(copies: xr.Dataset) -> xr.Dataset:
         ``entropy_production_bias``, and ``entropy_per_correlation_time``, the rate times the longer correlation time.
     """
     weights = copies["weights"].transpose("replica", "weight_step", "parameter")
-    pairs = weights.sizes["replica"] // 2
-    values = np.asarray(weights.values, dtype=np.float64)
-    differences = (values[: 2 * pairs : 2] - values[1 : 2 * pairs : 2]) / np.sqrt(2)
+    contrasts = np.tensordot(helmert(weights.sizes["replica"]), np.asarray(weights.values, dtype=np.float64), 1)
     clocks = {name: each for name, each in copies.coords.items() if each.dims == ("weight_step",)}
-    dataset = xr.Dataset({"weights": (("replica", "weight_step", "parameter"), differences)}, coords=clocks)
-    count = min(2 * _PLANES, (differences.shape[2] // 2) * 2)
-    found = PrincipalComponents(count, "mean", shared=True)(dataset)
+    count = min(2 * _PLANES, contrasts.shape[2] // 2 * 2)
+
+    def trajectories(values: Floats) -> xr.Dataset:
+        return xr.Dataset({"weights": (("replica", "weight_step", "parameter"), values)}, coords=clocks)
+
+    turns = [
+        _crossed(trajectories(contrasts[[k]]), trajectories(np.delete(contrasts, k, 0)), count)
+        for k in range(len(contrasts))
+    ]
+    return xr.concat(turns, "turn").mean("turn")
+
+
+def _crossed(one: xr.Dataset, others: xr.Dataset, count: int) -> xr.Dataset:
+    """Return the currents of some trajectories in planes of principal components of another."""
+    directions = PrincipalComponents(count, "mean")(one).direction.values[0]
+    found = Fluctuations(directions, "mean")(others)
     unit = float(found.record_interval.sel(clock="time"))
     rows = []
-    for plane in range(count // 2):
-        both = (2 * plane, 2 * plane + 1)
-        one = ProbabilityCurrents(plane=both)(found)
+    for first in range(0, count, 2):
+        both = (first, first + 1)
+        plane = ProbabilityCurrents(plane=both)(found)
         longest = float(found.correlation_time.isel(component=list(both)).mean("replica").max()) * unit
-        row = one[["entropy_production_rate", "entropy_production_bias"]]
-        rows.append(row.assign(entropy_per_correlation_time=one.entropy_production_rate * longest))
+        row = plane[["entropy_production_rate", "entropy_production_bias"]]
+        rows.append(row.assign(entropy_per_correlation_time=plane.entropy_production_rate * longest))
     return xr.concat(rows, xr.Variable("plane", np.arange(1, len(rows) + 1)))
 
 

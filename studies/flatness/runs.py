@@ -59,7 +59,8 @@ class Config(Choices):
     replicas: int = 16
     """Networks, each trained from its own initial weights; intervals are over them."""
     copies: int = 4
-    """Trajectories of each process from each trained network, 4 at least, which differ in their noise alone."""
+    """Trajectories of each process from each trained network, 4 at least, which differ in their noise alone; with 64 of them
+    in all, as by default, each process writes 0.3 GB."""
     burn_in: float = 10.0
     """Epochs that each process runs before its window begins."""
     window: float = 50.0
