@@ -1,11 +1,19 @@
-"""Fixtures shared by the suite: small networks on real digits, and one profile for hypothesis."""
+"""Fixtures shared by the suite: small networks on real digits, runs of studies, and one profile for hypothesis."""
 
 from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from langevin_nn import NetworkLandscape, Seeds
@@ -13,10 +21,13 @@ from models.datasets import load_dataset
 from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron
 
+ROOT = Path(__file__).parent.parent
+
 matplotlib.use("Agg")
 
-# Reproducible everywhere: no example database, no clock.
-settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=50)
+# Reproducible everywhere: no example database, no clock. `make test ARGS=--hypothesis-profile=thorough` looks longer.
+settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=30)
+settings.register_profile("thorough", settings.get_profile("suite"), max_examples=300)
 settings.load_profile("suite")
 
 
@@ -44,6 +55,28 @@ def landscape():
 @pytest.fixture
 def generator():
     return np.random.default_rng(20211)
+
+
+@pytest.fixture(scope="session")
+def quick_run(tmp_path_factory) -> Callable[[str], tuple[Path, str]]:
+    """Give a copy of what a study's --quick writes, and what it says; it runs once, whichever worker asks first."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "quick_runs"
+    shared.mkdir(exist_ok=True)
+
+    def copy(study: str) -> tuple[Path, str]:
+        original, said = shared / study, shared / f"{study}.txt"
+        with FileLock(shared / f"{study}.lock"):
+            if not said.exists():
+                shutil.rmtree(original, ignore_errors=True)
+                command = [sys.executable, "-m", f"studies.{study}", "--quick", "--out", str(original)]
+                environment = {**os.environ, "PYTHONWARNINGS": "error::FutureWarning"}
+                done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, done.stderr
+                said.write_text(done.stdout)
+        return shutil.copytree(original, tmp_path_factory.mktemp(study) / "out"), said.read_text()
+
+    return copy
 
 
 @pytest.fixture(autouse=True)

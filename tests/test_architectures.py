@@ -533,13 +533,13 @@ def check(problem, tolerance):
     assert_alignment(values, matrix, problem, 12, problem.seed, tolerance)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(problem=problems())
 def test_any_architecture_in_double_precision(problem):
     check(problem, DOUBLE)
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(problem=problems(dtype=torch.float32))
 def test_any_architecture_in_single_precision(problem):
     check(problem, SINGLE)
@@ -552,7 +552,7 @@ STREAMED = dict.fromkeys(
 STREAMED |= dict.fromkeys(["alignment_standard_error", "alignment_approximation_bound"], 1e-7)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(problem=problems(), at_a_time=st.integers(1, 12), minibatches_at_a_time=st.integers(1, 5))
 def test_gradients_that_are_computed_anew_in_pieces_say_the_same(problem, at_a_time, minibatches_at_a_time):
     weights = problem.weights()

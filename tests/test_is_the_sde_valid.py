@@ -49,10 +49,8 @@ def test_the_rotation_keeps_the_eigenvalues_of_the_covariance_and_changes_it():
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    out = tmp_path_factory.mktemp("quick")
-    assert study.main(["--quick", "--out", str(out)]) == 0
-    return out
+def quick(quick_run):
+    return quick_run("is_the_sde_valid")[0]
 
 
 def test_a_quick_run_writes_all_that_it_names(quick):

@@ -242,10 +242,8 @@ FILES = ["claims.json", "label_noise_sweep.png", "runs", "summary.json", "sweep.
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("label_noise_sweep")
-    assert main(["--quick", "--out", str(out)]) == 0
-    return out
+def quick(quick_run) -> Path:
+    return quick_run("label_noise_sweep")[0]
 
 
 def results(out: Path) -> tuple[dict, xr.Dataset]:

@@ -104,17 +104,17 @@ WINDOWS = {"I": (0.0, 4.0), "II": (4.0, 8.0)}
 
 
 def test_distances_and_their_intervals_hold_the_truth():
-    generator = np.random.default_rng(4)
+    generator, n = np.random.default_rng(4), 120
     comparison = LawComparison(quantities=LOSS, permutations=99, moments=0)
-    rows = [comparison(trajectories(generator, shift=0.7, ratio=1.5), {"I": (0.0, 4.0)}) for _ in range(300)]
+    rows = [comparison(trajectories(generator, shift=0.7, ratio=1.5), {"I": (0.0, 4.0)}) for _ in range(n)]
     found = xr.concat(rows, "repetition").isel(process=0, phase=0, quantity=0)
     for name, truth, wrong in (("distance", 0.7, 0.1), ("spread_ratio", 1.5, 1.0), ("squared_distance", 0.49, 2.0)):
         hits = int(((found[f"{name}_lower"] <= truth) & (truth <= found[f"{name}_upper"])).sum())
-        assert binom.ppf(0.0005, 300, 0.92) <= hits <= binom.ppf(0.9995, 300, 0.98), name
+        assert binom.ppf(0.0005, n, 0.92) <= hits <= binom.ppf(0.9995, n, 0.98), name
         others = int(((found[f"{name}_lower"] <= wrong) & (wrong <= found[f"{name}_upper"])).sum())
-        assert others < binom.ppf(0.0005, 300, 0.92), name  # mutated twin
-    null = [comparison(trajectories(generator), {"I": (0.0, 4.0)}).squared_distance.item() for _ in range(300)]
-    assert abs(np.mean(null)) < 4.5 * np.std(null) / 300**0.5  # chance is taken off
+        assert others < binom.ppf(0.0005, n, 0.92), name  # mutated twin
+    null = [comparison(trajectories(generator), {"I": (0.0, 4.0)}).squared_distance.item() for _ in range(n)]
+    assert abs(np.mean(null)) < 4.5 * np.std(null) / n**0.5  # chance is taken off
 
 
 def test_mean_and_spread_are_told_apart_and_the_start_says_nothing():

@@ -756,7 +756,7 @@ def test_compiled_factor_is_a_root_of_a_singular_covariance(samples, parameters,
     np.testing.assert_allclose(noiseless.noise_covariance(noiseless.minimum, 1), 0, atol=1e-25)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 10**6), parameters=st.integers(2, 4), samples=st.integers(1, 4), noisy=st.booleans())
 def test_what_is_rounding_of_a_singular_covariance_is_not_taken_for_noise(seed, parameters, samples, noisy):
     """A pivot that cancels to 1e-17 and is divided by would make kicks of order one."""

@@ -176,10 +176,8 @@ FILES = ["collapse.png", "finite_size.png", "phase_diagram.png", "phases.nc", "s
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("phase_diagram")
-    assert main(["--quick", "--out", str(out)]) == 0
-    return out
+def quick(quick_run) -> Path:
+    return quick_run("phase_diagram")[0]
 
 
 def test_quick_leaves_what_it_says(quick):

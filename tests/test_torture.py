@@ -27,13 +27,13 @@ def reference(files) -> Path:
 
 
 def test_runs_that_are_killed_and_resumed_end_with_the_bits_of_uninterrupted_ones(tmp_path, capsys):
-    least = {"segment": 2, "block of steps": 2}
-    tally = killed([NETWORK, SURROGATE], tmp_path, 7, least, per_chain=4)
+    least = {"segment": 1, "block of steps": 1}
+    tally = killed([NETWORK, SURROGATE], tmp_path, 4, least, per_chain=2)
     with capsys.disabled():
         print(f"\n{tally.table()}\n{tally.finished} runs ended with the bits of uninterrupted ones")
-    assert tally.kills >= 7
-    assert tally.of("segment", disk=True) >= 2
-    assert tally.of("block of steps") >= 2
+    assert tally.kills >= 4
+    assert tally.of("segment", disk=True) >= 1
+    assert tally.of("block of steps") >= 1
     assert tally.finished >= 2
     assert {variant for variant, _, _ in tally.hits} == {NETWORK, SURROGATE}
 

@@ -24,10 +24,8 @@ FIGURES = ("two_phases", "gradients", "spectra", "effective_dimension", "rates",
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    out = tmp_path_factory.mktemp("quick")
-    assert study.main(["--quick", "--out", str(out)]) == 0
-    return out
+def quick(quick_run):
+    return quick_run("two_phases")[0]
 
 
 def test_a_quick_run_writes_all_that_it_names(quick):

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
-from scipy.signal import lfilter
-from scipy.stats import rankdata
 
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
@@ -165,16 +163,18 @@ def autoregressive_noise(generator: np.random.Generator, shape: tuple[int, ...],
     >>> round(float((noise[:, 1:] * noise[:, :-1]).mean()), 1)
     0.5
     """
+    from langevin_nn.kernels.falls import autoregressive  # here, since loading it takes a moment
+
     shocks = generator.standard_normal(shape)
     shocks[..., 1:] *= np.sqrt(1 - correlation**2)
-    noise: Floats = lfilter([1.0], [1.0, -correlation], shocks, axis=-1)
+    noise: Floats = autoregressive(shocks.reshape(-1, shape[-1]), correlation).reshape(shape)
     return noise
 
 
 @lru_cache(maxsize=128)
 def _null(n_records: int, correlation: float) -> tuple[Floats, Floats]:
     """Return the statistics of noise (statistic, draw), and the smallest of each draw's p-values, in ascending order."""
-    from langevin_nn.kernels.falls import fall_statistics  # here, since loading it takes a moment
+    from langevin_nn.kernels.falls import fall_statistics
 
     generator = np.random.default_rng([n_records, 19720815])
     blocks: list[Floats] = []
@@ -182,6 +182,8 @@ def _null(n_records: int, correlation: float) -> tuple[Floats, Floats]:
         block = min(_DRAWS - drawn, 1 + _BLOCK // n_records)
         blocks.append(fall_statistics(autoregressive_noise(generator, (block, n_records), correlation)))
     columns = np.concatenate(blocks).T
+    ascending = np.sort(columns, axis=1)
     # Equal values share the largest of their p-values: most noise has no break, which is no evidence.
-    p_values = rankdata(-columns, method="max", axis=1) / _DRAWS
-    return np.sort(columns, axis=1), np.sort(p_values.min(axis=0))
+    below = np.array([np.searchsorted(*pair) for pair in zip(ascending, columns, strict=True)])
+    p_values = (_DRAWS - below) / _DRAWS
+    return ascending, np.sort(p_values.min(axis=0))

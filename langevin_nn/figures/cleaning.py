@@ -6,11 +6,11 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import scipy
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from langevin_nn.analyzers import mean_with_interval
 from langevin_nn.figures.base import STYLE, draw_band, plain_powers, shade_phases, write_caption
@@ -142,7 +142,7 @@ def _fit(axes: Axes, losses: xr.Dataset, mixture: xr.Dataset, record: int | None
     edges = np.linspace(0, float(np.quantile(values, 0.999)), 51)
     axes.hist(values, edges.tolist(), density=True, color="#cccccc")
     at = np.linspace(edges[0], edges[-1], 400)
-    parts = fit.component_weight.values[:, None] * norm.pdf(
+    parts = fit.component_weight.values[:, None] * scipy.stats.norm.pdf(
         at, fit.component_mean.values[:, None], fit.component_standard_deviation.values[:, None]
     )
     axes.plot(at, parts.sum(0), color="#000000")

@@ -20,6 +20,6 @@ def compile_all() -> None:
     single, one = np.zeros((1, 4), np.float32), np.ones((1, 1), np.float32)
     rows, widths = np.zeros((1, 1), np.int64), np.array([1, 2])
     perceptron.weighted_gradient(single, one, rows, rows, one, widths, perceptron.RELU, np.empty_like(single))
-    falls.fall_statistics(np.zeros((1, 7)))
+    falls.fall_statistics(falls.autoregressive(np.zeros((1, 7)), 0.5))
     zero = np.float32(0)
     perceptron.descend(single, single[:0], one, rows, rows[None], one[0], zero, zero, widths, perceptron.RELU)

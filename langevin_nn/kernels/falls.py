@@ -1,11 +1,36 @@
-"""How much each of many series looks like a fall: the slow form is `langevin_nn.analyzers.decline.decline_statistics`."""
+"""Many autoregressive series, and how much each looks like a fall: `langevin_nn.analyzers.decline` has the slow form."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import float64, njit
 
-__all__ = ["fall_statistics"]
+__all__ = ["autoregressive", "fall_statistics"]
+
+
+@njit(float64[:, ::1](float64[:, ::1], float64), cache=True, nogil=True)
+def autoregressive(shocks, correlation):
+    """Return x_t = ρ x_{t−1} + shock_t for each series, from x_0 = shock_0.
+
+    Parameters
+    ----------
+    shocks : ndarray of float64, shape (series, step)
+        What is added.
+    correlation : float
+        ρ.
+
+    Returns
+    -------
+    ndarray, shape (series, step)
+        The series.
+    """
+    series = np.empty_like(shocks)
+    for number in range(len(shocks)):
+        value = 0.0
+        for at in range(shocks.shape[1]):
+            value = correlation * value + shocks[number, at]
+            series[number, at] = value
+    return series
 
 
 @njit(float64[:, ::1](float64[:, ::1]), cache=True, nogil=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, t
 
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.store.durable import write_durably
@@ -139,11 +139,11 @@ class Criterion:
             only = float(finite[0]) if n else np.nan
             return self._finding(only, np.nan, np.nan, np.nan, n, missing)
         centre, error = float(finite.mean()), float(finite.std(ddof=1) / np.sqrt(n))
-        half = float(t.ppf(0.5 + LEVEL / 2, n - 1)) * error
+        half = float(scipy.stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * error
         if error > 0:
             sides = [
-                float(t.sf((centre - self.least) / error, n - 1)),
-                float(t.sf((self.most - centre) / error, n - 1)),
+                float(scipy.stats.t.sf((centre - self.least) / error, n - 1)),
+                float(scipy.stats.t.sf((self.most - centre) / error, n - 1)),
             ]
         else:
             sides = [float(not self.least <= centre <= self.most)]
@@ -169,12 +169,12 @@ class Criterion:
         n, k, missing = len(flags), int(flags.sum()), int(np.isnan(numbers).sum())
         if n == 0:
             return self._finding(np.nan, np.nan, np.nan, np.nan, 0, missing)
-        interval = binomtest(k, n).proportion_ci(LEVEL)
+        interval = scipy.stats.binomtest(k, n).proportion_ci(LEVEL)
         sides = []
         if self.least > 0:
-            sides.append(float(binomtest(k, n, min(self.least, 1.0), alternative="greater").pvalue))
+            sides.append(float(scipy.stats.binomtest(k, n, min(self.least, 1.0), alternative="greater").pvalue))
         if self.most < 1:
-            sides.append(float(binomtest(k, n, max(self.most, 0.0), alternative="less").pvalue))
+            sides.append(float(scipy.stats.binomtest(k, n, max(self.most, 0.0), alternative="less").pvalue))
         return self._finding(k / n, float(interval.low), float(interval.high), max(sides, default=0.0), n, missing)
 
     def held_to_interval(

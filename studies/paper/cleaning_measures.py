@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.stats import ks_2samp, mannwhitneyu, wasserstein_distance
 
 from langevin_nn.analyzers.labels import described
 
@@ -105,7 +105,7 @@ def _area(score: NDArray[np.float64], wrong: NDArray[np.bool_]) -> float:
     if not wrong.any() or wrong.all() or not np.isfinite(score).all():
         return np.nan
     high, low = score[wrong], score[~wrong]
-    return float(mannwhitneyu(high, low, method="asymptotic").statistic / (len(high) * len(low)))
+    return float(scipy.stats.mannwhitneyu(high, low, method="asymptotic").statistic / (len(high) * len(low)))
 
 
 def separability(sample_loss: xr.DataArray, mislabeled: xr.DataArray) -> xr.Dataset:
@@ -151,7 +151,8 @@ def separability(sample_loss: xr.DataArray, mislabeled: xr.DataArray) -> xr.Data
 def _distances(correct: NDArray[np.float64], wrong: NDArray[np.float64]) -> tuple[float, float]:
     if not len(correct) or not len(wrong):
         return np.nan, np.nan
-    return float(ks_2samp(correct, wrong, method="asymp").statistic), float(wasserstein_distance(correct, wrong))
+    distance = scipy.stats.ks_2samp(correct, wrong, method="asymp").statistic
+    return float(distance), float(scipy.stats.wasserstein_distance(correct, wrong))
 
 
 def results_of(whole: xr.DataTree, rest: xr.Dataset) -> xr.Dataset:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.stats import jarque_bera, kurtosis, skew
 from torch import Tensor
 
 from langevin_nn import NetworkLandscape, Seeds
@@ -109,9 +109,9 @@ def shape_of_noise(
     values = {
         "tail_index": [each.index for each in tails],
         "tail_index_standard_error": [each.standard_error for each in tails],
-        "skewness": skew(noise, axis=0),
-        "excess_kurtosis": kurtosis(noise, axis=0),
-        "p_value": [float(jarque_bera(column).pvalue) for column in noise.T],
+        "skewness": scipy.stats.skew(noise, axis=0),
+        "excess_kurtosis": scipy.stats.kurtosis(noise, axis=0),
+        "p_value": [float(scipy.stats.jarque_bera(column).pvalue) for column in noise.T],
     }
     names = [f"eigenvector {k + 1}" for k in range(leading)] + [f"random {k + 1}" for k in range(N_DIRECTIONS)]
     return xr.Dataset(
