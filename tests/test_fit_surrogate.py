@@ -24,7 +24,7 @@ from langevin_nn import (
     sgd,
 )
 from langevin_nn.errors import ConfigurationError, UnknownNameError
-from langevin_nn.surrogate.directions import principal_components
+from langevin_nn.operators import principal_directions
 from langevin_nn.surrogate.fields import affine
 from langevin_nn.theory import covariance_after, mean_after
 
@@ -168,7 +168,9 @@ def test_projecting_what_was_lifted_gives_it_back():
 def test_principal_components_are_eigenvectors_of_the_covariance_of_rows():
     rows = np.random.default_rng(0).standard_normal((30, 4)) @ np.diag([3.0, 2.0, 1.0, 0.1])
     vectors = np.linalg.eigh(np.cov(rows.T))[1][:, ::-1].T
-    np.testing.assert_allclose(np.abs(principal_components(rows, 3) @ vectors[:3].T), np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(
+        np.abs(principal_directions(rows - rows.mean(0), 3)[0] @ vectors[:3].T), np.eye(3), atol=1e-9
+    )
     found = fit_surrogate(
         QuadraticLandscape(np.eye(4), np.eye(4)),
         np.zeros(4),

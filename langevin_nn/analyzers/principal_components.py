@@ -6,17 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
-from scipy.linalg import svd
 
 from langevin_nn.analyzers.fluctuations import Detrend, Fluctuations, recorded_weights, without_trend
 from langevin_nn.analyzers.labels import described
 from langevin_nn.checks import one_of, truth, whole_number
 from langevin_nn.errors import EstimationRefused
+from langevin_nn.operators import principal_directions
 
 __all__ = ["PrincipalComponents"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -106,9 +103,9 @@ class PrincipalComponents:
         rest, share = without_trend(weights.values, self.detrend)
         stretches = np.moveaxis(rest, 1, 2)
         if self.shared:
-            directions = _leading(stretches.reshape(-1, parameters), self.n_components)
+            directions = principal_directions(stretches.reshape(-1, parameters), self.n_components)[0]
         else:
-            directions = np.stack([_leading(own, self.n_components) for own in stretches])
+            directions = np.stack([principal_directions(own, self.n_components)[0] for own in stretches])
         found = Fluctuations(directions, self.detrend, self.discard)(trajectory)
         total = (rest**2).mean(-1).sum(-1)
         spread = weights.values.var(-1)
@@ -123,11 +120,3 @@ class PrincipalComponents:
                 ("replica",), lines, "share of straight lines in the variance in all directions"
             ),
         )
-
-
-def _leading(records: Floats, count: int) -> Floats:
-    """Return the leading right singular vectors, shape (component, parameter)."""
-    vectors: Floats = svd(records, full_matrices=False)[2][:count]
-    # A sign that does not depend on the order of records.
-    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(1)[:, None], axis=1)
-    return vectors * np.where(largest < 0, -1.0, 1.0)

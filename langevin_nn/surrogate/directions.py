@@ -12,49 +12,13 @@ from torch import Tensor
 from langevin_nn.checks import numbers, one_of, whole_number
 from langevin_nn.ensemble import GradientEnsemble
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.operators import SymmetricOperator, leading_eigenpairs
+from langevin_nn.operators import SymmetricOperator, leading_eigenpairs, principal_directions
 
-__all__ = ["Directions", "chosen_directions", "principal_components"]
+__all__ = ["Directions", "chosen_directions"]
 
 Directions = Literal["noise", "hessian", "trajectory"]
 
 _ORTHONORMAL = 1e-6
-
-
-def principal_components(rows: NDArray[np.float64], n_components: int) -> NDArray[np.float64]:
-    """Return the directions along which rows vary most about their mean.
-
-    Parameters
-    ----------
-    rows : ndarray, shape (row, parameter)
-        Weights along a trajectory.
-    n_components : int
-        How many.
-
-    Returns
-    -------
-    ndarray, shape (direction, parameter)
-        Orthonormal, of falling variance.
-
-    Raises
-    ------
-    ConfigurationError
-        If the rows do not span as many.
-
-    Examples
-    --------
-    >>> principal_components(np.array([[0.0, 1.0], [0.0, 3.0], [0.0, 5.0]]), 1)
-    array([[0., 1.]])
-    """
-    _, sizes, vectors = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    rank = int((sizes > 1e-10 * max(float(sizes.max(initial=0)), 1e-300)).sum())
-    if n_components > rank:
-        raise ConfigurationError(
-            f"n_directions={n_components} of a trajectory whose {len(rows)} rows span {rank}: expected as many at most; give "
-            "more rows, or take fewer directions"
-        )
-    found = vectors[:n_components]
-    return np.asarray(found * np.sign(found[np.arange(n_components), np.abs(found).argmax(1)])[:, None])
 
 
 def chosen_directions(
@@ -105,7 +69,14 @@ def chosen_directions(
             "directions='trajectory' with no rows of one: expected some, shape (row, parameter); give trajectory=..."
         )
     else:
-        span = torch.as_tensor(principal_components(rows, count), device=hessian.device)
+        components, sizes = principal_directions(rows - rows.mean(0), count)
+        rank = int((sizes > 1e-10 * max(float(sizes.max(initial=0)), 1e-300)).sum())
+        if count > rank:
+            raise ConfigurationError(
+                f"n_directions={count} of a trajectory whose {len(rows)} rows span {rank}: expected as many at most; give "
+                "more rows, or take fewer directions"
+            )
+        span = torch.as_tensor(components, device=hessian.device)
     curvatures = hessian.apply(span) @ span.T
     _, turn = torch.linalg.eigh((curvatures + curvatures.T) / 2)
     turned: Tensor = turn.flip(1).T @ span
