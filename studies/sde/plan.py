@@ -70,7 +70,7 @@ class Config(Choices):
     """Share of training samples whose label is redrawn; with one half, learning has four phases."""
     hidden: tuple[int, ...] = (50, 50)
     """Units of each hidden layer of a fully connected network."""
-    replicas: int = 24
+    replicas: int = 16
     """Replicas, at least 6; replica r of all processes starts from the same weights and learns the same labels."""
     records: int = 32
     """Records of each run, denser at first; order parameters at every other one."""
