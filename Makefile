@@ -39,9 +39,9 @@ $(VENV)/compared: $(VENV)/installed
 paper: $(VENV)/compared
 	$(BIN)/python -m studies.reproduce_paper --resume $(ARGS)
 
-# A worker for each core, of one thread: more would wait for one another. Those that wait must not spin.
+# A worker for each core. Threads that wait must not spin: they would take the core of the other worker.
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 torture: $(VENV)/installed
 	$(BIN)/python -m tests.torture $(ARGS)

@@ -388,18 +388,23 @@ class LargestTensor(TorchDispatchMode):
         return made
 
 
-def test_little_gram_matrices_are_made_in_pieces(monkeypatch):
+@pytest.mark.parametrize(("widths", "own"), [((9, 10), 2 * 4 * 4), ((2, 3), 2 * 3)], ids=["samples", "parameters"])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_sums_of_minibatches_are_made_in_pieces(widths, own, has_bias, monkeypatch):
+    """By Gram matrices of their samples, or where a layer has fewer parameters as they are."""
     generator = torch.Generator().manual_seed(0)
-    block = OuterProductBlock(*(torch.randn(8, k, generator=generator).double() for k in (2, 3)))
+    tensors = {"weight": widths[0] * widths[1]} | ({"bias": widths[0]} if has_bias else {})
+    block = OuterProductBlock(*(torch.randn(8, k, generator=generator).double() for k in widths), tensors)
     indices = torch.randint(8, (7, 4), generator=generator)
     with LargestTensor() as unlimited:
         whole = block.minibatch_squared_norms(indices)
-    # Two minibatches at a time: signals, activations and both Gram matrices of 4 samples each.
-    monkeypatch.setattr("langevin_nn.landscape.sample_gradients._ELEMENTS_AT_A_TIME", 2 * 4 * (2 + 3 + 8))
+    # Two minibatches at a time: signals and activations of 4 samples each, and what is made of them.
+    limit = 2 * (4 * sum(widths) + own)
+    monkeypatch.setattr("langevin_nn.landscape.sample_gradients._ELEMENTS_AT_A_TIME", limit)
     with LargestTensor() as limited:
         pieces = block.minibatch_squared_norms(indices)
     torch.testing.assert_close(pieces, whole)
-    assert (unlimited.elements, limited.elements) == (7 * 4 * 4, 2 * 4 * 4)
+    assert (unlimited.elements, limited.elements) == (7 * 4 * widths[1], 2 * 4 * widths[1])
     torch.testing.assert_close(whole, block.rows(slice(None))[indices].mean(1).square().sum(1))
 
 

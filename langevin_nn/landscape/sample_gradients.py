@@ -284,14 +284,20 @@ class OuterProductBlock(Block):
         return out
 
     def minibatch_squared_norms(self, indices: Tensor) -> Tensor:  # noqa: D102
-        # ‖Σ δ_k a_kᵀ‖² is the sum of a minibatch's own little Gram matrix.
-        size = indices.shape[1]
-        gathered = size * (self.signals.shape[1] + self.activations.shape[1] + 2 * size)
+        # ‖Σ δ_k a_kᵀ‖² is the sum of a minibatch's own little Gram matrix; of many samples the sum itself is smaller.
+        size, n_out, n_in = indices.shape[1], self.signals.shape[1], self.activations.shape[1]
+        by_samples = size * (n_out + n_in) <= n_out * n_in
+        gathered = size * (n_out + n_in) + (2 * size**2 if by_samples else n_out * n_in)
         sums = self.signals.new_empty(len(indices))
         for piece in _pieces(len(indices), _ELEMENTS_AT_A_TIME // gathered):
             signals, activations = self.signals[indices[piece]], self.activations[indices[piece]]
-            products = activations @ activations.mT
-            sums[piece] = ((signals @ signals.mT) * (products + self._has_bias)).sum((1, 2))
+            if by_samples:
+                products = activations @ activations.mT
+                sums[piece] = ((signals @ signals.mT) * (products + self._has_bias)).sum((1, 2))
+            else:
+                sums[piece] = (signals.mT @ activations).square().sum((1, 2))
+                if self._has_bias:
+                    sums[piece] += signals.sum(1).square().sum(1)
         return sums.clamp_min(0) / size**2
 
     def products(self, other: Block) -> Tensor:  # noqa: D102
