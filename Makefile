@@ -6,12 +6,13 @@ CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 BENCH := .venv-bench
 
-.PHONY: help study paper test torture calibrate calibrate-sde lint types bench clean
+.PHONY: help study paper test proofs torture calibrate calibrate-sde lint types bench clean
 
 help:
 	@echo "make study   run the front door: SGD against Langevin dynamics (at most 3 minutes on two cores)"
 	@echo "make paper   reproduce the paper, claim by claim, into output/reproduce_paper/report.html (an hour and a half on two cores; goes on where it was killed)"
 	@echo "make test    run the whole test suite, a worker for each core; ARGS='-n0 tests/test_store.py': a part, in one process"
+	@echo "make proofs  run the tests that take long: kills, full disks, rates of escape, other processors (some minutes)"
 	@echo "make torture    kill, corrupt and starve recordings by the hundred, and count (about 10 minutes)"
 	@echo "make calibrate  false alarms and coverage of phases of learning, over thousands of synthetic trajectories"
 	@echo "make calibrate-sde  false alarms and power of the test that tells SGD from a stochastic differential equation"
@@ -42,6 +43,10 @@ paper: $(VENV)/compared
 # A worker for each core. Threads that wait must not spin: they would take the core of the other worker.
 test: $(VENV)/installed
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+
+# What takes long, and has a shorter relative in the suite.
+proofs: $(VENV)/installed
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m proof $(ARGS)
 
 torture: $(VENV)/installed
 	$(BIN)/python -m tests.torture $(ARGS)

@@ -552,6 +552,7 @@ STREAMED = dict.fromkeys(
 STREAMED |= dict.fromkeys(["alignment_standard_error", "alignment_approximation_bound"], 1e-7)
 
 
+@pytest.mark.proof
 @settings(max_examples=15)
 @given(problem=problems(), at_a_time=st.integers(1, 12), minibatches_at_a_time=st.integers(1, 5))
 def test_gradients_that_are_computed_anew_in_pieces_say_the_same(problem, at_a_time, minibatches_at_a_time):
@@ -824,6 +825,7 @@ def images():
     )
 
 
+@pytest.mark.proof
 def test_little_memory_changes_nothing_but_the_way():
     problem = images()
     landscape, weights = problem.landscape(), problem.weights()

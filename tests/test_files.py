@@ -1190,6 +1190,7 @@ def test_words_and_a_user_s_own_settings_become_coordinates(digits):
     assert "note" not in merged.coords
 
 
+@pytest.mark.proof
 def test_merged_comparisons_can_be_analysed_and_have_more_replicas(digits, tmp_path):
     options = {"learning_rate": ALPHA, "batch_size": B, "epochs": 2, "processes": ["gradient_descent"], "replicas": 2}
     options |= {"schedule": EverySteps(3), "alignment_minibatches": 4}

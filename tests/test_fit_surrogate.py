@@ -336,6 +336,7 @@ def moments_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return products.mean(0), products.std(0) / len(x) ** 0.5
 
 
+@pytest.mark.proof
 def test_turned_surrogates_run_alike_and_as_the_landscape_does():
     """SGD on linear regression against its surrogate in two bases, all second moments within 4.5 standard errors."""
     landscape, rate, size, steps, weights = regression(noise=0.05), 0.1, 7, 25, np.array([0.2, -0.3, 0.0, 1.0])

@@ -25,6 +25,7 @@ from tests import calibrate_sde as calibration
 FIGURES = ("verdicts", "distances", "ladder", "conditions", "noise")
 
 
+@pytest.mark.proof
 def test_sgd_against_sgd_is_rejected_as_often_as_the_level_says():
     """Few repetitions of what ``python tests/calibrate_sde.py`` counts 500 times."""
     repetitions = 24

@@ -272,6 +272,7 @@ def test_quick_leaves_what_it_says(quick):
         np.testing.assert_allclose(updates * 10 / sizes.samples, epochs)
 
 
+@pytest.mark.proof
 def test_what_was_killed_goes_on_to_the_same_results(quick, tmp_path, capsys):
     command = [sys.executable, "-m", "studies.label_noise_sweep", "--quick", "--out", str(tmp_path)]
     root = Path(__file__).parent.parent

@@ -257,6 +257,7 @@ def assert_rate(shares: np.ndarray, replicas: int, expected: float) -> None:
     assert_near(rate, expected, math.sqrt((1 - ratio) / (replicas * shares[39])) / 30, "rate of escape")
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("barrier", [3, 4, 5, 6, 7])
 def test_replicas_escape_at_the_exact_rate_and_nearly_at_that_of_kramers(barrier):
     """50,000 replicas: the rate to 1 % at ΔU = 3T, 6 % at 7T, and Heun's scheme errs by some 0.3 % at Δt = 0.05.
@@ -756,6 +757,7 @@ def test_compiled_factor_is_a_root_of_a_singular_covariance(samples, parameters,
     np.testing.assert_allclose(noiseless.noise_covariance(noiseless.minimum, 1), 0, atol=1e-25)
 
 
+@pytest.mark.proof
 @settings(max_examples=80)
 @given(seed=st.integers(0, 10**6), parameters=st.integers(2, 4), samples=st.integers(1, 4), noisy=st.booleans())
 def test_what_is_rounding_of_a_singular_covariance_is_not_taken_for_noise(seed, parameters, samples, noisy):

@@ -208,6 +208,7 @@ def test_parameters_are_shares(name):
 GRID = {"noises": (0.01, 0.06), "intervals": (0.25, 5.0), "correlations": (0.5,)}
 
 
+@pytest.mark.proof
 def test_intervals_hold_the_true_boundaries():
     """At least 95 % over 4 replicas: 100 ensembles a cell, 400 a noise and interval; 4 standard errors, 0.087 and 0.044."""
     counts = list(coverage(100, PhaseDetector(), **GRID))

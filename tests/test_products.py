@@ -73,6 +73,7 @@ def test_combinations_are_added(n_rows, n_terms, length, transposed, seed):
     assert untouched(out, buffer)
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="named processors are x86-64")
 @pytest.mark.parametrize("processor", ["haswell +avx,+avx2,+fma,+sse4.2", "nehalem +sse4.2"])
 def test_processors_with_shorter_registers_agree(processor, tmp_path):

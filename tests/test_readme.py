@@ -39,7 +39,7 @@ def test_the_readme_has_the_two_commands():
 
 
 def test_make_study_runs_the_front_door():
-    command = ["make", "--dry-run", "--old-file=.venv/installed", "study", "ARGS=--quick"]
+    command = ["make", "--no-print-directory", "--dry-run", "--old-file=.venv/installed", "study", "ARGS=--quick"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert told.strip() == FRONT_DOOR
 

@@ -107,6 +107,7 @@ def test_bad_input_is_refused_before_anything_runs(arguments, said, tmp_path, ca
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.proof
 def test_a_study_that_fails_does_not_stop_the_others(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("LANGEVIN_NN_DATA", raising=False)
     blocked = tmp_path / "label_noise_sweep"

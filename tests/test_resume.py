@@ -645,6 +645,7 @@ def test_points_of_other_versions_warn(valleys, tmp_path, monkeypatch):
     same_rates(tmp_path, valleys)
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="nothing kills like that here")
 def test_flat_minima_that_is_killed_between_two_points_goes_on(valleys, tmp_path):
     arguments = [*FLAT, "--out", str(tmp_path)]

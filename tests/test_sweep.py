@@ -366,6 +366,7 @@ print(found.b.values.ravel().tolist(), points_of_sweep({str(tmp_path / "script")
     assert ran.stdout.split() == ["[1.0,", "3.0,", "4.0]", "['done',", "'failed',", "'done',", "'done']"]
 
 
+@pytest.mark.proof
 def test_a_scheduler_that_is_there_already_is_used(tmp_path):
     """By its address and as a cluster; its workers go on living."""
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster:
@@ -410,6 +411,7 @@ def killed_script(tmp_path, **values) -> Path:
     return path
 
 
+@pytest.mark.proof
 def test_a_worker_that_is_killed_loses_nothing(tmp_path, calls):
     path = killed_script(tmp_path, calls=str(calls), suicide=True, count=6, workers=2)
     ran = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120, check=True)
@@ -420,6 +422,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path, calls):
         assert np.array_equal(found.position[seed], walk(0.0, seed).position)
 
 
+@pytest.mark.proof
 def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path, calls):
     path = killed_script(tmp_path, calls=str(calls), suicide=False, count=12, workers=1)
     with subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE) as running:

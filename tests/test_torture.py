@@ -38,6 +38,7 @@ def test_runs_that_are_killed_and_resumed_end_with_the_bits_of_uninterrupted_one
     assert {variant for variant, _, _ in tally.hits} == {NETWORK, SURROGATE}
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("aim", ["final file", "removing"])
 def test_a_run_that_is_killed_at_its_very_end_becomes_the_same_file_and_leaves_nothing(tmp_path, reference, aim):
     chain, tally, generator = Chain(worker.SMALL, tmp_path / "chain", reference), Tally(), np.random.default_rng(1)
@@ -57,12 +58,14 @@ def test_a_twin_that_commits_wrongly_is_caught(tmp_path, mutation, variant, aim)
     assert re.search(expected, found), found
 
 
+@pytest.mark.proof
 def test_a_limit_on_the_final_file_stops_the_run_with_a_clear_error_and_it_goes_on_without(tmp_path, reference):
     """In an interpreter of its own: HDF5 must not crash or hang when it ends, either."""
     said = disks.limited(tmp_path / "run", reference, at=0, left=30_000)
     assert "would be larger than the limit on file sizes allows" in said
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("at", "left"), [(5, 0), (0, 20_000)], ids=["at a segment", "at the final file"])
 def test_a_full_disk_stops_the_run_with_a_clear_error_and_it_goes_on_when_there_is_room(tmp_path, reference, at, left):
     try:
@@ -72,6 +75,7 @@ def test_a_full_disk_stops_the_run_with_a_clear_error_and_it_goes_on_when_there_
     assert "cannot be written: the disk is full" in said
 
 
+@pytest.mark.proof
 def test_a_folder_that_becomes_read_only_stops_the_run_and_it_goes_on_when_it_may_be_written(tmp_path, reference):
     try:
         said = disks.read_only(tmp_path / "run", reference, at=5, own_interpreter=False)

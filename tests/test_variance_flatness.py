@@ -110,6 +110,7 @@ def test_the_verdict_names_what_shows_the_relation_and_what_a_random_walk_shows(
     assert "does not show it (0.5" in study.verdict(study.Found(**parts))
 
 
+@pytest.mark.proof
 def test_going_on_finds_everything_done_and_says_the_same(quick, capsys):
     files = {path: path.stat().st_mtime_ns for path in (quick / "runs").rglob("*.nc")}
     before = json.loads((quick / "summary.json").read_text())["verdict"]
@@ -222,6 +223,7 @@ def copies_of_plane(drift, noise, seed, copies=4, records=300, path=None):
 TURNING = np.array([[1.0, -1.5], [1.5, 1.0]])
 
 
+@pytest.mark.proof
 def test_currents_of_copies_see_a_rotation_and_no_common_path():
     path = np.stack([30 * np.cos(np.arange(300) / 40), 30 * np.sin(np.arange(300) / 40)], axis=1)
     rates, still = [], []
