@@ -22,10 +22,8 @@ ALPHA, WINDOW = 0.1, 100.0
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    out = tmp_path_factory.mktemp("quick")
-    assert study.main(["--quick", "--out", str(out)]) == 0
-    return out
+def quick(quick_run):
+    return quick_run("variance_flatness")[0]
 
 
 def test_a_quick_run_writes_all_that_it_names(quick):
