@@ -52,8 +52,8 @@ _QUICK: dict[str, Any] = {
 # So that all four phases come early, and steps are as large as they are in practice: few, with much noise.
 _SMALL: dict[str, dict[str, Any]] = {
     "digits": {"samples_per_class": 64, "learning_rate": 0.2, "batch_size": 20, "epochs": 200.0},
-    "mnist10k": {"samples_per_class": 64, "learning_rate": 0.1, "batch_size": 20, "epochs": 160.0},
-    "mnist": {"samples_per_class": 64, "learning_rate": 0.1, "batch_size": 20, "epochs": 160.0},
+    "mnist10k": {"samples_per_class": 64, "learning_rate": 0.1, "batch_size": 20, "epochs": 100.0},
+    "mnist": {"samples_per_class": 64, "learning_rate": 0.1, "batch_size": 20, "epochs": 100.0},
 }
 
 
