@@ -4,8 +4,10 @@ import gc
 
 # What is imported lives until the end. To look for garbage among it would take a quarter of the time that a command needs
 # to start, and half a second at its end.
+_collects = gc.isenabled()
 gc.disable()
 import langevin_nn.figures  # noqa: E402, F401
 
 gc.freeze()
-gc.enable()
+if _collects:
+    gc.enable()
