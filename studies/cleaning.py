@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 import xarray as xr
 
 from langevin_nn import detect_phases, sweep
@@ -27,7 +26,7 @@ from langevin_nn.figures import cleaning_figure, removal_figure, write_figures
 from langevin_nn.provenance import attributes
 from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
-from studies.command import guarded
+from studies.command import Command
 from studies.paper.claims import Claim, write_claims
 from studies.paper.cleaning_claims import claim_11, claim_12, claim_13, in_short, which_to_use
 from studies.paper.cleaning_measures import results_of
@@ -264,26 +263,12 @@ def verdict(results: xr.Dataset, claims: list[Claim]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+def _study(config: Config) -> None:
+    say(verdict(*run(config)))
+    say(f"\nResults are in {config.out}: runs/, cleaning.nc, claims.json, summary.json, cleaning.png, removal.png.")
 
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Those of the command line unless given.
 
-    Returns
-    -------
-    int
-        Exit code: 0; 2 for bad input; 3 where the dynamics diverged.
-    """
-    config = tyro.cli(Config, prog="python -m studies.cleaning", description=__doc__, args=arguments)
-
-    def study() -> None:
-        say(verdict(*run(config)))
-        say(f"\nResults are in {config.out}: runs/, cleaning.nc, claims.json, summary.json, cleaning.png, removal.png.")
-
-    return guarded(study, config.out)
+main = Command("cleaning", Config, __doc__, _study)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from langevin_nn.schedules import EveryEpochs
 from models.datasets import load_dataset
 from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron
-from studies.command import checked, guarded
+from studies.command import Command, checked
 
 __all__ = ["Config", "build_landscape", "main", "run", "run_configuration"]
 
@@ -271,27 +271,13 @@ def _words(config: Config) -> dict[str, object]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+def _study(config: Config) -> None:
+    result = run(config)
+    say(result.verdict)
+    say(f"\nResults are in {config.out}: trajectories.nc, distances.nc, summary.json and five figures (*.png).")
 
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Those of the command line unless given.
 
-    Returns
-    -------
-    int
-        Exit code: 0; 2 for bad input; 3 where the dynamics diverged.
-    """
-    config = tyro.cli(Config, prog="python -m studies.compare_sgd_vs_langevin", description=__doc__, args=arguments)
-
-    def study() -> None:
-        result = run(config)
-        say(result.verdict)
-        say(f"\nResults are in {config.out}: trajectories.nc, distances.nc, summary.json and five figures (*.png).")
-
-    return guarded(study, config.out)
+main = Command("compare_sgd_vs_langevin", Config, __doc__, _study)
 
 
 if __name__ == "__main__":

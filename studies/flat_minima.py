@@ -36,7 +36,7 @@ from langevin_nn.store.durable import write_durably
 from langevin_nn.store.resumption import refuse_another
 from langevin_nn.theory import mean_first_passage_time, stationary_density
 from models.potentials import TwoValleys
-from studies.command import checked, guarded
+from studies.command import Command, checked
 
 __all__ = ["NOISES", "Config", "main", "predicted", "run", "verdict"]
 
@@ -436,26 +436,12 @@ def _trend(change: float, error: float) -> str:
     return f"the share of the wide valley {'grows' if change > 0 else 'falls'} ({change:+.3f} ± {error:.3f})"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+def _study(config: Config) -> None:
+    say(verdict(run(config)))
+    say(f"\nResults are in {config.out}: rates.nc, summary.json and flat_minima.png.")
 
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Those of the command line unless given.
 
-    Returns
-    -------
-    int
-        Exit code: 0; 2 for bad input; 3 where the dynamics diverged.
-    """
-    config = tyro.cli(Config, prog="python -m studies.flat_minima", description=__doc__, args=arguments)
-
-    def study() -> None:
-        say(verdict(run(config)))
-        say(f"\nResults are in {config.out}: rates.nc, summary.json and flat_minima.png.")
-
-    return guarded(study, config.out)
+main = Command("flat_minima", Config, __doc__, _study)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import tyro
 import xarray as xr
 
 from langevin_nn.analyzers import LawComparison, detect_phases, phase_windows
@@ -33,7 +32,7 @@ from langevin_nn.figures import (
 from langevin_nn.provenance import attributes
 from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
-from studies.command import guarded
+from studies.command import Command
 from studies.paper.folder import begin, finish, words_of
 from studies.sde.conditions import noise_to_signal, scaling_comparison, scaling_range
 from studies.sde.noise_shape import noise_shapes, observed_tail_index
@@ -250,29 +249,15 @@ def verdict(found: Found, config: Config) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+def _study(config: Config) -> None:
+    say(verdict(run(config), settle(config)))
+    say(
+        f"\nResults are in {config.out}: runs/, validity.nc, summary.json, verdicts.png, distances.png, ladder.png, "
+        "conditions.png, noise.png."
+    )
 
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Those of the command line unless given.
 
-    Returns
-    -------
-    int
-        Exit code: 0; 2 for bad input; 3 where the dynamics diverged.
-    """
-    config = tyro.cli(Config, prog=f"python -m studies.{_NAME}", description=__doc__, args=arguments)
-
-    def study() -> None:
-        say(verdict(run(config), settle(config)))
-        say(
-            f"\nResults are in {config.out}: runs/, validity.nc, summary.json, verdicts.png, distances.png, ladder.png, "
-            "conditions.png, noise.png."
-        )
-
-    return guarded(study, config.out)
+main = Command(_NAME, Config, __doc__, _study)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -36,7 +35,7 @@ from langevin_nn.provenance import attributes
 from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
 from models.datasets import ImageData
-from studies.command import guarded
+from studies.command import Command
 from studies.paper.claims import Claim, write_claims
 from studies.paper.folder import begin, finish, words_of
 from studies.paper.label_noise_claims import claims_of
@@ -325,30 +324,14 @@ def _rounded(value: Any) -> float | None:
     return float(f"{one:.4g}") if np.isfinite(one) else None
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+def _study(config: Config) -> None:
+    claims, _ = run(config)
+    for each in claims:
+        say(each.in_words())
+    say(f"\nResults are in {config.out}: runs/, order_parameters.nc, claims.json, summary.json and figures (*.png).")
 
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Those of the command line unless given.
 
-    Returns
-    -------
-    int
-        Exit code: 0; 2 for bad input; 3 where the dynamics diverged.
-    """
-    config = tyro.cli(Config, prog="python -m studies.label_noise_phases", description=__doc__, args=arguments)
-
-    def study() -> None:
-        claims, _ = run(config)
-        for each in claims:
-            say(each.in_words())
-        say(
-            f"\nResults are in {config.out}: runs/, order_parameters.nc, claims.json, summary.json and figures (*.png)."
-        )
-
-    return guarded(study, config.out)
+main = Command("label_noise_phases", Config, __doc__, _study)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 import xarray as xr
 
 from langevin_nn import Simulation, sgd
@@ -30,7 +29,7 @@ from langevin_nn.report import say
 from langevin_nn.schedules import AtSteps
 from langevin_nn.store import write_trajectory
 from models.datasets import ImageData
-from studies.command import guarded
+from studies.command import Command
 from studies.paper.claims import Claim, Finding, write_claims
 from studies.paper.folder import begin, finish, words_of
 from studies.paper.label_noise_sweep_claims import claims_of, size_findings
@@ -298,31 +297,17 @@ def _rounded(value: xr.DataArray) -> float | None:
     return round(float(value), 4) if bool(np.isfinite(value)) else None
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+def _study(config: Config) -> None:
+    claims, about_sizes = run(config)
+    for claim in claims:
+        say(claim.in_words())
+    say("Beside them, the number of samples:")
+    for finding in about_sizes:
+        say(f"  {finding.in_words()}")
+    say(f"\nResults are in {config.out}: runs/, sweep.nc, claims.json, summary.json, {FIGURE}.")
 
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Those of the command line unless given.
 
-    Returns
-    -------
-    int
-        Exit code: 0; 2 for bad input; 3 where the dynamics diverged.
-    """
-    config = tyro.cli(Config, prog=f"python -m studies.{NAME}", description=__doc__, args=arguments)
-
-    def study() -> None:
-        claims, about_sizes = run(config)
-        for claim in claims:
-            say(claim.in_words())
-        say("Beside them, the number of samples:")
-        for finding in about_sizes:
-            say(f"  {finding.in_words()}")
-        say(f"\nResults are in {config.out}: runs/, sweep.nc, claims.json, summary.json, {FIGURE}.")
-
-    return guarded(study, config.out)
+main = Command(NAME, Config, __doc__, _study)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from langevin_nn.store.resumption import refuse_another
 from models.datasets import ImageData, load_dataset
 from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron
-from studies.command import checked, guarded
+from studies.command import Command, checked
 from studies.sweeps import record_times, whole_sweep
 
 __all__ = ["Config", "main", "run", "verdict"]
@@ -650,30 +650,16 @@ def _where_it_fails(pairs: xr.Dataset) -> str:
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+def _study(config: Config) -> None:
+    found = run(config)
+    say(verdict(found, config.sized()))
+    say(
+        f"\nResults are in {config.out}: sweeps/, phases.nc, summary.json, phase_diagram.png, collapse.png, "
+        "finite_size.png."
+    )
 
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Those of the command line unless given.
 
-    Returns
-    -------
-    int
-        Exit code: 0; 2 for bad input; 3 where the dynamics diverged.
-    """
-    config = tyro.cli(Config, prog="python -m studies.phase_diagram", description=__doc__, args=arguments)
-
-    def study() -> None:
-        found = run(config)
-        say(verdict(found, config.sized()))
-        say(
-            f"\nResults are in {config.out}: sweeps/, phases.nc, summary.json, phase_diagram.png, collapse.png, "
-            "finite_size.png."
-        )
-
-    return guarded(study, config.out)
+main = Command("phase_diagram", Config, __doc__, _study)
 
 
 if __name__ == "__main__":

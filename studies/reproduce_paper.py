@@ -26,7 +26,7 @@ from langevin_nn.report import say
 from langevin_nn.store import check_writable
 from langevin_nn.store.durable import write_durably
 from models.datasets import DATA_VARIABLE
-from studies.command import BAD_INPUT, checked, guarded
+from studies.command import BAD_INPUT, Command, checked
 from studies.paper.claims import CLAIMS, claims_from
 from studies.paper.page import Part, page, verdict_of
 from studies.paper.training import DEVIATIONS
@@ -247,34 +247,17 @@ def verdicts(parts: Sequence[Part]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
-
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Those of the command line unless given.
-
-    Returns
-    -------
-    int
-        Exit code: 0; 2 for bad input, and where a study has no result.
-    """
-    config = tyro.cli(Config, prog="python -m studies.reproduce_paper", description=__doc__, args=arguments)
-    parts: list[Part] = []
-
-    def studies() -> None:
-        parts.extend(run(config))
-        say("\n" + verdicts(parts))
-        say(
-            f"\nThe report is {config.out / 'report.html'}; each study's results are in the folder of its name beside it."
-        )
-
-    code = guarded(studies, config.out)
+def _study(config: Config) -> int:
+    parts = run(config)
+    say("\n" + verdicts(parts))
+    say(f"\nThe report is {config.out / 'report.html'}; each study's results are in the folder of its name beside it.")
     broken = [part.name for part in parts if part.problem]
     if broken:
         print(f"error: no result from {', '.join(broken)}; mend what is wrong and go on with --resume", file=sys.stderr)
-    return code or (BAD_INPUT if broken else 0)
+    return BAD_INPUT if broken else 0
+
+
+main = Command("reproduce_paper", Config, __doc__, _study)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -28,7 +27,7 @@ from langevin_nn.errors import ConfigurationError
 from langevin_nn.figures import surrogate_figure, write_figures
 from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
-from studies.command import guarded
+from studies.command import Command
 from studies.paper.folder import begin, finish
 from studies.paper.training import Choices, landscape_of, load, settled
 from studies.surrogate.fluctuations import RELATIONS
@@ -301,26 +300,12 @@ def _listed(codes: NDArray[np.int8], code: int) -> str:
     return " ".join(str(g[0]) if len(g) == 1 else f"{g[0]}–{g[-1]}" for g in groups)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+def _study(config: Config) -> None:
+    say(verdict(run(config)))
+    say(f"\nResults are in {config.out}: fluctuations.nc, summary.json and surrogate_of_a_network.png.")
 
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Those of the command line unless given.
 
-    Returns
-    -------
-    int
-        Exit code: 0; 2 for bad input; 3 where the dynamics diverged.
-    """
-    config = tyro.cli(Config, prog="python -m studies.surrogate_of_a_network", description=__doc__, args=arguments)
-
-    def study() -> None:
-        say(verdict(run(config)))
-        say(f"\nResults are in {config.out}: fluctuations.nc, summary.json and surrogate_of_a_network.png.")
-
-    return guarded(study, config.out)
+main = Command("surrogate_of_a_network", Config, __doc__, _study)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 import xarray as xr
 
 from langevin_nn.analyzers import TimeAveragedOrderParameters, detect_phases, fit_power_law, logarithm, phase_means
@@ -33,7 +32,7 @@ from langevin_nn.provenance import attributes
 from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
 from models.datasets import ImageData
-from studies.command import guarded
+from studies.command import Command
 from studies.paper.claims import Claim, write_claims
 from studies.paper.folder import begin, finish, words_of
 from studies.paper.training import DEVIATIONS, SETTINGS, load, settled
@@ -266,29 +265,15 @@ def verdict(decided: list[Claim]) -> str:
     return "\n\n".join(each.in_words() for each in decided)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+def _study(config: Config) -> None:
+    say(verdict(run(config)))
+    say(
+        f"\nResults are in {config.out}: runs/, two_phases.nc, claims.json, summary.json, two_phases.png, gradients.png, "
+        "spectra.png, effective_dimension.png, rates.png, time_averages.png."
+    )
 
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Those of the command line unless given.
 
-    Returns
-    -------
-    int
-        Exit code: 0; 2 for bad input; 3 where the dynamics diverged.
-    """
-    config = tyro.cli(Config, prog="python -m studies.two_phases", description=__doc__, args=arguments)
-
-    def study() -> None:
-        say(verdict(run(config)))
-        say(
-            f"\nResults are in {config.out}: runs/, two_phases.nc, claims.json, summary.json, two_phases.png, gradients.png, "
-            "spectra.png, effective_dimension.png, rates.png, time_averages.png."
-        )
-
-    return guarded(study, config.out)
+main = Command("two_phases", Config, __doc__, _study)
 
 
 if __name__ == "__main__":

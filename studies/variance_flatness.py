@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tyro
 import xarray as xr
 
 from langevin_nn import NetworkLandscape
@@ -37,7 +36,7 @@ from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
 from langevin_nn.threads import single_threaded_products
 from models.datasets import ImageData
-from studies.command import guarded
+from studies.command import Command
 from studies.flatness.exponents import dissipation, exponents, pooled, with_intervals
 from studies.flatness.measures import BASES, Point, currents, directions_of, measure, profiles
 from studies.flatness.runs import (
@@ -376,29 +375,15 @@ def _interval(values: xr.DataArray, *, logarithmic: bool = False) -> str:
     return f"{mean:.2g} ({low:.2g} to {high:.2g})"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+def _study(config: Config) -> None:
+    say(verdict(run(config)))
+    say(
+        f"\nResults are in {config.out}: runs/, variance_flatness.nc, summary.json, variance_flatness.png, "
+        "loss_profiles.png."
+    )
 
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Those of the command line unless given.
 
-    Returns
-    -------
-    int
-        Exit code: 0; 2 for bad input; 3 where the dynamics diverged.
-    """
-    config = tyro.cli(Config, prog="python -m studies.variance_flatness", description=__doc__, args=arguments)
-
-    def study() -> None:
-        say(verdict(run(config)))
-        say(
-            f"\nResults are in {config.out}: runs/, variance_flatness.nc, summary.json, variance_flatness.png, "
-            "loss_profiles.png."
-        )
-
-    return guarded(study, config.out)
+main = Command("variance_flatness", Config, __doc__, _study)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from langevin_nn import NetworkLandscape, Seeds
 from models.datasets import load_dataset
 from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron
+from studies.command import BAD_INPUT
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,6 +78,22 @@ def quick_run(tmp_path_factory) -> Callable[[str], tuple[Path, str]]:
         return shutil.copytree(original, tmp_path_factory.mktemp(study) / "out"), said.read_text()
 
     return copy
+
+
+@pytest.fixture
+def refused(tmp_path, capsys) -> Callable[[Callable[[list[str]], int], list[str]], str]:
+    """Give the one line with which a study refuses its choices before anything is written."""
+
+    def line_of(main: Callable[[list[str]], int], arguments: list[str]) -> str:
+        out = tmp_path / "refused"
+        assert main([*arguments, "--out", str(out)]) == BAD_INPUT
+        said = capsys.readouterr()
+        (line,) = said.err.splitlines()
+        assert line.startswith("error: ")
+        assert not out.exists() or not list(out.iterdir())
+        return line
+
+    return line_of
 
 
 @pytest.fixture(autouse=True)

@@ -304,12 +304,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_ends_with_a_line(name, tmp_path, capsys):
+def test_bad_input_ends_with_a_line(name, refused):
     arguments, words = BAD[name]
-    assert main([*arguments, "--out", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert words in said
-    assert len(said.splitlines()) == 1
+    assert words in refused(main, arguments)
 
 
 def test_data_that_are_not_the_embedded_ones_have_settings_of_their_own():
