@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from math import inf
 from typing import TypeVar
 
 import numba
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["side_by_side", "single_threaded_products"]
+__all__ = ["WORTH_A_THREAD", "side_by_side", "single_threaded_products"]
+
+# Multiplications, about a millisecond.
+WORTH_A_THREAD = 10_000_000
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,6 +41,7 @@ class _Limit:
         with self._lock:
             if self._holders == 0:
                 before = torch.get_num_threads()
+                numba.get_num_threads()  # starts its threads, which sets OpenMP's number of them: not while the limit holds
                 torch.set_num_threads(1)
                 self._held.callback(torch.set_num_threads, before)
                 self._held.enter_context(_controller().limit(limits=1, user_api="blas"))
@@ -77,7 +82,9 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, f"langevin_nn-{process}", lambda: torch.set_num_threads(1))
 
 
-def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+def side_by_side(
+    function: Callable[[Item], Result], items: Iterable[Item], multiplications: float = inf
+) -> list[Result]:
     """Return function(item) for each item, spread over as many threads as kernels have.
 
     Only where `single_threaded_products` holds, as in a run: elsewhere one item comes after the other, and products
@@ -89,6 +96,9 @@ def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> l
         What is evaluated. To gain from threads it must spend its time outside of Python, in operations of torch, say.
     items : iterable
         Of what.
+    multiplications : float, optional
+        Of one item, roughly. Fewer than `WORTH_A_THREAD` take less time than Python around them, whose threads wait for one
+        another: such items come one after the other.
 
     Returns
     -------
@@ -96,6 +106,7 @@ def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> l
         The results, in order, with the same bits for any number of threads.
     """
     items = list(items)
-    if torch.get_num_threads() > 1 or min(numba.get_num_threads(), len(items)) < 2:
+    few = multiplications < WORTH_A_THREAD
+    if few or torch.get_num_threads() > 1 or min(numba.get_num_threads(), len(items)) < 2:
         return [function(item) for item in items]
     return list(_pool(numba.get_num_threads(), os.getpid()).map(function, items))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from copy import deepcopy
+from copy import copy, deepcopy
 from itertools import pairwise
 
 import numba
@@ -781,7 +781,7 @@ def test_a_factory_that_changes_the_architecture_is_refused():
 
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
 def test_hessian_product_is_the_second_derivative_of_the_loss(activation):
-    """Against double backward in float64, through the loss of plain PyTorch."""
+    """Against forward-over-reverse derivatives in float64, through the loss of plain PyTorch."""
     module, inputs, labels = perceptron((5, 4, N_CLASSES), activation), normal(N, 5), classes(2, N)
     landscape = NetworkLandscape(module, inputs, labels)
     weights, vectors = landscape.initial_weights((0, 1), Seeds(5)), normal(2, landscape.n_parameters, seed=6)
@@ -796,7 +796,7 @@ def test_hessian_product_is_the_second_derivative_of_the_loss(activation):
             outputs = torch.func.functional_call(double, tensors, (inputs.double(),))
             return functional.cross_entropy(outputs, labels[replica])
 
-        matrix = torch.autograd.functional.hessian(loss, weights[replica].double())
+        matrix = torch.func.hessian(loss)(weights[replica].double())
         assert_close(got[replica], matrix @ vectors[replica].double())
 
 
@@ -809,6 +809,26 @@ def test_hessian_product_is_the_difference_of_gradients():
     h = 1e-5
     difference = (landscape.gradient(weights + h * vectors) - landscape.gradient(weights - h * vectors)) / (2 * h)
     assert_close(landscape.hessian_product(weights, vectors), difference, tolerance=1e-8)
+
+
+def test_a_gradient_that_is_the_same_everywhere_has_no_derivative():
+    module = nn.Linear(5, N_CLASSES)
+    landscape = NetworkLandscape(module, normal(N, 5), classes(N), loss=lambda outputs, labels: outputs.sum(1))
+    weights = landscape.initial_weights((0,), Seeds(5))
+    assert not landscape.hessian_product(weights, torch.ones_like(weights)).any()
+
+
+def test_products_do_not_depend_on_how_many_samples_are_gone_through_at_a_time():
+    landscape = NetworkLandscape(perceptron((5, 4, N_CLASSES), nn.Tanh).double(), normal(N, 5), classes(N))
+    weights, vectors = (
+        landscape.initial_weights((0,), Seeds(5))[0],
+        normal(3, landscape.n_parameters, dtype=torch.float64),
+    )
+    whole = landscape.gradient_derivative(weights)
+    pieces = copy(whole)
+    pieces._at_a_time = N // 2 - 1
+    assert_close(pieces(vectors), whole(vectors), tolerance=1e-12)
+    assert torch.equal(whole(vectors[:1])[0], whole(vectors)[0])
 
 
 # --- the user's network

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -814,3 +816,18 @@ def test_replicas_measured_side_by_side_have_the_bits_of_those_measured_one_by_o
         assert list(mine) == list(other)
         for name, values in mine.items():
             assert values.tobytes() == other[name].tobytes(), name
+
+
+def test_products_stay_single_threaded_when_numba_starts_its_threads():
+    """In a process of its own, where Numba has none yet: starting them sets the number that torch has."""
+    lines = [
+        "import numba, torch",
+        "from langevin_nn.threads import single_threaded_products",
+        "before = torch.get_num_threads()",
+        "with single_threaded_products():",
+        "    numba.get_num_threads()",
+        "    assert torch.get_num_threads() == 1, torch.get_num_threads()",
+        "assert torch.get_num_threads() == before",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

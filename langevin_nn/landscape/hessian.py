@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.base import Landscape
+from langevin_nn.landscape.derivative import GradientDerivative
 from langevin_nn.landscape.network import NetworkLandscape
 from langevin_nn.operators import SymmetricOperator
 
@@ -18,8 +17,9 @@ __all__ = ["Hessian"]
 class Hessian(SymmetricOperator):
     """∇²L(w), known through its products with vectors.
 
-    Products are forward-over-reverse derivatives of the loss (Pearlmutter 1994, doi 10.1162/neco.1994.6.1.147), in the
-    precision of the landscape. Where a landscape restricts measurements to some tensors, so does this: it is then the block
+    Products are derivatives of the gradient along a vector (Pearlmutter 1994, doi 10.1162/neco.1994.6.1.147), in the
+    precision of the landscape; a network's are found by going back through the graph of its gradient, which is kept where it
+    fits into the budget. Where a landscape restricts measurements to some tensors, so does this: it is then the block
     of the Hessian that belongs to them, over the same coordinates as the noise covariance.
 
     Parameters
@@ -63,6 +63,7 @@ class Hessian(SymmetricOperator):
         self._landscape, self._weights = landscape, weights.to(landscape.device, landscape.dtype)
         self._replica, self._memory_limit = replica, memory_limit
         self.device = landscape.device
+        self._derivative: GradientDerivative | None = None
         self._columns: Tensor | None = None
         if isinstance(landscape, NetworkLandscape) and not landscape.measures_everything:
             self._columns = landscape.measured_columns
@@ -72,13 +73,14 @@ class Hessian(SymmetricOperator):
         full = vectors.to(self._landscape.dtype)
         if self._columns is not None:
             full = full.new_zeros(len(vectors), self._landscape.n_parameters).index_copy_(1, self._columns, full)
-        products = torch.empty(full.shape, dtype=torch.float64, device=self.device)
-        for row, vector in zip(products, full, strict=True):
-            row[:] = self._product(vector)
+        products = self._products(full)
         return products if self._columns is None else products[:, self._columns]
 
-    def _product(self, vector: Tensor) -> Tensor:
-        options: dict[str, Any] = {}
+    def _products(self, vectors: Tensor) -> Tensor:
         if isinstance(self._landscape, NetworkLandscape):
-            options = {"replica": self._replica, "memory_limit": self._memory_limit}
-        return self._landscape.hessian_product(self._weights[None], vector[None], **options)[0].double()
+            if self._derivative is None:
+                limit = self._memory_limit
+                self._derivative = self._landscape.gradient_derivative(self._weights, self._replica, memory_limit=limit)
+            return self._derivative(vectors)
+        rows = [self._landscape.hessian_product(self._weights[None], vector[None]) for vector in vectors]
+        return torch.cat([row.double() for row in rows])

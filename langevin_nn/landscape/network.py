@@ -12,31 +12,30 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vjp
+from torch.func import functional_call
 
 from langevin_nn.checks import shown
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.landscape.base import CapturableGradient, Descent, EmpiricalLandscape, Kept
 from langevin_nn.landscape.batched import BatchedPerceptronGradient
 from langevin_nn.landscape.checks import check_sample_losses, refuse_sample_mixing
-from langevin_nn.landscape.gradients import Loss, TracedGradient
+from langevin_nn.landscape.derivative import GradientDerivative
+from langevin_nn.landscape.gradients import Loss, TracedGradient, weighted_loss
 from langevin_nn.landscape.initialisation import draw_weights, flat_parameters, perturbed
 from langevin_nn.landscape.layout import ParameterLayout
 from langevin_nn.landscape.perceptron import PerceptronGradient
 from langevin_nn.landscape.sample_gradients import SampleGradients
 from langevin_nn.landscape.signals import SampleGradientSource
-from langevin_nn.landscape.streamed import within_memory
+from langevin_nn.landscape.streamed import Footprint, within_memory
 from langevin_nn.landscape.verification import overwrites_its_inputs, verified_layers
 from langevin_nn.memory import as_bytes
 from langevin_nn.provenance import digest
 from langevin_nn.seeds import Seeds
-from langevin_nn.threads import side_by_side
+from langevin_nn.threads import WORTH_A_THREAD, side_by_side
 
 __all__ = ["COHORT_MASKS", "NetworkLandscape", "cross_entropy"]
 
 COHORT_MASKS = ("mislabeled", "relabeled")
-# Multiplications, at least, of an evaluation for which threads are worth their start: about a millisecond.
-_WORTH_A_THREAD = 10_000_000
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -197,7 +196,7 @@ class NetworkLandscape(EmpiricalLandscape):
         batched = BatchedPerceptronGradient.of(self._module, self.inputs) if known else None
         on_device = batched or self._traced
         self._weighted_gradient = kernel or (on_device if self.device.type == "cuda" else self._traced)
-        self._on_device, self._kept = on_device, Kept()
+        self._on_device, self._kept, self._footprints = on_device, Kept(), Kept()
         self._layers: dict[str, nn.Module] | None = None
 
     def _as_inputs(self, values: Any, name: str) -> Tensor:
@@ -388,7 +387,7 @@ class NetworkLandscape(EmpiricalLandscape):
             with torch.no_grad():
                 return functional_call(module, self._layout.split(row.clone()), (inputs,))  # type: ignore[no-any-return]
 
-        is_long = len(inputs) * self.n_parameters > _WORTH_A_THREAD
+        is_long = len(inputs) * self.n_parameters > WORTH_A_THREAD
         if self.device.type != "cpu" or len(weights) < 2 or not is_long:
             return torch.stack([of_replica((self._module, row)) for row in weights])
         # A module can hold the weights of one replica at a time.
@@ -459,42 +458,46 @@ class NetworkLandscape(EmpiricalLandscape):
             )
 
     def hessian_product(  # noqa: D102
-        self,
-        weights: Tensor,
-        vectors: Tensor,
-        *,
-        replica: int | None = None,
-        memory_limit: int | float | str | None = None,
+        self, weights: Tensor, vectors: Tensor, *, memory_limit: int | float | str | None = None
     ) -> Tensor:
-        labels = self.labels if replica is None else self.labels_of(replica)[None]
-        labels = labels.expand(len(weights), *labels.shape[1:])
-        total = torch.zeros_like(weights, dtype=torch.float64)
-        for start in range(0, self.n_samples, at_a_time := self._samples_of_a_product(weights, as_bytes(memory_limit))):
-            piece = slice(start, start + at_a_time)
-            inputs, given = self.inputs[piece], labels[:, piece]
-            coefficients = torch.full(
-                (len(weights), len(inputs)), 1 / self.n_samples, dtype=self.dtype, device=self.device
-            )
+        rows = [
+            self.gradient_derivative(row, replica, memory_limit=memory_limit)(vector[None])
+            for replica, (row, vector) in enumerate(zip(weights, vectors, strict=True))
+        ]
+        return torch.cat(rows).to(self.dtype)
 
-            def gradient(at: Tensor) -> Tensor:
-                return self._traced.untraced(at, inputs, given, coefficients)  # noqa: B023
+    def gradient_derivative(
+        self, weights: Tensor, replica: int = 0, *, memory_limit: int | float | str | None = None
+    ) -> GradientDerivative:
+        """Return what multiplies vectors with the Hessian at one point.
 
-            try:
-                product = jvp(gradient, (weights,), (vectors,))[1]
-            except (NotImplementedError, RuntimeError) as error:
-                if "out of memory" in str(error):
-                    raise
-                # Some operations have no forward derivative; the Hessian is symmetric, so the reverse one gives the same.
-                product = vjp(gradient, weights)[1](vectors)[0]
-            total += product
-        return total.to(self.dtype)
+        Parameters
+        ----------
+        weights : Tensor, shape (parameter,)
+            Where.
+        replica : int, optional
+            Whose labels, where labels differ between replicas.
+        memory_limit : int or str, optional
+            Budget in bytes or as ``"512 MiB"``, 1 GiB unless said: samples are gone through in pieces.
+
+        Returns
+        -------
+        callable
+            (vectors, shape (row, parameter)) → products in float64.
+        """
+        total, at_a_time = (
+            weighted_loss(self._module, self._loss),
+            self._samples_of_a_product(weights, as_bytes(memory_limit)),
+        )
+        labels = self.labels_of(replica)
+        return GradientDerivative(total, self._layout, weights.to(self.dtype), self.inputs, labels, at_a_time)
 
     def _samples_of_a_product(self, weights: Tensor, memory_limit: int) -> int:
         """Return how many samples a Hessian product may take at a time."""
         few = slice(0, min(2, self.n_samples))
-        kept = self._source(weights[0], 0, (), {}).graph_bytes(few) / (few.stop or 1)
+        kept = self._source(weights, 0, (), {}).graph_bytes(few) / (few.stop or 1)
         # Gradient, its derivative and what each keeps.
-        return max(1, int(memory_limit / max(1.0, 6 * len(weights) * kept)))
+        return max(1, int(memory_limit / max(1.0, 6 * kept)))
 
     @property
     def measured_columns(self) -> Tensor:
@@ -521,7 +524,11 @@ class NetworkLandscape(EmpiricalLandscape):
             layers, decided = verified_layers(self._source(perturbed(weights), replica, tuple(self._layout.shapes), {}))
             self._layers = layers if decided else None
         names = tuple(self._layout.shapes) if everywhere else self.measured_parameters
-        return within_memory(self._source(weights, replica, names, layers), limit)
+        source = self._source(weights, replica, names, layers)
+        key = names, tuple(layers), limit
+        if key not in self._footprints:
+            self._footprints[key] = Footprint.of(source, limit)
+        return within_memory(source, limit, self._footprints[key])
 
     def _source(
         self, weights: Tensor, replica: int, names: tuple[str, ...], layers: dict[str, nn.Module]

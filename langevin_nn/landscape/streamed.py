@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from langevin_nn.landscape.sample_gradients import SampleGradients
 from langevin_nn.landscape.signals import SampleGradientSource
 from langevin_nn.memory import as_text
 
-__all__ = ["StreamedSampleGradients", "within_memory"]
+__all__ = ["Footprint", "StreamedSampleGradients", "within_memory"]
 
 
 class StreamedSampleGradients(SampleGradients):
@@ -118,11 +118,60 @@ class StreamedSampleGradients(SampleGradients):
         return self._piece(samples).rows(slice(None))
 
 
-def within_memory(source: SampleGradientSource, memory_limit: int) -> SampleGradients:
+@dataclass(frozen=True)
+class Footprint:
+    """What the sample gradients of a network take, in bytes.
+
+    Parameters
+    ----------
+    held : float
+        What is kept of each sample: activations and signals, or its gradient.
+    graph : float
+        What autograd keeps of each sample for the backward pass.
+    slow : float
+        What is kept of each sample for tensors without a fast path.
+    n_parameters : int
+        Measured parameters.
+    stored : bool
+        Whether gradients are held rather than what they are made of.
+    """
+
+    held: float
+    graph: float
+    slow: float
+    n_parameters: int
+    stored: bool
+
+    @classmethod
+    def of(cls, source: SampleGradientSource, memory_limit: int) -> Footprint:
+        """Measure it on two samples.
+
+        Parameters
+        ----------
+        source : SampleGradientSource
+            The network at any point.
+        memory_limit : int
+            Bytes; gradients are held where all of them take at most half of it.
+
+        Returns
+        -------
+        Footprint
+            The same at all points, so that it can be kept.
+        """
+        few = slice(0, min(2, source.n_samples))
+        probe = replace(source, vectorised=few.stop, stored=True)(few)
+        stored = probe.n_bytes / few.stop * source.n_samples <= memory_limit / 2
+        if not stored:
+            probe = replace(source, vectorised=few.stop)(few)
+        slow = [block.n_bytes for block in probe.blocks.values() if block.path in ("torch.func", "one by one")]
+        held, graph = probe.n_bytes / few.stop, source.graph_bytes(few) / few.stop
+        return cls(held, graph, sum(slow) / few.stop, probe.n_parameters, stored)
+
+
+def within_memory(source: SampleGradientSource, memory_limit: int, footprint: Footprint) -> SampleGradients:
     """Return the sample gradients of a network, held where they fit into a budget and computed anew where not.
 
-    What a pass takes is measured on two samples: what is held of each (activations and signals, or gradients), and what
-    autograd keeps for the backward pass. Held gradients may take half the budget, passes a quarter.
+    Held gradients may take half the budget, passes a quarter.
 
     Parameters
     ----------
@@ -130,6 +179,8 @@ def within_memory(source: SampleGradientSource, memory_limit: int) -> SampleGrad
         The network at one point.
     memory_limit : int
         Bytes.
+    footprint : Footprint
+        Of this network, with this limit.
 
     Returns
     -------
@@ -141,28 +192,18 @@ def within_memory(source: SampleGradientSource, memory_limit: int) -> SampleGrad
     ConfigurationError
         If the budget is too small for the gradient of one sample.
     """
-    n_few = min(2, source.n_samples)
-    few = slice(0, n_few)
-    probe = replace(source, vectorised=n_few, stored=True)(few)
-    if probe.n_bytes / n_few * source.n_samples <= memory_limit / 2:
-        source = replace(source, stored=True)
-    else:
-        probe = replace(source, vectorised=n_few)(few)
-    held = probe.n_bytes / n_few
-    graph = source.graph_bytes(few) / n_few
-    one_row = 8 * probe.n_parameters
-    # Of tensors without a fast path the gradients are stored, and vectorisation keeps about two more copies.
-    slow = [block for block in probe.blocks.values() if block.path in ("torch.func", "one by one")]
-    slow_bytes = sum(block.n_bytes for block in slow) / n_few
+    held, graph = footprint.held, footprint.graph
+    one_row = 8 * footprint.n_parameters
     if max(held + graph, one_row) > memory_limit:
         raise ConfigurationError(
             f"memory_limit of {as_text(memory_limit)}: expected at least {as_text(max(held + graph, one_row))} "
-            f"for the gradient of one sample ({probe.n_parameters} measured parameters); raise it, or measure fewer tensors "
-            "with a parameters= pattern"
+            f"for the gradient of one sample ({footprint.n_parameters} measured parameters); raise it, or measure fewer "
+            "tensors with a parameters= pattern"
         )
     quarter = memory_limit / 4
-    vectorised = max(1, int(quarter / max(1.0, 3 * (slow_bytes + graph)))) if slow else source.vectorised
-    source = replace(source, vectorised=min(vectorised, 256))
+    # Of tensors without a fast path the gradients are stored, and vectorisation keeps about two more copies.
+    vectorised = max(1, int(quarter / (3 * (footprint.slow + graph)))) if footprint.slow else source.vectorised
+    source = replace(source, vectorised=min(vectorised, 256), stored=footprint.stored)
     # Beside what is kept a backward pass needs the gradients of activations, and copies in other memory layouts.
     at_a_time = max(1, int(quarter / max(1.0, 4 * graph + held)))
     if held * source.n_samples <= memory_limit / 2:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
@@ -77,6 +78,12 @@ class Snapshot:
         """The gradient ensemble of each replica, without replacement unless a minibatch has more samples than there are."""
         return self._ensembles([None] * len(self.state.weights))
 
+    @property
+    def multiplications(self) -> float:
+        """Roughly those of one replica's sample gradients: a pass forward and two back."""
+        landscape = self.landscape
+        return 3.0 * landscape.n_samples * landscape.n_parameters if isinstance(landscape, EmpiricalLandscape) else inf
+
     @cached_property
     def preconditioned_ensembles(self) -> list[GradientEnsemble]:
         """The same in the metric D/⟨D⟩ of the update rule: units stay, and so does what depends on no scale."""
@@ -100,7 +107,7 @@ class Snapshot:
             )
 
         first = of_replica(0)  # what a network allows is found out once for all
-        return [first, *side_by_side(of_replica, range(1, len(metrics)))]
+        return [first, *side_by_side(of_replica, range(1, len(metrics)), self.multiplications)]
 
     @cached_property
     def sample_trace(self) -> Tensor | None:

@@ -92,7 +92,7 @@ class OrderParameters(Observable):
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         ensembles = snapshot.ensembles if self.metric == "euclidean" else snapshot.preconditioned_ensembles
         pairs = list(zip(ensembles, snapshot.generators("alignment"), strict=True))
-        return stacked(side_by_side(self._of_one, pairs))
+        return stacked(side_by_side(self._of_one, pairs, snapshot.multiplications))
 
     def _of_one(self, pair: tuple[GradientEnsemble, np.random.Generator]) -> Arrays:
         ensemble, generator = pair
