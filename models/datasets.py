@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -125,10 +126,22 @@ def _is_whole(number: object) -> bool:
     return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
 
 
-def _digits(samples_per_class: int | None, data_dir: Folder) -> ImageData:
-    from sklearn.datasets import load_digits  # here, since importing it takes a second
+def _digits_of_scikit_learn() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return what ``load_digits`` does, from its file: importing scikit-learn takes longer than a small run."""
+    package = find_spec("sklearn")
+    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz" if package and package.origin else None
+    if file is None or not file.is_file():
+        from sklearn.datasets import load_digits
 
-    pixels, labels = load_digits(return_X_y=True)
+        pixels, labels = load_digits(return_X_y=True)
+        return pixels, labels
+    with gzip.open(file, "rt") as lines:
+        rows = np.loadtxt(lines, delimiter=",")
+    return rows[:, :-1], rows[:, -1].astype(np.int64)
+
+
+def _digits(samples_per_class: int | None, data_dir: Folder) -> ImageData:
+    pixels, labels = _digits_of_scikit_learn()
     return _split("digits", pixels, labels, samples_per_class or 120, largest_pixel=16)
 
 

@@ -153,6 +153,12 @@ def test_digits_are_the_first_of_each_class_and_all_the_rest():
     assert n_shared_images(data) == 0
 
 
+def test_digits_are_the_same_where_scikit_learn_keeps_them_elsewhere(monkeypatch):
+    expected = load_dataset("digits")
+    monkeypatch.setattr(datasets, "find_spec", lambda name: None)
+    np.testing.assert_array_equal(load_dataset("digits").train_inputs, expected.train_inputs)
+
+
 def test_fewer_digits_are_among_more():
     few, many = (load_dataset("digits", samples_per_class=n) for n in (3, 30))
     many_images = {image.tobytes() for image in many.train_inputs}
