@@ -18,7 +18,7 @@ from studies import is_the_sde_valid as study
 from studies.command import BAD_INPUT, DIVERGED
 from studies.sde.conditions import noise_to_signal, scaling_range
 from studies.sde.noise_shape import observed_tail_index, shape_of_noise
-from studies.sde.plan import Config, Plan, processes, settle
+from studies.sde.plan import PROCESSES, Config, Plan, processes, settle
 from studies.sde.words import MEANS, VERDICTS, judge, label, table
 from tests import calibrate_sde as calibration
 
@@ -121,12 +121,15 @@ def test_a_network_of_ones_own_without_classes_is_one_phase(tmp_path, monkeypatc
         "0.05",
         "--ladder",
         "2",
+        "--processes",
+        *(each for each in PROCESSES if each != "sgd_twin"),
         "--out",
         str(out),
     ]
     assert study.main(words) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert list(summary["phases"]) == ["all"]
+    assert {each["process"] for each in summary["verdicts"]["sgd"]} >= {"frozen", "heavy_tailed", "svag_2"}
     assert "train loss" in capsys.readouterr().out
     assert study.main([*words[:2], "my_network:nothing", *words[3:]]) == BAD_INPUT
     assert "expected a NetworkLandscape" in capsys.readouterr().err
@@ -135,6 +138,8 @@ def test_a_network_of_ones_own_without_classes_is_one_phase(tmp_path, monkeypatc
 BAD = {
     "five replicas": (["--replicas", "5"], "replicas=5: expected at least 6"),
     "three records": (["--records", "3"], "records=3: expected at least 4"),
+    "an unknown process": (["--processes", "sgd", "adam"], "process='adam': expected one of sgd, "),
+    "no equation": (["--processes", "sgd", "independent_sgd"], "langevin_quarter among them"),
     "no tolerance": (["--tolerance", "0"], "tolerance=0"),
     "a step twice": (["--ladder", "2", "2"], "each of them once"),
     "no factor": (["--scalings", "0"], "scalings"),

@@ -173,7 +173,9 @@ def ladder_figure(ladder: Mapping[str, xr.Dataset], amplifications: Sequence[int
     matplotlib.figure.Figure
         One panel a reference, the phases within.
     """
-    chosen = {f"svag_{each}": str(each) for each in amplifications} | dict(steps)
+    known = {name for found in ladder.values() for name in found["process"].values}
+    every = {f"svag_{each}": str(each) for each in amplifications} | dict(steps)
+    chosen = {name: words for name, words in every.items() if name in known}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 3.6))
         panels = figure.subplots(1, len(ladder), sharey=True, squeeze=False)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,32 @@ from langevin_nn import (
     sgd,
     svag,
 )
-from langevin_nn.checks import number, shown, whole_number
+from langevin_nn.checks import number, one_of, shown, whole_number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.schedules import AtEpochs
 from studies.command import checked
 from studies.landscapes import landscape_named
 from studies.paper.training import Choices, landscape_of, load, settled
 
-__all__ = ["LEAST_REPLICAS", "MOST_TAIL_INDEX", "Config", "Plan", "landscape_for", "processes", "settle"]
+__all__ = [
+    "LEAST_REPLICAS",
+    "MOST_TAIL_INDEX",
+    "NEEDED",
+    "PROCESSES",
+    "Config",
+    "Plan",
+    "landscape_for",
+    "processes",
+    "settle",
+]
 
 LEAST_REPLICAS = 6
+PROCESSES = (
+    "sgd", "sgd_twin", "independent_sgd", "svag", "langevin", "langevin_half", "langevin_quarter", "frozen", "diagonal",
+    "isotropic", "heavy_tailed", "gradient_descent",
+)  # fmt: skip
+# SGD of both kinds, which the others are held against, and the equation.
+NEEDED = ("sgd", "independent_sgd", "langevin_quarter")
 MOST_TAIL_INDEX = 2.0
 
 _QUICK: dict[str, Any] = {
@@ -44,6 +60,7 @@ _QUICK: dict[str, Any] = {
     "replicas": LEAST_REPLICAS,
     "ladder": (1, 4),
     "scalings": (2,),
+    "processes": ("sgd", "sgd_twin", "independent_sgd", "svag", "langevin", "langevin_quarter", "isotropic"),
     "permutations": 1_199,
     "alignment_minibatches": 4,
     "minibatches": 250,
@@ -74,6 +91,8 @@ class Config(Choices):
     """Replicas, at least 6; replica r of all processes starts from the same weights and learns the same labels."""
     records: int = 32
     """Records of each run, denser at first; order parameters at every other one."""
+    processes: tuple[str, ...] = PROCESSES
+    """What to run; sgd, independent_sgd and langevin_quarter among it, since these are compared with."""
     ladder: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Amplifications l of SVAG: 1 is SGD with independent minibatches, and as l grows it tends to the equation."""
     scalings: tuple[int, ...] = (2, 4, 8, 16)
@@ -131,6 +150,14 @@ def settle(config: Config) -> Config:
     whole_number("records", found.records, "at least 4 (int), besides that of the start", least=4, most=10_000)
     number("tolerance", found.tolerance, "a finite number above 0, in spreads of SGD", above=0)
     number("refresh_epochs", found.refresh_epochs, "a finite number of epochs above 0", above=0)
+    for each in found.processes:
+        one_of("process", each, PROCESSES)
+    missing = [each for each in NEEDED if each not in found.processes]
+    if missing or len(set(found.processes)) < len(found.processes):
+        raise ConfigurationError(
+            f"processes={shown(found.processes)}: expected {', '.join(NEEDED)} among them, which the others are compared "
+            "with, and each name once"
+        )
     for name in ("ladder", "scalings"):
         values = getattr(found, name)
         if len(set(values)) < len(values) or not values or min(values) < 1:
@@ -180,7 +207,7 @@ def processes(config: Config) -> dict[str, Callable[[], Process]]:
     Returns
     -------
     dict of str to callable
-        SGD and its twins first; then those that approximate the equation; then other noises; then larger steps.
+        Those that were chosen: SGD and its twins first; then those that approximate the equation; then other noises.
     """
     landscape = landscape_for(config)
     rate, batch = config.learning_rate, config.batch_size
@@ -193,10 +220,7 @@ def processes(config: Config) -> dict[str, Callable[[], Process]]:
         "sgd": lambda: sgd(landscape, rate, batch),
         "sgd_twin": lambda: sgd(landscape, rate, batch),
         "independent_sgd": lambda: sgd(landscape, rate, batch, independent=True),
-    }
-    for each in config.ladder:
-        named[f"svag_{each}"] = lambda each=each: svag(landscape, rate, batch, each)  # type: ignore[misc]
-    named |= {
+        **{f"svag_{each}": partial(svag, landscape, rate, batch, each) for each in config.ladder},
         "langevin": lambda: langevin(landscape, rate, batch),
         "langevin_half": lambda: langevin(landscape, rate, batch, time_step=rate / 2),
         "langevin_quarter": lambda: langevin(landscape, rate, batch, time_step=rate / 4),
@@ -206,7 +230,8 @@ def processes(config: Config) -> dict[str, Callable[[], Process]]:
         "heavy_tailed": lambda: Process(landscape, MatchedStable(batch, index), rate),
         "gradient_descent": lambda: gradient_descent(landscape, rate, batch),
     }
-    return named
+    kind = {name: "svag" if name.startswith("svag_") else name for name in named}
+    return {name: make for name, make in named.items() if kind[name] in config.processes}
 
 
 @dataclass(frozen=True)
