@@ -63,12 +63,13 @@ _QUICK: dict[str, Any] = {
     "batch_size": 10,
     "learning_rate": 0.3,
     "epochs": 50.0,
-    "hidden": (16, 16),
+    "hidden": (12, 12),
+    "processes": ("sgd", "independent_sgd", "isotropic_langevin"),
     "replicas": 2,
     "burn_in": 2.0,
     "window": 10.0,
-    "records": 60,
-    "components": 10,
+    "records": 40,
+    "components": 8,
     "rank": 10,
 }
 _WITHOUT_LABEL_NOISE: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from studies import is_the_sde_valid as study
 from studies.command import BAD_INPUT, DIVERGED
 from studies.sde.conditions import noise_to_signal, scaling_range
 from studies.sde.noise_shape import observed_tail_index, shape_of_noise
-from studies.sde.plan import PROCESSES, Config, Plan, processes, settle
+from studies.sde.plan import NEEDED, PROCESSES, Config, Plan, processes, settle
 from studies.sde.words import MEANS, VERDICTS, judge, label, table
 from tests import calibrate_sde as calibration
 
@@ -122,7 +122,7 @@ def test_a_network_of_ones_own_without_classes_is_one_phase(tmp_path, monkeypatc
         "--ladder",
         "2",
         "--processes",
-        *(each for each in PROCESSES if each != "sgd_twin"),
+        *(each for each in PROCESSES if each != "gradient_descent"),
         "--out",
         str(out),
     ]
@@ -138,8 +138,8 @@ def test_a_network_of_ones_own_without_classes_is_one_phase(tmp_path, monkeypatc
 BAD = {
     "five replicas": (["--replicas", "5"], "replicas=5: expected at least 6"),
     "three records": (["--records", "3"], "records=3: expected at least 4"),
-    "an unknown process": (["--processes", "sgd", "adam"], "process='adam': expected one of sgd, "),
-    "no equation": (["--processes", "sgd", "independent_sgd"], "langevin_quarter among them"),
+    "an unknown process": (["--processes", "sgd", "adam"], "unknown process 'adam': expected one of sgd, "),
+    "no equation": (["--processes", "sgd", "sgd_twin", "independent_sgd"], "langevin_quarter among them"),
     "no tolerance": (["--tolerance", "0"], "tolerance=0"),
     "a step twice": (["--ladder", "2", "2"], "each of them once"),
     "no factor": (["--scalings", "0"], "scalings"),
@@ -292,6 +292,6 @@ def test_minibatch_means_have_the_variance_of_draws_without_replacement():
 
 
 def test_the_heavy_tailed_process_takes_the_index_that_is_asked_for():
-    config = settle(Config(quick=True, tail_index=1.7))
+    config = settle(Config(quick=True, tail_index=1.7, processes=(*NEEDED, "heavy_tailed")))
     assert processes(config)["heavy_tailed"]().noise.index == 1.7
     assert processes(replace(config, tail_index=None))["heavy_tailed"]().noise.index == 2.0

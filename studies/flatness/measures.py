@@ -49,6 +49,7 @@ class Point:
         trace = float(landscape.sample_gradients(self.weights, everywhere=True).trace())
         factor = covariance_factor(landscape.n_samples, config.batch_size)
         self._isotropic = factor * trace / landscape.n_parameters
+        self._flatness: dict[bytes, xr.Dataset] = {}
         hessian = Hessian(landscape, self.weights)
         count = min(max(3, config.components // 2), hessian.size)
         self.eigenvectors: Floats = leading_eigenpairs(hessian, count, tolerance=_TOLERANCE).vectors.cpu().numpy()
@@ -68,7 +69,10 @@ class Point:
         xarray.Dataset
             What `langevin_nn.landscape.flatness` gives, and ``noise`` pᵀ C p, of isotropic noise Tr C/P.
         """
-        found = flatness(self._landscape, self.weights, directions)
+        known = directions.tobytes()  # those of the Hessian are the same for all processes
+        if known not in self._flatness:
+            self._flatness[known] = flatness(self._landscape, self.weights, directions)
+        found = self._flatness[known]
         noise = (directions.T * self._covariance.matmat(directions.T)).sum(0)
         if process == "isotropic_langevin":
             noise = np.full(len(directions), self._isotropic)

@@ -46,13 +46,13 @@ PROCESSES = (
     "sgd", "sgd_twin", "independent_sgd", "svag", "langevin", "langevin_half", "langevin_quarter", "frozen", "diagonal",
     "isotropic", "heavy_tailed", "gradient_descent",
 )  # fmt: skip
-# SGD of both kinds, which the others are held against, and the equation.
-NEEDED = ("sgd", "independent_sgd", "langevin_quarter")
+# SGD of both kinds, which the others are held against; a twin, which none should differ from; and the equation.
+NEEDED = ("sgd", "sgd_twin", "independent_sgd", "langevin_quarter")
 MOST_TAIL_INDEX = 2.0
 
 _QUICK: dict[str, Any] = {
     "samples_per_class": 8,
-    "hidden": (8, 8),
+    "hidden": (8,),
     "learning_rate": 0.2,
     "batch_size": 10,
     "epochs": 5.0,
@@ -63,7 +63,7 @@ _QUICK: dict[str, Any] = {
     "processes": ("sgd", "sgd_twin", "independent_sgd", "svag", "langevin", "langevin_quarter", "isotropic"),
     "permutations": 1_199,
     "alignment_minibatches": 4,
-    "minibatches": 250,
+    "minibatches": 200,
     "workers": 1,
 }
 # So that all four phases come early, and steps are as large as they are in practice: few, with much noise.
@@ -92,7 +92,7 @@ class Config(Choices):
     records: int = 32
     """Records of each run, denser at first; order parameters at every other one."""
     processes: tuple[str, ...] = PROCESSES
-    """What to run; sgd, independent_sgd and langevin_quarter among it, since these are compared with."""
+    """What to run; sgd, sgd_twin, independent_sgd and langevin_quarter among it, since these are compared with."""
     ladder: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Amplifications l of SVAG: 1 is SGD with independent minibatches, and as l grows it tends to the equation."""
     scalings: tuple[int, ...] = (2, 4, 8, 16)
