@@ -63,7 +63,7 @@ _QUICK: dict[str, Any] = {
     "batch_size": 10,
     "learning_rate": 0.3,
     "epochs": 50.0,
-    "hidden": (12, 12),
+    "hidden": (16, 16),
     "processes": ("sgd", "independent_sgd", "isotropic_langevin"),
     "replicas": 2,
     "burn_in": 2.0,
