@@ -239,9 +239,10 @@ def verdict(found: Found, config: Config) -> str:
             f"{float(shares.largest_scaling[k]):.3g}, SGD is not told from itself up to {found.scalings[str(phase)]}."
         )
     share = float((found.shapes.adjusted_p_value <= 0.05).mean())
+    run_at = f"; heavy-tailed noise was run at {found.tail_index:.2f}" if "heavy_tailed" in config.processes else ""
     lines.append(
         f"Noise: tail index {float(found.shapes.tail_index.min()):.2f} to {float(found.shapes.tail_index.max()):.2f}, "
-        f"{100 * share:.0f} % of directions not normal; heavy-tailed noise was run at {found.tail_index:.2f}."
+        f"{100 * share:.0f} % of directions not normal{run_at}."
     )
     for reference, words in REFERENCES.items():
         lines.append(f"\nAgainst {words}, by phase; p corrected, then the farthest mean in spreads:")

@@ -54,6 +54,10 @@ def quick(quick_run):
     return quick_run("is_the_sde_valid")[0]
 
 
+def test_nothing_is_said_of_a_process_that_was_not_run(quick_run):
+    assert "heavy" not in quick_run("is_the_sde_valid")[1]
+
+
 def test_a_quick_run_writes_all_that_it_names(quick):
     for name in FIGURES:
         assert (quick / f"{name}.png").stat().st_size > 10_000, name
@@ -130,7 +134,9 @@ def test_a_network_of_ones_own_without_classes_is_one_phase(tmp_path, monkeypatc
     summary = json.loads((out / "summary.json").read_text())
     assert list(summary["phases"]) == ["all"]
     assert {each["process"] for each in summary["verdicts"]["sgd"]} >= {"frozen", "heavy_tailed", "svag_2"}
-    assert "train loss" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "train loss" in said
+    assert "heavy-tailed noise was run at" in said
     assert study.main([*words[:2], "my_network:nothing", *words[3:]]) == BAD_INPUT
     assert "expected a NetworkLandscape" in capsys.readouterr().err
 

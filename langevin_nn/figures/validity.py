@@ -196,6 +196,7 @@ def ladder_figure(ladder: Mapping[str, xr.Dataset], amplifications: Sequence[int
             axes.set_xticks(
                 [list(chosen).index(n) + (0.6 if n in steps else 0) for n in chosen], [chosen[n] for n in chosen]
             )
+            axes.set_xlim(-0.5, len(chosen) + 0.1)
             axes.set_yscale("symlog", linthresh=0.1)
             axes.set(title=f"from {reference}", xlabel="SVAG, $l$  |  Gaussian, $Δt$")
         panels[0].set_ylabel("squared distance (spreads²)")
