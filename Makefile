@@ -9,7 +9,7 @@ BENCH := .venv-bench
 .PHONY: help study paper test proofs torture calibrate calibrate-sde lint types bench clean
 
 help:
-	@echo "make study   run the front door: SGD against Langevin dynamics (at most 3 minutes on two cores)"
+	@echo "make study   run the front door: SGD against Langevin dynamics (some 4 minutes on two cores)"
 	@echo "make paper   reproduce the paper, claim by claim, into output/reproduce_paper/report.html (an hour and a half on two cores; goes on where it was killed)"
 	@echo "make test    run the whole test suite, a worker for each core; ARGS='-n0 tests/test_store.py': a part, in one process"
 	@echo "make proofs  run the tests that take long: kills, full disks, rates of escape, other processors (some minutes)"
