@@ -124,6 +124,7 @@ COMPILED = {
     "thermal": ThermalNoise(0.2),
     "state-dependent": StateDependentNoise(own),
     "stable": StableNoise(0.1, 1.5),
+    "coloured": ColouredNoise(0.4, 0.05),
 }
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mpmath import mp
 from scipy.linalg import expm, solve_discrete_lyapunov
 
 from langevin_nn import (
@@ -39,6 +40,7 @@ from langevin_nn.kernels.fields import POINT
 from langevin_nn.kernels.normals import LANES, draw_normals
 from langevin_nn.kernels.sources import CompiledField
 from langevin_nn.noise.factored import PURPOSE
+from langevin_nn.seeds import Key
 from langevin_nn.update import (
     BAOAB,
     CompiledUpdate,
@@ -303,27 +305,71 @@ def test_a_potential_without_gradient_moves_as_with_it():
     np.testing.assert_allclose(other.weights.numpy(), one.weights.numpy(), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("correlation_time", [0.02, 0.4, 30.0])
+def joint_law(correlation_time: float, time_step: float) -> dict[str, float]:
+    """Of ζ after a step and its mean over the step, from the covariances of both in 60 digits.
+
+    Var ∫ζ = (τ/2)(2x − 3 + 4e⁻ˣ − e⁻²ˣ) and Cov(∫ζ, ζ') = (1 − e⁻ˣ)²/2 from a given start (Gillespie 1996), Δt − τ(1 − e⁻ˣ)
+    and (1 − e⁻ˣ)/2 from the stationary law.
+    """
+    with mp.workdps(60):
+        tau, dt = mp.mpf(correlation_time), mp.mpf(time_step)
+        x, left = dt / tau, 1 - mp.exp(-dt / tau)
+        squared, covariance = (1 - mp.exp(-2 * x)) / (2 * tau), left**2 / 2
+        variance = tau / 2 * (2 * x - 3 + 4 * mp.exp(-x) - mp.exp(-2 * x))
+        first = {"squared": 1 / (2 * tau), "covariance": left / 2, "variance": dt - tau * left}
+        found = {
+            "lost": -left,
+            "mean": left / x,
+            "gain": mp.sqrt(squared),
+            "shared": covariance / mp.sqrt(squared) / dt,
+            "rest": mp.sqrt(variance - covariance**2 / squared) / dt,
+            "first gain": mp.sqrt(first["squared"]),
+            "first shared": first["covariance"] / mp.sqrt(first["squared"]) / dt,
+            "first rest": mp.sqrt(first["variance"] - first["covariance"] ** 2 / first["squared"]) / dt,
+        }
+        return {name: float(value) for name, value in found.items()}
+
+
+@pytest.mark.parametrize("ratio", [1e-12, 1e-6, 1e-3, 0.1, 1.0, 1.99, 2.01, 30.0, 1e3, 1e6])
+def test_the_joint_law_of_coloured_noise_is_right_to_its_last_digits_at_any_ratio(ratio):
+    """ζ' = (1 + a) ζ + b ξ and ζ̄ = c (2 + a) ζ + c b ξ + d ξ′, as for two correlated Gaussians."""
+    time_step = 0.03
+    a, b, c, d, b0, c0, d0 = ColouredNoise(1.0, time_step / ratio).law_parameters(time_step)
+    law = joint_law(time_step / ratio, time_step)
+    found = (a, b, c * (2 + a), c * b, d, b0, c0 * b0, d0)
+    named = ("lost", "gain", "mean", "shared", "rest", "first gain", "first shared", "first rest")
+    np.testing.assert_allclose(found, [law[each] for each in named], rtol=2e-14)
+
+
+@pytest.mark.parametrize("update", [EulerMaruyama(), Plain()], ids=["compiled", "Python"])
+@pytest.mark.parametrize("correlation_time", [1e-4, 0.02, 0.4, 30.0])
 @pytest.mark.parametrize("factor", [STRETCHES, DENSE], ids=["diagonal", "dense"])
-def test_coloured_noise_is_an_exact_autoregression_stationary_from_the_start(factor, correlation_time):
-    """ζ₀ ~ N(0, 1/(2τ)), ζ ← e^{−Δt/τ} ζ + …, x ← x − f Δt − √α F ζ Δt."""
+def test_coloured_noise_follows_its_joint_law_from_a_stationary_start(factor, correlation_time, update):
+    """x ← x − f Δt − √α F ∫ζ dt, with ζ of two normal numbers a step."""
     rank, steps, replicas = factor.shape[-1], 6, 3
-    noise = ColouredNoise(factor, correlation_time)
-    process = Process(flat(P), noise, ALPHA, drift=LinearDrift(TURN), update=EulerMaruyama(), time_step=STEP)
+    process = Process(
+        flat(P), ColouredNoise(factor, correlation_time), ALPHA, drift=LinearDrift(TURN), update=update, time_step=STEP
+    )
     start = process.start(replicas, 5, np.full((replicas, P), 0.3))
-    z = draw_normals(range(replicas), Seeds(5).key(PURPOSE), 0, steps, rank)
-    x, stationary, decay = np.full((replicas, P), 0.3), 1 / (2 * correlation_time), exp(-STEP / correlation_time)
+    one, other = np.split(draw_normals(range(replicas), Seeds(5).key(PURPOSE), 0, steps, 2 * rank), 2, axis=2)
+    x, law, zeta = np.full((replicas, P), 0.3), joint_law(correlation_time, STEP), np.zeros((replicas, rank))
     for step in range(steps):
-        fresh = sqrt(stationary) * z[:, 0]
-        zeta = fresh if step == 0 else decay * zeta + sqrt(stationary * (1 - decay**2)) * z[:, step]  # noqa: F821
-        kick = zeta * factor if factor.ndim == 1 else zeta @ factor.T
+        first, there = ("first ", 0) if step == 0 else ("", 1)
+        mean = law["mean"] * there * zeta + law[first + "shared"] * one[:, step] + law[first + "rest"] * other[:, step]
+        zeta = (1 + law["lost"]) * there * zeta + law[first + "gain"] * one[:, step]
+        kick = mean * factor if factor.ndim == 1 else mean @ factor.T
         x = x - STEP * x @ TURN.T - ROOT_ALPHA * STEP * kick
     state = process.advance(start, steps)
     np.testing.assert_allclose(state.weights.numpy(), x, rtol=0, atol=ROUNDING)
-    np.testing.assert_allclose(state.noise_memory.numpy(), zeta, rtol=0, atol=1e-11)
-    np.testing.assert_allclose(
-        noise.law_parameters(STEP), (decay, sqrt(stationary * (1 - decay**2)), sqrt(stationary)), rtol=1e-12
-    )
+    np.testing.assert_allclose(state.noise_memory.numpy(), zeta, rtol=0, atol=1e-10)
+    halves = process.advance(process.advance(start, 2), steps - 2)
+    assert same(halves, state), "cut after 2"
+
+
+def test_coloured_noise_without_a_time_step_has_no_increment():
+    noise, weights = ColouredNoise(0.3, 0.4), torch.zeros(1, P, dtype=torch.float64)
+    with pytest.raises(ConfigurationError, match=r"without a time step.*noise.over\(time_step\)"):
+        noise.increment(flat(P), weights, noise.start(flat(P), weights), Key(Seeds(0), (0,), 0))
 
 
 @pytest.mark.parametrize("index", [0.6, 1, 1.0, 1.5, 2])
@@ -1050,6 +1096,16 @@ def test_following_the_numbers_that_would_be_drawn_changes_nothing(name, noise):
     assert same(process.update.follow(process, started, z), process.advance(started, BLOCK))
 
 
+@pytest.mark.parametrize("noise", ADDITIVE_RUNS)
+def test_noise_with_a_law_of_its_own_follows_two_numbers_a_step(noise):
+    process = run_named("EulerMaruyama", noise)
+    rank = process.noise.compiled(process.landscape).rank
+    z = draw_normals(range(5), Seeds(3).key(PURPOSE), 0, BLOCK, 2 * rank)
+    assert same(process.update.follow(process, process.start(5, 3), z), process.advance(process.start(5, 3), BLOCK))
+    with pytest.raises(ConfigurationError, match=rf"expected \(replica, step, number\) = \(5, any, {2 * rank}\)"):
+        process.update.follow(process, process.start(5, 3), z[:, :, :rank])
+
+
 def test_another_seed_or_step_is_another_path():
     process = bumpy("Heun", "diagonal")
     ends = [process.advance(process.start(2, seed), BLOCK).weights for seed in (0, 1)]
@@ -1180,11 +1236,6 @@ def test_noise_that_is_not_brownian_is_refused_by_all_but_euler_maruyama(name, l
         ConfigurationError, match=rf"{name} cannot run the {law} noise of .*: expected noise that is brownian"
     ):
         with_noise(ADDITIVE_RUNS[law], SCHEMES[name], P)
-
-
-def test_coloured_noise_is_refused_by_plain_steps():
-    with pytest.raises(ConfigurationError, match=r"Plain cannot run the coloured noise of ColouredNoise"):
-        with_noise(ColouredNoise(0.3, 1.0), Plain())
 
 
 @pytest.mark.parametrize("value", [0, -1.0, float("inf"), float("nan"), True, "1", None])

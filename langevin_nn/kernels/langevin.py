@@ -29,7 +29,7 @@ from langevin_nn.kernels.schemes import (
     write_gradient,
     write_kick,
 )
-from langevin_nn.kernels.sources import COLOURED, STABLE, CompiledField, CompiledNoise
+from langevin_nn.kernels.sources import BROWNIAN, COLOURED, STABLE, CompiledField, CompiledNoise
 
 __all__ = ["MAXIMUM_TERMS", "advance", "kernel"]
 
@@ -67,6 +67,22 @@ def _write_stable(z, index, out):
 
 
 @njit(**_OPTIONS)
+def _write_coloured(z, law, fresh, zeta, out):
+    """Advance an Ornstein–Uhlenbeck process and write its mean over the step, by their joint law: `ColouredNoise`."""
+    rank = out.shape[0]
+    for j in range(rank):
+        for lane in range(z.shape[1]):
+            if fresh:
+                zeta[j, lane] = law[4] * z[j, lane]
+                out[j, lane] = law[5] * zeta[j, lane] + law[6] * z[rank + j, lane]
+            else:
+                # Where a step takes hardly anything away, one minus it would be rounded to one.
+                before = zeta[j, lane]
+                zeta[j, lane] = before + (law[0] * before + law[1] * z[j, lane])
+                out[j, lane] = law[2] * (before + zeta[j, lane]) + law[3] * z[rank + j, lane]
+
+
+@njit(**_OPTIONS)
 def _all_finite(x, lane):
     total = x.dtype.type(0)
     for i in range(x.shape[0]):
@@ -84,7 +100,7 @@ def _make(sources):
     ):  # fmt: skip
         assert sources
         n_replicas, n_parameters = positions.shape
-        per_step = rank * (2 if scheme == STRONG_ADDITIVE or law == STABLE else 1)
+        per_step = rank * (2 if scheme == STRONG_ADDITIVE or law != BROWNIAN else 1)
         together = steps_per_fill(per_step)
         wide = n_parameters * rank if noise == FULL else n_parameters
         failed = np.full(n_replicas, -1)
@@ -120,7 +136,7 @@ def _make(sources):
                 borrowed(parameters), count,
             )  # fmt: skip
             point, moved, mixed = borrowed(x), borrowed(remembered), borrowed(coloured)
-            numbers, stable = borrowed(normals), borrowed(shaped)
+            numbers, driving = borrowed(normals), borrowed(shaped)
             lanes, bits = borrowed(chosen), borrowed(words)
             if scheme == BAOAB:
                 write_gradient(dynamics, point, work.slope, work.other)
@@ -140,16 +156,11 @@ def _make(sources):
                     fill_normals(numbers, lanes, key, first, bits)
                 z = numbers[place : place + per_step]
                 if law == STABLE:
-                    _write_stable(z, law_parameters[0], stable)
-                    z = stable
+                    _write_stable(z, law_parameters[0], driving)
+                    z = driving
                 elif law == COLOURED:
-                    fresh = first_step + np.uint64(now) == np.uint64(0)
-                    decay = law_parameters[0] * (0 if fresh else 1)
-                    gain = law_parameters[2] if fresh else law_parameters[1]
-                    for i in range(rank):
-                        for lane in range(LANES):
-                            mixed[i, lane] = decay * mixed[i, lane] + gain * z[i, lane]
-                    z = mixed
+                    _write_coloured(z, law_parameters, first_step + np.uint64(now) == np.uint64(0), mixed, driving)
+                    z = driving
                 step(scheme, point, z, moved, dynamics, work)
                 if (now + 1) % watch == 0 or now == n_steps - 1:
                     stop = False

@@ -109,7 +109,7 @@ class CompiledNoise:
     law : int, optional
         `BROWNIAN`, `COLOURED` or `STABLE`.
     parameters : tuple of float, optional
-        Of the law.
+        Of the law, at the time step where they depend on it.
     time_step_exponent : float, optional
         Power of the time step.
     scale : float, optional

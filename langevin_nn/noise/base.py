@@ -196,6 +196,21 @@ class Noise(ABC):
             If the source is made for another time step.
         """
 
+    def over(self, time_step: float) -> Noise:
+        """Return the source as steps of one length see it.
+
+        Parameters
+        ----------
+        time_step : float
+            Δt.
+
+        Returns
+        -------
+        Noise
+            The source itself, unless its increments depend on Δt by more than a power.
+        """
+        return self
+
     def start(self, landscape: Landscape, weights: Tensor) -> Any:
         """Return the memory with which a run starts.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import exp, expm1, sqrt
+from dataclasses import dataclass, replace
+from math import expm1, sqrt, tanh
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin_nn.checks import number
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import Landscape
+from langevin_nn.noise.base import Noise
 from langevin_nn.noise.factored import PURPOSE, FactoredNoise, checked_factor, drawn_in
 from langevin_nn.noise.stable import stable_numbers
 from langevin_nn.seeds import Key
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from langevin_nn.kernels.sources import CompiledNoise
 
 __all__ = ["AnisotropicNoise", "ColouredNoise", "ConstantNoise", "DiagonalNoise", "StableNoise", "ThermalNoise"]
+
+_SHORTEST = 1e-60  # correlation time, below which ζ leaves single precision
 
 
 class ConstantNoise(FactoredNoise):
@@ -123,7 +127,9 @@ class ColouredNoise(ConstantNoise):
     """η = F ζ(t) with an Ornstein–Uhlenbeck process ζ: ⟨ζ(t) ζ(s)⟩ = exp(−|t − s|/τ)/(2τ), stationary from the start.
 
     The integral of its correlation over time is that of white noise of covariance F Fᵀ, which it becomes as τ → 0
-    (Hänggi & Jung 1995, doi 10.1002/9780470141489.ch4). ζ is advanced by its exact law.
+    (Hänggi & Jung 1995, doi 10.1002/9780470141489.ch4). A step moves the weights by F ∫ζ dt: ζ at its end and the integral
+    are drawn by their exact joint law (Gillespie 1996, doi 10.1103/PhysRevE.54.2084), whatever Δt/τ. `strength` is that of
+    the white noise.
 
     Parameters
     ----------
@@ -135,7 +141,7 @@ class ColouredNoise(ConstantNoise):
     Raises
     ------
     ConfigurationError
-        If F is no array of finite numbers, or τ not positive.
+        If F is no array of finite numbers, or τ not positive and finite.
     """
 
     factor: NDArray[np.float64]
@@ -144,8 +150,11 @@ class ColouredNoise(ConstantNoise):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", checked_factor("factor", self.factor, (0, 1, 2)))
-        expected = "a positive, finite number τ; noise without memory is DiagonalNoise or AnisotropicNoise"
-        time = number("correlation_time", self.correlation_time, expected, above=0)
+        expected = (
+            f"a positive, finite number τ, from {_SHORTEST:g}, of which the strength of ζ is 1/(2τ); noise without memory is "
+            "DiagonalNoise or AnisotropicNoise"
+        )
+        time = number("correlation_time", self.correlation_time, expected, least=_SHORTEST)
         object.__setattr__(self, "correlation_time", time)
 
     @property
@@ -164,11 +173,32 @@ class ColouredNoise(ConstantNoise):
     def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
         from langevin_nn.kernels.sources import COLOURED, CompiledNoise
 
-        law = {"law": COLOURED, "parameters": (self.correlation_time,), "time_step_exponent": 1.0}
+        law = {"law": COLOURED, "time_step_exponent": 1.0}
         return CompiledNoise.constant(self._factor(landscape), **law)
 
-    def law_parameters(self, time_step: float) -> tuple[float, float, float]:
-        """Return what one step does to ζ.
+    def strength_ratio(self, learning_rate: float) -> float:
+        """Return 1: in the long run Δw = √α F ∫ζ dt is √(αΔt) η.
+
+        Parameters
+        ----------
+        learning_rate : float
+            α.
+
+        Returns
+        -------
+        float
+            Whatever the learning rate.
+        """
+        return 1.0
+
+    def over(self, time_step: float) -> Noise:  # noqa: D102
+        return _ColouredStep(self, time_step)
+
+    def law_parameters(self, time_step: float) -> tuple[float, ...]:
+        """Return the joint law of ζ after a step and of its mean ζ̄ over the step, from two normal numbers ξ and ξ′.
+
+        ζ' = ζ + a ζ + b ξ and ζ̄ = c (ζ + ζ') + d ξ′, and at the first step of a run, whose start is not drawn, ζ' = b₀ ξ
+        and ζ̄ = c₀ ζ' + d₀ ξ′.
 
         Parameters
         ----------
@@ -178,10 +208,65 @@ class ColouredNoise(ConstantNoise):
         Returns
         -------
         tuple of float
-            The factor by which it decays, the standard deviation of what is added, and that of the stationary law.
+            a, b, c, d, b₀, c₀, d₀. With x = Δt/τ: a = e⁻ˣ − 1, b² = (1 − e⁻²ˣ)/(2τ), c = tanh(x/2)/x, d² = (1 − 2c)/Δt, b₀²
+            = 1/(2τ), c₀ = c (1 + e⁻ˣ), d₀² = d² + b² c².
+
+        Examples
+        --------
+        >>> a, b, c, d, *_ = ColouredNoise(1.0, correlation_time=1e-3).law_parameters(1.0)
+        >>> a, c, round(d, 6)  # nothing is left of ζ, and ζ̄ is white: its variance is 1/Δt
+        (-1.0, 0.001, 0.998999)
         """
-        decay, stationary = exp(-time_step / self.correlation_time), sqrt(0.5 / self.correlation_time)
-        return decay, stationary * sqrt(-expm1(-2 * time_step / self.correlation_time)), stationary
+        ratio, stationary = time_step / self.correlation_time, sqrt(0.5 / self.correlation_time)
+        lost, gain = expm1(-ratio), stationary * sqrt(-expm1(-2 * ratio))
+        share, rest = _mean_of_a_bridge(ratio)
+        rest /= time_step
+        first = sqrt(rest + (gain * share) ** 2)
+        return lost, gain, share, sqrt(rest), stationary, share * (2 + lost), first
+
+    def _driving(self, landscape: Landscape, weights: Tensor, memory: Any, key: Key) -> tuple[NDArray[Any], Any]:
+        raise ConfigurationError(
+            "an increment of ColouredNoise was asked for without a time step: expected one, since the mean of ζ over a step "
+            "depends on its length; draw from noise.over(time_step)"
+        )
+
+
+def _mean_of_a_bridge(ratio: float) -> tuple[float, float]:
+    """Return c = tanh(y)/(2y) and 1 − 2c, with y half of Δt/τ, both to their last digits."""
+    half = ratio / 2
+    if half > 1:
+        mean = tanh(half) / half
+        return mean / 2, 1 - mean
+    fraction = 0.0  # tanh(y) = y/(1 + y²/(3 + y²/(5 + …)))
+    for odd in range(21, 1, -2):
+        fraction = half**2 / (odd + fraction)
+    return 0.5 / (1 + fraction), fraction / (1 + fraction)
+
+
+@dataclass(frozen=True, eq=False)
+class _ColouredStep(FactoredNoise):
+    """Coloured noise, as steps of one length see it."""
+
+    noise: ColouredNoise
+    time_step: float
+    law = "coloured"
+
+    def compiled(self, landscape: Landscape) -> CompiledNoise:
+        return replace(self.noise.compiled(landscape), parameters=self.noise.law_parameters(self.time_step))
+
+    def _driving(self, landscape: Landscape, weights: Tensor, memory: Tensor, key: Key) -> tuple[NDArray[Any], Tensor]:
+        from langevin_nn.kernels.normals import draw_normals
+
+        lost, gain, share, rest, *first = self.noise.law_parameters(self.time_step)
+        rank, precision = self.compiled(landscape).rank, drawn_in(weights)
+        pairs = draw_normals(key.replicas, key.seeds.key(PURPOSE), key.step, 1, 2 * rank, precision)[:, 0]
+        one, other = pairs[:, :rank], pairs[:, rank:]
+        if key.step == 0:
+            after = first[0] * one
+            return first[1] * after + first[2] * other, torch.as_tensor(after)
+        before = memory.cpu().numpy()
+        after = before + (lost * before + gain * one)
+        return share * (before + after) + rest * other, torch.as_tensor(after)
 
 
 @dataclass(frozen=True, eq=False)

@@ -107,6 +107,10 @@ class ScaledNoise(Noise):
     def check_rates(self, learning_rate: float, time_step: float) -> None:  # noqa: D102
         self.noise.check_rates(learning_rate, time_step)
 
+    def over(self, time_step: float) -> Noise:  # noqa: D102
+        noise = self.noise.over(time_step)
+        return self if noise is self.noise else replace(self, noise=noise)
+
     def start(self, landscape: Landscape, weights: Tensor) -> Any:  # noqa: D102
         return self.noise.start(landscape, weights)
 

@@ -308,8 +308,9 @@ class Process:
             For the next update.
         """
         ratio = self.noise_ratio
-        if isinstance(self.noise, AdditiveNoise):
-            increment, memory = self.noise.increment(self.landscape, weights, memory, key)
+        noise = self.noise.over(self.time_step)
+        if isinstance(noise, AdditiveNoise):
+            increment, memory = noise.increment(self.landscape, weights, memory, key)
             return torch.add(self.drift(weights), increment, alpha=ratio), memory
         assert isinstance(self.landscape, EmpiricalLandscape)
         if self.is_fused:
@@ -318,8 +319,8 @@ class Process:
         assert isinstance(self.noise, SampleWeightNoise)
         drawn, memory = self.noise.sample_weights(self.landscape, memory, key)
         n = self.landscape.n_samples
-        noise = self.landscape.weighted_gradient(weights, drawn.spread(n) - 1 / n)
-        return torch.add(self.drift(weights), noise, alpha=ratio), memory
+        kick = self.landscape.weighted_gradient(weights, drawn.spread(n) - 1 / n)
+        return torch.add(self.drift(weights), kick, alpha=ratio), memory
 
     @property
     def is_fused(self) -> bool:

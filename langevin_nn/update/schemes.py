@@ -7,7 +7,7 @@ Each declares the orders at which it converges, by how F depends on x.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import exp, expm1, sqrt
 from typing import Any, ClassVar
 
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from langevin_nn.checks import number
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.noise import ColouredNoise
 from langevin_nn.noise.factored import PURPOSE, FactoredNoise
 from langevin_nn.noise.scaled import unscaled
 from langevin_nn.seeds import Seeds
@@ -100,7 +99,7 @@ class CompiledUpdate(Update):
             Before.
         normals : ndarray, shape (replica, step, number)
             Standard normal numbers; F ΔW, with ΔW = √Δt times them, is subtracted, as noise of the gradient is. Twice as
-            many a step where a scheme or law needs a second set.
+            many a step for `StrongAdditive`, and for stable and coloured noise, which make their own increments of them.
 
         Returns
         -------
@@ -113,7 +112,7 @@ class CompiledUpdate(Update):
             If there are not as many numbers as the run needs.
         """
         noise = process.noise.compiled(process.landscape)
-        per_step = noise.rank * (2 if isinstance(self, StrongAdditive) or process.noise.law == "stable" else 1)
+        per_step = noise.rank * (2 if isinstance(self, StrongAdditive) or process.noise.law != "brownian" else 1)
         wanted = (len(state.weights), per_step)
         if normals.ndim != 3 or (normals.shape[0], normals.shape[2]) != wanted or not normals.shape[1]:
             raise ConfigurationError(
@@ -154,10 +153,7 @@ class _Run:
         from langevin_nn.kernels.langevin import advance
 
         process, state = self._process, self._before
-        noise = process.noise.compiled(process.landscape)
-        source = unscaled(process.noise)
-        if isinstance(source, ColouredNoise):
-            noise = replace(noise, parameters=source.law_parameters(process.time_step))
+        noise = process.noise.over(process.time_step).compiled(process.landscape)
         failed: NDArray[np.int64] = advance(
             self._update.code,
             process.drift.compiled(),

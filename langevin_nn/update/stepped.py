@@ -27,7 +27,7 @@ _INDICES = 2**22  # of minibatches drawn ahead: 32 MiB
 class SteppedUpdate(Update):
     """A rule that is applied step by step to drift and noise together, of any landscape."""
 
-    laws = frozenset({"brownian", "stable"})
+    laws = frozenset({"brownian", "coloured", "stable"})
 
     @abstractmethod
     def apply(
