@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import digits_landscape
+from scipy.linalg import solve_discrete_lyapunov
 from test_weak_orders_of_sample_noise import (
     ALPHA,
     END,
@@ -37,6 +38,7 @@ from langevin_nn import (
     ScaledNoise,
     ShuffledMinibatches,
     Silent,
+    ThermalNoise,
     UnderdampedLangevin,
     gradient_ensemble,
     sgd,
@@ -377,6 +379,55 @@ def ends_of_paths(division: int, normals: np.ndarray) -> np.ndarray:
         gradient, _ = process.stochastic_gradient(weights, None, key)
         weights, memory = update.apply(weights, memory, gradient, ALPHA, process.time_step)
     return weights[:, 0].numpy()
+
+
+def strong_error_of_momentum(momentum: float, division: int) -> float:
+    """Root mean square distance at time 1 from dy = −(h y dt + √α dW)/(1 − μ) along the same path: all is linear, no chance.
+
+    The rule is an affine map of (w, v, ΔW/√Δt), found by probing; y and ΔW over a step are jointly Gaussian.
+    """
+    h, alpha, dt = 0.8, 0.5, 1 / division
+    w, v, xi = torch.eye(3, dtype=torch.float64)[:, :, None]
+    rows = torch.cat(Momentum(momentum).apply(w, v, h * w + (alpha / dt) ** 0.5 * xi, alpha, dt), 1).numpy()
+    speed = 1 / (1 - momentum)
+    rate, amplitude = speed * h, speed * alpha**0.5
+    decay, shared = np.exp(-rate * dt), amplitude * np.expm1(-rate * dt) / (rate * dt**0.5)
+    rest = np.sqrt(-(amplitude**2) * np.expm1(-2 * rate * dt) / (2 * rate) - shared**2)
+    matrix, factor = np.zeros((3, 3)), np.zeros((3, 2))
+    matrix[:2, :2], matrix[2, 2] = rows[:2].T, decay
+    factor[:2, 0], factor[2] = rows[2], (shared, rest)
+    mean, covariance = np.array([1.0, 0.0, 1.0]), np.zeros((3, 3))
+    for _ in range(division):
+        mean, covariance = matrix @ mean, matrix @ covariance @ matrix.T + factor @ factor.T
+    apart = np.array([1.0, 0.0, -1.0])
+    return float((apart @ covariance @ apart + (apart @ mean) ** 2) ** 0.5)
+
+
+def test_momentum_is_behind_by_its_last_kicks_and_has_strong_order_one_half():
+    divisions = [256, 512, 1024, 2048]
+    measured = order_of(lambda n: strong_error_of_momentum(0.5, n), divisions)
+    assert {each.strong for each in Momentum.orders.values()} == {0.5}
+    assert_order(measured, Momentum.orders["constant"].strong)
+    with pytest.raises(AssertionError, match="order"):
+        assert_order(measured, Plain.orders["constant"].strong)
+    assert_order(order_of(lambda n: strong_error_of_momentum(0.0, n), divisions), Plain.orders["constant"].strong)
+
+
+@pytest.mark.parametrize(
+    ("update", "hotter"), [(Plain(), 1), (Momentum(0.6), 2.5), (UnderdampedLangevin(0.3, 0.4), 2.5)]
+)
+def test_temperature_of_thermal_noise_under_rules_that_remember(update, hotter):
+    """Variance in a bowl, from the affine map of one step: T/h times 1, 1/(1 − μ) and 1/ζ, to order Δt."""
+    temperature, h, dt = 0.3, 1.7, 1e-4
+    process = Process(QuadraticLandscape([[h]], [[0.0]]), ThermalNoise(temperature), 0.5, update=update, time_step=dt)
+    w, v, kick = torch.eye(3, dtype=torch.float64)[:, :, None]
+    kicks = process.noise_ratio * (2 * temperature) ** 0.5 * kick
+    after, memory = update.apply(w, v, h * w + kicks, 0.5, dt)
+    rows = torch.cat([after, memory], 1).numpy()
+    size = 1 if isinstance(update, Plain) else 2
+    factor = rows[2:, :size].T
+    settled = solve_discrete_lyapunov(rows[:size, :size].T, factor @ factor.T)
+    assert settled[0, 0] == pytest.approx(hotter * temperature / h, rel=2e-3)
 
 
 def test_underdamped_steps_have_strong_order_one_though_the_noise_depends_on_the_weights():

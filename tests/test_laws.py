@@ -398,6 +398,28 @@ def test_sums_of_stable_noise_grow_with_time_to_the_power_one_over_the_index(ind
             assert_characteristic(x, index, (alpha * steps * time_step) ** (index / 2))
 
 
+@pytest.mark.parametrize("index", [0.8, 1.5])
+def test_euler_maruyama_with_stable_noise_converges_with_order_one_in_its_characteristic_function(index):
+    """In a bowl −ln φ = α^(index − 1) Δt Σ_s |1 − hΔt|^(s·index) |k|^index at any step, an integral for Δt → 0."""
+    alpha, h = 0.5, 0.9
+
+    def spread(steps: int) -> float:
+        return alpha ** (index - 1) / steps * (abs(1 - h / steps) ** (index * np.arange(steps))).sum()
+
+    drift = LinearDrift(h * np.eye(10))
+    process = Process(
+        bowl(np.eye(10)), StableNoise(1.0, index), alpha, drift=drift, update=EulerMaruyama(), time_step=1 / 4
+    )
+    x = settled(process, 50_000, 4).ravel()
+    assert_characteristic(x, index, spread(4))
+    truth = alpha ** (index - 1) * -math.expm1(-h * index) / (h * index)
+    with pytest.raises(AssertionError, match="characteristic function"):
+        assert_characteristic(x, index, truth)
+    steps = [64, 128, 256, 512]
+    order = -np.polyfit(np.log(steps), np.log([abs(spread(each) - truth) for each in steps]), 1)[0]
+    assert abs(order - EulerMaruyama.orders["constant"].weak) < 0.05
+
+
 @pytest.mark.parametrize("index", [0.8, 1.0, 1.5])
 def test_tails_of_stable_noise_fall_as_a_power(index):
     """P(|x| > t) = (2/π) Σ_m (−1)^(m+1) Γ(m·index)/m! sin(mπ·index/2) t^(−m·index) (Bergström 1952); binomial errors."""

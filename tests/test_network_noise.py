@@ -149,6 +149,23 @@ def test_scaled_coloured_noise_is_coloured_noise_of_a_larger_factor():
     torch.testing.assert_close(scaled, larger, rtol=1e-12, atol=1e-12)
 
 
+def test_the_weights_of_svag_at_its_largest_amplification_keep_the_mean_gradient():
+    """In single precision their rounding scales the drift by less than 10⁻⁴."""
+    landscape = LinearRegressionLandscape(np.ones((4, 1)), np.zeros(4))
+    drawn, _ = SVAG(3, 2**20).sample_weights(landscape, None, Key(Seeds(1), (0,), 0))
+    assert abs(float(drawn.coefficients.float().double().sum()) - 1) < 1e-4
+
+
+def test_recorded_strength_of_coloured_noise_is_that_of_the_white_noise_that_it_becomes():
+    valley = QuadraticLandscape(np.diag([1.0, 3.0]), np.zeros((2, 2)))
+    strengths = [
+        float(simulate(Process(valley, noise, ALPHA), steps=1, observables=[DrivingNoise()], progress=False)
+        .driving_noise_strength[0, 0])
+        for noise in (ColouredNoise([0.3, 0.5], 0.4), DiagonalNoise([0.3, 0.5]))
+    ]  # fmt: skip
+    assert strengths[0] == pytest.approx(strengths[1]) == pytest.approx(0.34)
+
+
 def test_thermal_noise_at_kappa_times_its_temperature_is_thermal_noise():
     valley = QuadraticLandscape(np.eye(1), np.zeros((1, 1)))
     hot, warm = (
@@ -177,6 +194,7 @@ def test_scaled_noise_can_be_copied_pickled_and_compared():
         (lambda: ScaledNoise(Silent(), -1.0), "temperature=-1.0: expected a finite number κ ≥ 0"),
         (lambda: SVAG(B, 0), "amplification=0: expected a whole number l"),
         (lambda: SVAG(B, 1.5), "amplification=1.5: expected a whole number l"),
+        (lambda: SVAG(B, 2**20 + 1), "amplification=1048577: expected a whole number l .* from 1 to 1,048,576"),
         (lambda: LowRankNoise(B, 0), "rank=0: expected a whole number"),
         (lambda: LowRankNoise(B, 2, remainder="some"), "remainder"),
         (lambda: LowRankNoise(B, 2, 0), "refresh_every=0: expected at least 1"),

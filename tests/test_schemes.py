@@ -40,6 +40,7 @@ from langevin_nn.kernels.fields import POINT
 from langevin_nn.kernels.normals import LANES, draw_normals
 from langevin_nn.kernels.sources import CompiledField
 from langevin_nn.noise.factored import PURPOSE
+from langevin_nn.noise.stable import stable_numbers
 from langevin_nn.seeds import Key
 from langevin_nn.update import (
     BAOAB,
@@ -772,6 +773,83 @@ def test_weak_order_of_linear_equations_is_the_declared_one(name, kind):
     assert_order(order_of(lambda steps: weak_error(name, kind, steps), STEPS), SCHEMES[name].orders[kind].weak)
 
 
+# (b′) Linear drift and coloured noise, against the equation along the same path: both are linear in weights, ζ and ∫ζ dt.
+
+RATE = 0.8
+
+
+def over_a_step(tau: float, time_step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix and covariance of (x, ζ, ∫ζ dt), dx = −RATE x dt − √α ζ dt, by Van Loan's exponential, doubled."""
+    drift = np.array([[-RATE, -ROOT_ALPHA, 0], [0, -1 / tau, 0], [0, 1, 0]])
+    doublings = max(0, int(np.ceil(np.log2(2 * time_step / tau))))
+    diffusion = np.diag([0, 1 / tau**2, 0])
+    block = expm(time_step / 2**doublings * np.block([[-drift, diffusion], [np.zeros((3, 3)), drift.T]]))
+    matrix = block[3:, 3:].T
+    covariance = matrix @ block[:3, 3:]
+    for _ in range(doublings):
+        matrix, covariance = matrix @ matrix, matrix @ covariance @ matrix.T + covariance
+    return matrix, covariance
+
+
+def coloured_errors(noise: ColouredNoise, steps: int) -> tuple[float, float]:
+    """Root mean square distance from the path at time 1, and the error of mean and variance there."""
+    dt = 1 / steps
+    process = Process(flat(1), noise, ALPHA, drift=LinearDrift([[RATE]]), update=EulerMaruyama(), time_step=dt)
+    x, zeta, *z = np.eye(4)
+    state = process.start(4, 0, x[:, None]).replaced(
+        1, torch.as_tensor(x[:, None]), None, torch.as_tensor(zeta[:, None]), torch.zeros(4, dtype=torch.bool)
+    )
+    kept, of_zeta, first, second = process.update.follow(process, state, np.stack(z, 1)[:, None]).weights[:, 0].numpy()
+    # The two numbers of a step in terms of what it does to ζ and to its integral.
+    lost, gain, share, rest, *_ = ColouredNoise(1.0, noise.correlation_time).law_parameters(dt)
+    after, integral = first / gain - second * share / rest, second / rest / dt
+    before = of_zeta - first / gain * (1 + lost) - second * share / rest
+    matrix, covariance = over_a_step(noise.correlation_time, dt)
+    # Of (x of the scheme, x, ζ).
+    given = np.vstack([[0, before, 0], matrix[0], matrix[1]]) + np.outer(
+        [1, 0, 0], after * matrix[1] + integral * matrix[2]
+    )
+    step = np.hstack([[[kept], [0], [0]], given[:, :2]])
+    added = np.array([[0, after, integral], [1, 0, 0], [0, 1, 0]])
+    mean, spread = np.array([1.0, 1.0, 0.0]), np.diag([0, 0, 0.5 / noise.correlation_time])
+    for _ in range(steps):
+        mean, spread = step @ mean, step @ spread @ step.T + added @ covariance @ added.T
+    apart = np.array([1.0, -1.0, 0.0])
+    weak = max(abs(apart @ mean), abs(spread[0, 0] - spread[1, 1]))
+    return float((apart @ spread @ apart + (apart @ mean) ** 2) ** 0.5), float(weak)
+
+
+class Straight(ColouredNoise):
+    """Mutated twin: ζ is a straight line over a step."""
+
+    def law_parameters(self, time_step):
+        lost, gain, _, _, *first = super().law_parameters(time_step)
+        return lost, gain, 0.5, 0.0, *first
+
+
+@pytest.mark.parametrize("correlation_time", [1e-6, 0.5])
+def test_orders_with_coloured_noise_are_those_of_constant_noise_whether_the_step_resolves_it_or_not(correlation_time):
+    declared = EulerMaruyama.orders["constant"]
+    for which, order in enumerate((declared.strong, declared.weak)):
+        measured = order_of(
+            lambda steps, which=which: coloured_errors(ColouredNoise(1.0, correlation_time), steps)[which], STEPS
+        )
+        assert_order(measured, order)
+
+
+def assert_errors_of_white_noise_at_most(kind: type) -> None:
+    white = np.array(coloured_errors(ColouredNoise(1.0, 1e-9), 64))
+    for ratio in 10.0 ** np.arange(-3, 4):
+        found = np.array(coloured_errors(kind(1.0, 1 / 64 / ratio), 64))
+        assert (found <= 1.01 * white).all(), f"errors of {found} where white noise leaves {white}"
+
+
+def test_errors_with_coloured_noise_are_no_larger_than_with_white_noise_at_any_correlation_time():
+    assert_errors_of_white_noise_at_most(ColouredNoise)
+    with pytest.raises(AssertionError, match="where white noise leaves"):
+        assert_errors_of_white_noise_at_most(Straight)
+
+
 # (c) On a circle: trigonometric interpolation makes one step, and the equation itself, a matrix.
 
 HARMONICS = 32
@@ -1206,10 +1284,16 @@ def test_a_calculus_without_a_name_is_refused():
         StateDependentNoise(affine_own, calculus="klimontovich")
 
 
+def coupled_far_away(x, out):
+    out[0] = 0.3 + 0.1 * max(x[1] - 4.0, 0.0)
+    out[1] = 0.2
+
+
 @pytest.mark.parametrize("name", ["Milstein", "WeakSecondOrder"])
 def test_an_amplitude_of_other_coordinates_is_refused_where_mixed_derivatives_are_left_out(name):
-    with pytest.raises(ConfigurationError, match=rf"{name} needs an amplitude .* depends on coordinate i alone"):
-        with_noise(StateDependentNoise(coupled), SCHEMES[name])
+    for amplitude in (coupled, coupled_far_away):
+        with pytest.raises(ConfigurationError, match=rf"{name} needs an amplitude .* depends on coordinate i alone"):
+            with_noise(StateDependentNoise(amplitude), SCHEMES[name])
     with_noise(StateDependentNoise(coupled), EulerMaruyama())
 
 
@@ -1249,6 +1333,44 @@ def test_numbers_that_have_to_be_positive_and_finite(value):
     if value != 0 or isinstance(value, bool):
         with pytest.raises(ConfigurationError, match=r"temperature=.*: expected a finite number T ≥ 0"):
             ThermalNoise(value)
+
+
+@pytest.mark.parametrize(
+    ("noise", "update", "said"),
+    [
+        (ColouredNoise(0.3, 1.0), EulerMaruyama(), r"noise_memory of the state has shape None: expected \(3, 2\)"),
+        (DiagonalNoise(0.3), BAOAB(1.0), r"update_memory of the state has shape None: expected \(3, 2\)"),
+    ],
+)
+def test_a_state_of_another_process_is_refused(noise, update, said):
+    """Kernels would read and write beyond the memory that it brings."""
+    state = with_noise(DiagonalNoise(0.3), EulerMaruyama()).start(3, 0)
+    process = with_noise(noise, update)
+    with pytest.raises(ConfigurationError, match=said):
+        process.advance(state, 5)
+    process.advance(process.start(3, 0, weights=state.weights), 5)
+    with pytest.raises(ConfigurationError, match=r"weights of the state has shape \(3, 2\): expected \(3, 3\)"):
+        run_named("EulerMaruyama", "dense").advance(state, 5)
+
+
+@pytest.mark.parametrize(("dtype", "index"), [(torch.float64, 0.005), (torch.float32, 0.04)])
+def test_noise_that_vanishes_in_floating_point_is_refused(dtype, index):
+    """Δt^(1/index) would be 0 and the run silently without noise."""
+    landscape = PotentialLandscape(ripples, P, dtype=dtype)
+    with pytest.raises(ConfigurationError, match=r"time_step\^\d+ are within torch.float"):
+        Process(landscape, StableNoise(1.0, index), ALPHA, update=EulerMaruyama(), time_step=0.01)
+    Process(landscape, StableNoise(1.0, 0.5), ALPHA, update=EulerMaruyama(), time_step=0.01)
+
+
+def test_a_pair_of_numbers_without_a_direction_makes_no_stable_number():
+    """In Python as in the kernel; one that is 0 alone has one."""
+    pairs = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    for index in (0.7, 1.0, 1.5):
+        found = stable_numbers(pairs, index)[:, 0]
+        process = with_noise(StableNoise(1.0, index), EulerMaruyama(), 1)
+        moved = process.update.follow(process, process.start(3, 0, np.zeros((3, 1))), pairs[:, None]).weights[:, 0]
+        assert found[0] == 0
+        np.testing.assert_allclose(moved, -(ALPHA ** (1 - 1 / index)) * ALPHA ** (1 / index) * found, rtol=1e-12)
 
 
 def test_a_stable_index_beyond_two_is_refused():

@@ -10,7 +10,7 @@ from a closed linear system: both are exact.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations, product
 from typing import Any
@@ -20,7 +20,20 @@ import pytest
 import torch
 from scipy.linalg import expm
 
-from langevin_nn import SVAG, LinearRegressionLandscape, MatchedGaussian, Process, ScaledNoise, langevin, svag
+from langevin_nn import (
+    SVAG,
+    IndependentMinibatches,
+    LinearRegressionLandscape,
+    LowRankNoise,
+    MatchedGaussian,
+    Momentum,
+    Process,
+    ScaledNoise,
+    ShuffledMinibatches,
+    langevin,
+    svag,
+)
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.noise import SampleWeights
 from langevin_nn.seeds import Key, Seeds
 
@@ -114,9 +127,9 @@ def moments_of_equation(drift: np.ndarray, noises: list[np.ndarray], degree: int
     return expm(END * generator) @ powers(start, degree)
 
 
-def overdamped(degree: int, alpha: float = ALPHA) -> np.ndarray:
+def overdamped(degree: int, alpha: float = ALPHA, speed: float = 1.0) -> np.ndarray:
     """dw = −∇L dt + √(α f/(BN)) Σ_k (g_k − ḡ) dW_k, typed from the sample gradients x_k (x_k w − y_k)."""
-    gradients = np.stack([-X * Y, X**2], axis=1)  # of (1, w)
+    gradients = speed * np.stack([-X * Y, X**2], axis=1)  # of (1, w)
     drift = np.zeros((2, 2))
     drift[1] = -gradients.mean(0)
     noises = []
@@ -158,6 +171,112 @@ def test_moments_converge_to_those_of_the_equation_with_weak_order_one(name, deg
     for off in (0.5, 1.5):
         with pytest.raises(AssertionError, match="order"):
             assert_order(measured, off)
+
+
+class EachMinibatch(IndependentMinibatches):
+    """Replica k draws minibatch k."""
+
+    def minibatches(self, landscape, memory, key, steps):
+        return np.array([[pair[0]] for pair in PAIRS]), memory
+
+
+FINER = [2**k for k in (14, 16, 18, 20)]  # where √Δt is small against 1
+
+
+def test_minibatches_converge_with_weak_order_one_half_in_their_third_moment_alone():
+    """Mean and covariance of an update are those of the equation; kicks of √(α/Δt) keep a skewness ~ √Δt."""
+
+    def make(n):
+        return Process(LANDSCAPE, EachMinibatch(B), ALPHA, time_step=ALPHA / n)
+
+    assert make(2).weak_order == IndependentMinibatches.weak_order == 0.5
+    for degree, order in ((1, 1.0), (2, 1.0), (3, 0.5)):
+        truth = overdamped(degree)
+        measured = order_of(lambda n, degree=degree, truth=truth: error_of(make, n, degree, truth), FINER)
+        assert_order(measured, order)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+@pytest.mark.parametrize("name", RUNS)
+def test_steps_with_momentum_converge_to_dynamics_sped_up_with_weak_order_one(name, degree):
+    """dw = −(∇L dt + √(α C) dW)/(1 − μ)."""
+    mu, where = 0.6, (3**degree - 1) // 2
+    truth = overdamped(degree, speed=1 / (1 - mu))[-1]
+
+    def error(n):
+        process = replace(RUNS[name](n), update=Momentum(mu))
+        return abs(moments_of_run(process, degree)[where] - truth)
+
+    measured = order_of(error, [256, 512, 1024, 2048])
+    assert_order(measured, Momentum.orders["full"].weak)
+    with pytest.raises(AssertionError, match="order"):
+        assert_order(measured, 0.5)
+    truth = overdamped(degree, speed=1.05 / (1 - mu))[-1]  # mutated twin: other dynamics
+    with pytest.raises(AssertionError, match="order"):
+        assert_order(order_of(error, [256, 512, 1024, 2048]), 1.0)
+
+
+PROBES = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1], [1, 1]], float)
+
+
+def held_moments(division: int, every: int) -> float:
+    """⟨w²⟩ at the end, where C is measured every so many updates: moments of weights and of where C was measured close."""
+    process = Process(LANDSCAPE, LowRankNoise(B, 1, every), ALPHA, time_step=ALPHA / division)
+    noise, nodes = process.noise, len(_NODES)
+
+    def moments(w, held):
+        return np.stack([np.ones_like(w), w, held, w * w, w * held, held * held], -1)
+
+    class Nodes(Key):
+        def normals(self, purpose, size, dtype=np.float64):
+            return _NODES[:, None].copy()
+
+    after = []
+    for w, held in PROBES:
+        memory = noise.start(LANDSCAPE, torch.full((nodes, 1), held, dtype=torch.float64))
+        weights = torch.full((nodes, 1), w, dtype=torch.float64)
+        gradient, _ = process.stochastic_gradient(weights, memory, Nodes(Seeds(0), tuple(range(nodes)), 0))
+        moved, _ = process.update.apply(weights, None, gradient, ALPHA, process.time_step)
+        after.append(_SHARES / _SHARES.sum() @ moments(moved[:, 0].numpy(), np.full(nodes, held)))
+    before = np.linalg.inv(moments(*PROBES.T))
+    step, refresh = (before @ np.array(after)).T, (before @ moments(PROBES[:, 0], PROBES[:, 0])).T
+    rounds, rest = divmod(round(END / process.time_step), every)
+    period = np.linalg.matrix_power(step, every) @ refresh
+    start = moments(np.array(START), np.array(START))
+    return float((np.linalg.matrix_power(step, rest) @ refresh @ np.linalg.matrix_power(period, rounds) @ start)[3])
+
+
+def test_noise_that_is_measured_every_few_updates_converges_with_weak_order_one():
+    """C is old by a few Δt at most; measured at the start alone it converges to another equation."""
+    truth = overdamped(2)[-1]
+    assert LowRankNoise(B, 1).weak_order == 1.0
+    for every in (1, 4):
+        measured = order_of(lambda n, every=every: abs(held_moments(n, every) - truth), DIVISIONS)
+        assert_order(measured, LowRankNoise(B, 1).weak_order)
+    with pytest.raises(AssertionError, match="order"):
+        assert_order(order_of(lambda n: abs(held_moments(n, 10**6) - truth), DIVISIONS), 1.0)
+
+
+class ShuffledAtAnyStep(ShuffledMinibatches):
+    """Mutated twin: shuffled epochs of shorter steps."""
+
+    def check_rates(self, learning_rate, time_step):
+        pass
+
+
+def test_shuffled_epochs_of_shorter_steps_are_refused_for_their_noise_is_lost():
+    with pytest.raises(
+        ConfigurationError, match=r"time_step=0.1 at learning_rate=0.5 .* expected 0.5, the learning rate"
+    ):
+        Process(LANDSCAPE, ScaledNoise(ShuffledMinibatches(B), 2), ALPHA, time_step=0.1)
+    first, second = overdamped(2)[[1, 3]]
+    spread = second - first**2
+    found = {}
+    for noise in (ShuffledAtAnyStep(B), IndependentMinibatches(B)):
+        process = Process(LANDSCAPE, noise, ALPHA, time_step=ALPHA / 32)
+        found[type(noise)] = float(process.advance(process.start(200, 0), 64).weights.var()) / spread
+    assert abs(found[IndependentMinibatches] - 1) < 0.5
+    assert found[ShuffledAtAnyStep] < 0.25
 
 
 def test_svag_and_the_gaussian_differ_in_the_third_moment_only_and_less_as_l_grows():

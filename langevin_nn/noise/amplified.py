@@ -18,7 +18,7 @@ from langevin_nn.seeds import Key
 
 __all__ = ["SVAG"]
 
-_MOST = 2**40  # beyond it the two weights cancel to nothing in single precision
+_MOST = 2**20  # beyond it the rounding of the two weights in single precision moves the mean gradient by 10⁻⁴
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class SVAG(SampleWeightNoise):
     amplification: int
     replacement: bool = False
     needs_batch_size = True
+    weak_order = 1.0
 
     def __post_init__(self) -> None:
         expected = f"a whole number l (int) from 1 to {_MOST:,}, updates in the time of one of SGD's"

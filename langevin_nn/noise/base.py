@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -74,6 +75,9 @@ class Noise(ABC):
         How a noise that depends on the weights is to be read.
     needs_batch_size : bool
         Whether there is no such noise without a minibatch.
+    weak_order : float
+        Order in Δt, at fixed α, at which the law of the increments becomes that of the equation; infinite where they have it
+        at any Δt.
     """
 
     family: ClassVar[Literal["sample_weights", "additive"]]
@@ -81,6 +85,7 @@ class Noise(ABC):
     calculus: Literal["ito", "stratonovich"] = "ito"
     batch_size: int | None = None
     needs_batch_size: ClassVar[bool] = False
+    weak_order: float = inf
 
     def dependence(self, landscape: Landscape) -> Literal["constant", "diagonal", "full"]:
         """Return how η depends on the weights.

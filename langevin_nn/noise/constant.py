@@ -87,6 +87,9 @@ class DiagonalNoise(ConstantNoise):
 class ThermalNoise(ConstantNoise):
     """√(2T) dW, whatever the learning rate: the stationary law is Boltzmann's, exp(−L/T).
 
+    It is that of the equation, and of `BAOAB`. Rules with a memory of the gradient change the temperature: as Δt → 0 it is
+    T/(1 − μ) with `Momentum` and T/ζ with `UnderdampedLangevin`.
+
     Parameters
     ----------
     temperature : float

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isclose
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,8 @@ class ShuffledMinibatches(Minibatches):
     """SGD as practised: each epoch a fresh permutation is cut into minibatches; a remainder of N mod B is dropped.
 
     Its noise has memory: at fixed weights it sums to zero over an epoch where B divides N, and two minibatches of one
-    epoch covary as −C·B/(N − B).
+    epoch covary as −C·B/(N − B). It belongs to Δt = α: an epoch of shorter steps takes less time, and the noise that is
+    left of it vanishes with Δt.
 
     Parameters
     ----------
@@ -135,6 +137,15 @@ class ShuffledMinibatches(Minibatches):
     """
 
     batch_size: int
+    weak_order = 0.0
+
+    def check_rates(self, learning_rate: float, time_step: float) -> None:  # noqa: D102
+        if not isclose(time_step, learning_rate, rel_tol=1e-6):
+            raise ConfigurationError(
+                f"time_step={time_step:g} at learning_rate={learning_rate:g} with ShuffledMinibatches: expected "
+                f"{learning_rate:g}, the learning rate, since noise that sums to zero over each epoch converges to none as "
+                "steps become shorter; take IndependentMinibatches, SVAG or MatchedGaussian, or leave time_step out"
+            )
 
     def start(self, landscape: Landscape, weights: Tensor) -> EpochOrder:  # noqa: D102
         return EpochOrder(-1, torch.empty(0, dtype=torch.int64))
@@ -190,6 +201,8 @@ class ShuffledMinibatches(Minibatches):
 class IndependentMinibatches(Minibatches):
     """Minibatches drawn independently at each update: white noise of covariance (f/B) Σ.
 
+    At Δt < α kicks are larger by √(α/Δt), and their third moment vanishes as √Δt only: weak order ½. `SVAG` has 1.
+
     Parameters
     ----------
     batch_size : int
@@ -200,6 +213,7 @@ class IndependentMinibatches(Minibatches):
 
     batch_size: int
     replacement: bool = False
+    weak_order = 0.5
 
     def minibatches(  # noqa: D102
         self, landscape: EmpiricalLandscape, memory: None, key: Key, steps: int

@@ -27,13 +27,14 @@ class Held(Protocol):
 class RefreshedNoise(AdditiveNoise):
     """Noise that holds what it knows of C, (f/B) Σ over all tensors, between refreshes.
 
-    `refresh_every` counts updates; N // B unless said, which is one epoch at Δt = α only. A number larger than the run
-    freezes the noise at the start.
+    `refresh_every` counts updates; N // B unless said, which is one epoch at Δt = α only. What is held is old by so many Δt
+    at most, which leaves the weak order at 1. A number larger than the run freezes the noise at the start.
     """
 
     batch_size: int
     refresh_every: int | None = None
     needs_batch_size = True
+    weak_order = 1.0
 
     def __post_init__(self) -> None:
         if self.refresh_every is not None:

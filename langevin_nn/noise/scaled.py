@@ -88,6 +88,11 @@ class ScaledNoise(Noise):
         return self.noise.batch_size
 
     @property
+    def weak_order(self) -> float:  # type: ignore[override]
+        """That of the source."""
+        return self.noise.weak_order
+
+    @property
     def time_step_exponent(self) -> float:  # noqa: D102
         return self.noise.time_step_exponent
 

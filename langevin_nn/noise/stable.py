@@ -42,11 +42,14 @@ def stable_numbers(normals: NDArray[np.floating], index: float) -> NDArray[np.fl
         Independent.
     """
     x, y = np.split(normals.astype(np.float64), 2, axis=-1)
-    angle, waiting = np.arctan(y / x), (x**2 + y**2) / 2
-    if index == 1:
-        return np.asarray(np.tan(angle))
-    front = np.sin(index * angle) / np.cos(angle) ** (1 / index)
-    return np.asarray(front * (np.cos((1 - index) * angle) / waiting) ** ((1 - index) / index))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        angle, waiting = np.arctan(y / x), (x**2 + y**2) / 2
+        if index == 1:
+            numbers = np.tan(angle)
+        else:
+            front = np.sin(index * angle) / np.cos(angle) ** (1 / index)
+            numbers = front * (np.cos((1 - index) * angle) / waiting) ** ((1 - index) / index)
+    return np.where(waiting == 0, 0.0, numbers)
 
 
 @cache

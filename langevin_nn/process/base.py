@@ -190,15 +190,15 @@ class Process:
         self.update.check(self)
 
     def _check_scale(self) -> None:
-        """Raise where an increment of the noise, or the clock in epochs, is beyond floating point."""
+        """Raise where an increment of the noise, or the clock in epochs, is beyond floating point, at either end."""
         noise, rate, step = self.noise, self.learning_rate, self.time_step
         try:
-            in_time = (step, step**noise.time_step_exponent, step / rate)
-            powers = [*in_time, self.noise_ratio, noise.strength_ratio(rate)]
+            factors = [step, step**noise.time_step_exponent, rate**noise.learning_rate_exponent, self.noise_ratio]
+            powers = [*factors, step / rate, noise.strength_ratio(rate)]
         except (OverflowError, ZeroDivisionError):
-            powers = [inf]
-        most = torch.finfo(self.landscape.dtype).max
-        if not all(each <= most for each in powers):
+            factors, powers = [0.0], [inf]
+        limits = torch.finfo(self.landscape.dtype)
+        if not (all(each <= limits.max for each in powers) and all(each >= limits.tiny for each in factors)):
             raise ConfigurationError(
                 f"learning_rate={rate:g} and time_step={step:g} with {type(noise).__name__}: expected numbers whose powers "
                 f"learning_rate^{noise.learning_rate_exponent:g} and time_step^{noise.time_step_exponent:g} are within "
@@ -222,6 +222,11 @@ class Process:
     def batch_size(self) -> int | None:
         """B of the noise source; None where there are no samples."""
         return self.noise.batch_size
+
+    @property
+    def weak_order(self) -> float:
+        """Order in Δt, at fixed α, at which averages converge to those of the equation: the lower of rule and source."""
+        return min(self.update.orders[self.noise.dependence(self.landscape)].weak, self.noise.weak_order)
 
     @property
     def effective_learning_rate(self) -> float:

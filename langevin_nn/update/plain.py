@@ -14,7 +14,7 @@ from langevin_nn.update.stepped import SteppedUpdate
 
 __all__ = ["Momentum", "Plain", "checked_weight_decay"]
 
-_ORDERS = {"constant": Orders(1.0, 1.0), "diagonal": Orders(0.5, 1.0), "full": Orders(0.5, 1.0)}
+_MULTIPLICATIVE = {"diagonal": Orders(0.5, 1.0), "full": Orders(0.5, 1.0)}
 
 
 def checked_weight_decay(value: Any) -> float:
@@ -52,7 +52,7 @@ class Plain(SteppedUpdate):
     """
 
     weight_decay: float = 0.0
-    orders = _ORDERS
+    orders = {"constant": Orders(1.0, 1.0), **_MULTIPLICATIVE}  # noqa: RUF012
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight_decay", checked_weight_decay(self.weight_decay))
@@ -74,7 +74,8 @@ class Momentum(SteppedUpdate):
     """v ← μv + g + λw, w ← w − Δt v, with v = 0 at the start (``torch.optim.SGD``).
 
     At fixed μ it converges, as Δt → 0, not to the process's own equation but to dynamics sped up by 1/(1 − μ), with the
-    noise of the learning rate α/(1 − μ); the orders refer to that limit.
+    noise of the learning rate α/(1 − μ); the orders refer to that limit. Along a path it is behind by the kicks of the last
+    1/(1 − μ) updates, hence the strong order ½ also of constant noise.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ class Momentum(SteppedUpdate):
 
     momentum: float
     weight_decay: float = 0.0
-    orders = _ORDERS
+    orders = {"constant": Orders(0.5, 1.0), **_MULTIPLICATIVE}  # noqa: RUF012
 
     def __post_init__(self) -> None:
         expected = "0 ≤ μ < 1, beyond which velocities never decay"
