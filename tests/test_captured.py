@@ -97,8 +97,9 @@ def test_a_captured_block_is_that_of_torch(kind, noise, update):
 
 
 @pytest.mark.parametrize("update", [Plain(), Momentum(0.5, 0.01)])
-@pytest.mark.parametrize("share", [1.0, 0.5])
-@pytest.mark.parametrize("noise", [MatchedGaussian(B), ShuffledMinibatches(B)])
+@pytest.mark.parametrize(
+    ("noise", "share"), [(MatchedGaussian(B), 1.0), (MatchedGaussian(B), 0.5), (ShuffledMinibatches(B), 1.0)]
+)
 def test_captured_noise_of_any_time_step_is_that_of_the_formula(noise, share, update):
     """g = Σ_k (1/N + √(α/Δt) (c_k − 1/N)) ∇ℓ_k."""
     chosen = landscape("tanh")

@@ -103,6 +103,12 @@ SAMPLE_WEIGHTS = {
 }
 
 
+def at_ratios(*ratios: float, names=tuple(SAMPLE_WEIGHTS)):
+    """Every source at every Δt/α; shuffled epochs at 1 alone, which is where they are not refused."""
+    pairs = [(name, ratio) for name in names for ratio in ratios if ratio == 1 or name != "shuffled"]
+    return pytest.mark.parametrize(("name", "ratio"), pairs)
+
+
 def one_update(process: Process, replicas: int = 2):
     """Weights before and after, and the c_k that the source drew for that update."""
     before = process.start(replicas, seed=4)
@@ -116,8 +122,7 @@ def assert_close(one: torch.Tensor, other: torch.Tensor, scale: torch.Tensor) ->
     np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=0, atol=max(3e-7, 1e-5 * float(scale.abs().max())))
 
 
-@pytest.mark.parametrize("ratio", [1.0, 1 / 3, 2.0])
-@pytest.mark.parametrize("name", SAMPLE_WEIGHTS)
+@at_ratios(1.0, 1 / 3, 2.0)
 def test_one_update_is_the_gradient_plus_the_noise_times_root_alpha_over_time_step(digits, name, ratio):
     """w − Δt [ḡ + √(α/Δt) (Σ c g − ḡ)]"""
     time_step = ratio * ALPHA
@@ -207,10 +212,9 @@ def test_momentum_with_gaussian_noise_at_another_time_step_is_the_formula(digits
 # --- Exchanged drift --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("time_step", [ALPHA, ALPHA / 4])
-@pytest.mark.parametrize("name", SAMPLE_WEIGHTS)
-def test_drift_of_the_clean_labels_goes_with_the_noise_of_the_noisy_ones(digits, clean, name, time_step):
-    drift = GradientDrift(clean)
+@at_ratios(1.0, 0.25)
+def test_drift_of_the_clean_labels_goes_with_the_noise_of_the_noisy_ones(digits, clean, name, ratio):
+    drift, time_step = GradientDrift(clean), ratio * ALPHA
     process = Process(digits, SAMPLE_WEIGHTS[name], ALPHA, drift=drift, time_step=time_step)
     before, after, c = one_update(process)
     for w, moved, coefficients in zip(before, after, c, strict=True):
@@ -221,12 +225,12 @@ def test_drift_of_the_clean_labels_goes_with_the_noise_of_the_noisy_ones(digits,
             assert_close(moved, w - time_step * (noisy.mean(0) + noise), moved - w)
 
 
-@pytest.mark.parametrize("time_step", [ALPHA, ALPHA / 4])
-@pytest.mark.parametrize("name", SAMPLE_WEIGHTS)
-def test_fused_pass_equals_drift_and_noise_evaluated_apart(digits, name, time_step):
+@at_ratios(1.0, 0.25)
+def test_fused_pass_equals_drift_and_noise_evaluated_apart(digits, name, ratio):
     """The same data in a second landscape object cannot be fused."""
     with torch.random.fork_rng(devices=[]):
         twin = digits_landscape(N)
+    time_step = ratio * ALPHA
     fused = Process(digits, SAMPLE_WEIGHTS[name], ALPHA, time_step=time_step)
     apart = Process(digits, SAMPLE_WEIGHTS[name], ALPHA, drift=GradientDrift(twin), time_step=time_step)
     one, other = (each.advance(each.start(2, 0), 5).weights for each in (fused, apart))
@@ -266,9 +270,9 @@ def assert_increment_law(process: Process, time_step: float, trace: float, mean:
     assert abs(along.mean()) <= SIGMAS * along.std() / replicas**0.5, "mean of the increment"
 
 
-@pytest.mark.parametrize("time_step", [ALPHA, ALPHA / 4])
-@pytest.mark.parametrize("name", [*SAMPLE_WEIGHTS, "anisotropic"])
-def test_variance_of_an_increment_is_alpha_times_time_step_times_the_covariance(digits, name, time_step):
+@at_ratios(1.0, 0.25, names=(*SAMPLE_WEIGHTS, "anisotropic"))
+def test_variance_of_an_increment_is_alpha_times_time_step_times_the_covariance(digits, name, ratio):
+    time_step = ratio * ALPHA
     g = slow_sample_gradients(digits, digits.initial_weights((0,), Seeds(0))[0]).numpy()
     trace = np.square(g - g.mean(0)).sum(1).mean() * (1 if name == "replacement" else F) / B
     noise = SAMPLE_WEIGHTS.get(name)
