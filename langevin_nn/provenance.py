@@ -225,7 +225,7 @@ def attributes(config: Mapping[str, Any], *, complete: bool = True) -> dict[str,
     described = {**plain(config), "versions": versions()}
     return {
         "schema_version": SCHEMA_VERSION,
-        "config_json": json.dumps(described, sort_keys=True),
+        "config_json": json.dumps(described, sort_keys=True, allow_nan=False),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": f"langevin_nn {version('langevin_nn')}",
         "complete": int(complete),

@@ -231,7 +231,7 @@ def _table(results: xr.Dataset) -> list[dict[str, Any]]:
             for name, values in measured.items():
                 moments = mean_with_interval(values)
                 ends = {"mean": moments.mean_value, "lower": moments.lower, "upper": moments.upper}
-                row[name] = {key: float(each) if np.isfinite(each) else None for key, each in ends.items()}
+                row[name] = {key: float(each) for key, each in ends.items()}
             rows.append(row)
     return rows
 

@@ -8,7 +8,6 @@ summary.json and figures, and prints the verdict.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -27,6 +26,7 @@ from langevin_nn.errors import ConfigurationError, StorageError, UnstableTraject
 from langevin_nn.figures import FIGURES, save_figures
 from langevin_nn.report import say
 from langevin_nn.schedules import EveryEpochs
+from langevin_nn.store.durable import write_json
 from models.datasets import load_dataset
 from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron
@@ -200,9 +200,7 @@ def run(config: Config) -> Comparison:
         _remove_results(config.out)
         raise
     summary = {**result.summary, "seconds": round(time.perf_counter() - started, 1)}
-    aside = config.out / ".summary.json.part"
-    aside.write_text(json.dumps(summary, indent=2) + "\n")
-    aside.replace(config.out / "summary.json")
+    write_json(config.out / "summary.json", summary)
     distances = {"/equal_time": result.equal_time, "/equal_loss": result.equal_loss}
     write_trajectory(xr.DataTree.from_dict(distances), config.out / "distances.nc")
     save_figures(result, config.out)

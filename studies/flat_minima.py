@@ -9,7 +9,6 @@ verdict.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -32,7 +31,7 @@ from langevin_nn.provenance import attributes, versions
 from langevin_nn.report import say
 from langevin_nn.schedules import EverySteps
 from langevin_nn.store import check_writable, write_trajectory
-from langevin_nn.store.durable import write_durably
+from langevin_nn.store.durable import write_json
 from langevin_nn.store.resumption import refuse_another
 from langevin_nn.theory import mean_first_passage_time, stationary_density
 from models.potentials import TwoValleys
@@ -232,7 +231,7 @@ def _points_done(config: Config) -> Path:
         return folder
     for nobodys in folder.glob("*.nc"):  # of a run that was killed when it had ended
         nobodys.unlink()
-    write_durably(about, json.dumps({**described, "versions": versions()}).encode())
+    write_json(about, {**described, "versions": versions()}, indent=None)
     return folder
 
 
@@ -311,7 +310,7 @@ def run(config: Config) -> xr.Dataset:
         "configuration": _words(config),
         "seconds": round(time.perf_counter() - started, 1),
     }
-    (config.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(config.out / "summary.json", summary)
     shutil.rmtree(points_done)
     return result
 

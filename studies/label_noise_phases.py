@@ -319,9 +319,8 @@ def _summary(runs: Runs, claims: list[Claim]) -> dict[str, Any]:
     }
 
 
-def _rounded(value: Any) -> float | None:
-    one = float(value)
-    return float(f"{one:.4g}") if np.isfinite(one) else None
+def _rounded(value: Any) -> float:
+    return float(f"{float(value):.4g}")
 
 
 def _study(config: Config) -> None:

@@ -293,8 +293,8 @@ def _size_table(of_sizes: xr.Dataset) -> list[dict[str, Any]]:
     return rows
 
 
-def _rounded(value: xr.DataArray) -> float | None:
-    return round(float(value), 4) if bool(np.isfinite(value)) else None
+def _rounded(value: xr.DataArray) -> float:
+    return round(float(value), 4)
 
 
 def _study(config: Config) -> None:

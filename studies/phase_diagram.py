@@ -8,7 +8,6 @@ spread over all cores. Writes the sweeps, phases.nc, summary.json and three figu
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
@@ -27,11 +26,11 @@ from langevin_nn.checks import number, shown, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.figures import collapse_figure, finite_size_figure, phase_diagram_figure, write_figures
 from langevin_nn.observables import Losses
-from langevin_nn.provenance import attributes, versions
+from langevin_nn.provenance import attributes, plain, versions
 from langevin_nn.report import say
 from langevin_nn.schedules import AtSteps
 from langevin_nn.store import check_writable, write_trajectory
-from langevin_nn.store.durable import write_durably
+from langevin_nn.store.durable import write_json
 from langevin_nn.store.resumption import refuse_another
 from models.datasets import ImageData, load_dataset
 from models.label_noise import corrupt_labels
@@ -495,18 +494,8 @@ def run(config: Config) -> dict[str, xr.Dataset]:
         "versions": versions(),
         "seconds": round(time.perf_counter() - started, 1),
     }
-    write_durably(config.out / "summary.json", (json.dumps(_plain(summary), indent=2) + "\n").encode())
+    write_json(config.out / "summary.json", summary)
     return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float | np.floating):
-        return round(float(value), 6) if np.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _table(dataset: xr.Dataset) -> list[dict[str, Any]]:
@@ -545,7 +534,7 @@ def _words(config: Config) -> dict[str, object]:
 def _refuse_other_runs(config: Config) -> None:
     """Raise where the remains of another run lie in the folder, or of this one that is not to go on."""
     about = config.out / "sweeps" / "configuration.json"
-    described = {"choices": _plain(_words(config))}
+    described = {"choices": plain(_words(config))}
     if about.exists() and not config.resume and not (config.out / "summary.json").exists():
         raise ConfigurationError(
             f"{str(config.out)!r} holds a run that did not end: expected none; go on with it (--resume), remove the folder, "
@@ -555,7 +544,7 @@ def _refuse_other_runs(config: Config) -> None:
         refuse_another(about.read_text(), described, str(config.out))
     about.parent.mkdir(parents=True, exist_ok=True)
     (config.out / "summary.json").unlink(missing_ok=True)
-    write_durably(about, json.dumps({**described, "versions": versions()}).encode())
+    write_json(about, {**described, "versions": versions()}, indent=None)
 
 
 def verdict(found: dict[str, xr.Dataset], config: Config) -> str:

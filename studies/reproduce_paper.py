@@ -24,7 +24,7 @@ from langevin_nn.errors import ConfigurationError, LangevinError, StorageError
 from langevin_nn.provenance import plain, versions
 from langevin_nn.report import say
 from langevin_nn.store import check_writable
-from langevin_nn.store.durable import write_durably
+from langevin_nn.store.durable import write_durably, write_json
 from models.datasets import DATA_VARIABLE
 from studies.command import BAD_INPUT, Command, checked
 from studies.paper.claims import CLAIMS, claims_from
@@ -171,7 +171,7 @@ def _part(name: str, config: Config) -> Part:
         raise
     except LangevinError as error:
         return Part(name, folder, (), time.perf_counter() - started, str(error))
-    write_durably(mark, json.dumps(said).encode())
+    write_json(mark, said, indent=None)
     return _found(name, folder)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -191,23 +190,15 @@ def _write(config: Config, result: xr.DataTree, seconds: float) -> None:
     write_figures({"surrogate_of_a_network": surrogate_figure(result)}, config.out)
     summary = {
         "verdict": verdict(result).splitlines(),
-        "start": {name: _plain(result.attrs[name]) for name in _FACTS},
+        "start": {name: result.attrs[name] for name in _FACTS},
         "relation": {name: _relations(group.to_dataset()) for name, group in result.children.items()},
-        "explained_share": _plain_list(result["explained_share"].sel(noise="constant")),
-        "relative_drift_error": _plain_list(result["relative_drift_error"].sel(noise="constant")),
+        "explained_share": result["explained_share"].sel(noise="constant").values,
+        "relative_drift_error": result["relative_drift_error"].sel(noise="constant").values,
     }
     finish(summary, config, "surrogate_of_a_network", config.out, seconds)
 
 
 _FACTS = ("train_loss", "train_error", "projection_variance", "noise_strength", "end_loss")
-
-
-def _plain(value: Any) -> float | None:
-    return float(value) if isfinite(float(value)) else None
-
-
-def _plain_list(values: Any) -> list[float | None]:
-    return [_plain(each) for each in values.values]
 
 
 def _relations(group: xr.Dataset) -> dict[str, dict[str, dict[str, list[int]]]]:

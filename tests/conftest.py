@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -58,6 +59,14 @@ def generator():
     return np.random.default_rng(20211)
 
 
+def assert_json(folder: Path) -> None:
+    """Every file of JSON below a folder can be read by a parser that knows neither NaN nor infinity."""
+    files = sorted(folder.rglob("*.json"))
+    assert files, f"{folder} has no JSON"
+    for file in files:
+        json.loads(file.read_text(), parse_constant=lambda word, file=file: pytest.fail(f"{file} holds {word}"))
+
+
 @pytest.fixture(scope="session")
 def quick_run(tmp_path_factory) -> Callable[[str], tuple[Path, str]]:
     """Give a copy of what a study's --quick writes, and what it says; it runs once, whichever worker asks first."""
@@ -74,6 +83,7 @@ def quick_run(tmp_path_factory) -> Callable[[str], tuple[Path, str]]:
                 environment = {**os.environ, "PYTHONWARNINGS": "error::FutureWarning"}
                 done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, done.stderr
+                assert_json(original)
                 said.write_text(done.stdout)
         return shutil.copytree(original, tmp_path_factory.mktemp(study) / "out"), said.read_text()
 

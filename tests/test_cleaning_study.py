@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import assert_json
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
@@ -198,6 +199,7 @@ FILES = ["claims.json", "cleaning.nc", "cleaning.png", "removal.png", "runs", "s
 def quick(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("cleaning")
     assert main(["--quick", "--out", str(out)]) == 0
+    assert_json(out)
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
 import shutil
 import time
@@ -48,7 +49,7 @@ from langevin_nn.provenance import attributes
 from langevin_nn.schedules import AtSteps, EverySteps
 from langevin_nn.store import Recorder, SegmentFolder, folder_of, has_segments, segments, state_from
 from langevin_nn.store import lock as locking
-from langevin_nn.store.durable import storage_errors, write_durably
+from langevin_nn.store.durable import json_text, storage_errors, write_durably, write_json
 from langevin_nn.store.forecast import recording_limit, refuse_unless_it_fits
 from langevin_nn.store.lazy import joined, stacked_lazily
 from langevin_nn.store.lock import RunLock, owner_of
@@ -736,6 +737,47 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     assert (path.read_bytes(), names(tmp_path)) == (b"before", ["file"])
     write_durably(path, memoryview(b"after"))
     assert (path.read_bytes(), names(tmp_path)) == (b"after", ["file"])
+
+
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.floats(width=32).map(np.float32)
+_VALUES = st.recursive(
+    _LEAVES | st.lists(st.floats(), max_size=4).map(np.array),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def assert_missing_numbers_are_null(write, path: Path, value) -> None:
+    """A parser that knows neither NaN nor infinity reads what was written, with null in the place of what is missing."""
+
+    def expected(each):
+        if isinstance(each, dict):
+            return {name: expected(inner) for name, inner in each.items()}
+        if isinstance(each, list | np.ndarray):
+            return [expected(inner) for inner in each]
+        number = each.item() if isinstance(each, np.generic) else each
+        return None if isinstance(number, float) and (number != number or abs(number) == math.inf) else number
+
+    write(path, value)
+    try:
+        read = json.loads(path.read_text(), parse_constant=lambda word: {}[word])
+    except KeyError as error:
+        raise AssertionError(f"{error} is no JSON") from error
+    assert read == expected(value)
+
+
+@given(_VALUES)
+def test_json_has_null_in_the_place_of_what_is_missing(tmp_path_factory, value):
+    assert_missing_numbers_are_null(write_json, tmp_path_factory.mktemp("json") / "file.json", value)
+
+
+def test_a_writer_that_lets_nan_through_would_be_noticed(tmp_path):
+    with pytest.raises(AssertionError, match="NaN"):
+        assert_missing_numbers_are_null(
+            lambda path, value: path.write_text(json.dumps(value)), tmp_path / "twin.json", {"distance": [math.nan]}
+        )
+    assert json.loads(attributes({"distance": math.nan})["config_json"])["distance"] == "nan"
+    assert json_text({"a": (1, 2.5)}, indent=None) == '{"a": [1, 2.5]}'
 
 
 @pytest.mark.parametrize(

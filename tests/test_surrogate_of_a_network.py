@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import assert_json
 
 from langevin_nn import NetworkLandscape, Seeds, simulate
 from langevin_nn.figures import surrogate_figure
@@ -91,6 +92,7 @@ def test_directions_are_listed_in_runs():
 def quick(tmp_path_factory):
     out = tmp_path_factory.mktemp("quick")
     assert study.main(["--quick", "--out", str(out)]) == 0
+    assert_json(out)
     return out
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from langevin_nn.errors import StorageError
 
-__all__ = ["aside_of", "publish", "storage_errors", "write_durably"]
+__all__ = ["aside_of", "json_text", "publish", "storage_errors", "write_durably", "write_json"]
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -91,6 +95,54 @@ def write_durably(path: Path, content: Any, *, last: bool = True) -> None:
         aside.unlink(missing_ok=True)
     if last:
         _flush_folder(path.parent)
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Return a value as JSON, in which what is missing is null: neither NaN nor infinity is JSON.
+
+    Parameters
+    ----------
+    value : object
+        Numbers, text, containers and arrays of them.
+    indent : int, optional
+        Spaces a level; all in one line unless given.
+
+    Returns
+    -------
+    str
+        Readable by any parser.
+
+    Examples
+    --------
+    >>> json_text({"distance": np.float32(0.5), "replicas": np.array([1, 2]), "relation": (float("nan"), "close")})
+    '{"distance": 0.5, "replicas": [1, 2], "relation": [null, "close"]}'
+    """
+    return json.dumps(_of_json(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write a value as JSON, durably; what is missing becomes null, as in `json_text`.
+
+    Parameters
+    ----------
+    path : Path
+        The file, overwritten where it exists.
+    value : object
+        Numbers, text, containers and arrays of them.
+    indent : int, optional
+        Spaces a level.
+    """
+    write_durably(path, f"{json_text(value, indent=indent)}\n".encode())
+
+
+def _of_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _of_json(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_of_json(each) for each in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _of_json(value.tolist())
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def publish(aside: Path, path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.provenance import plain
-from langevin_nn.store.durable import storage_errors
+from langevin_nn.store.durable import json_text, storage_errors
 from langevin_nn.sweep.grid import Point
 
 __all__ = ["Status", "SweepFolder", "file_name", "function_digest", "is_alive", "key_of", "now"]
@@ -269,7 +269,7 @@ class SweepFolder:
         aside = path.with_name(f".{path.name}.{os.getpid()}.part")
         with storage_errors(path, "points that are done stay; make room and run the sweep again"):
             try:
-                aside.write_text(json.dumps(content), encoding="utf-8")
+                aside.write_text(json_text(content), encoding="utf-8")
                 os.replace(aside, path)
             finally:
                 aside.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
@@ -14,7 +14,7 @@ import scipy
 from numpy.typing import ArrayLike
 
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.store.durable import write_durably
+from langevin_nn.store.durable import write_json
 
 __all__ = ["CLAIMS", "Claim", "Criterion", "Finding", "claims_from", "write_claims"]
 
@@ -324,7 +324,7 @@ def write_claims(path: Path, claims: Iterable[Claim]) -> None:
         With their findings; verdicts are written beside them.
     """
     rows = [{**asdict(each), "verdict": each.verdict} for each in claims]
-    write_durably(path, (json.dumps(_finite(rows), indent=2, ensure_ascii=False) + "\n").encode())
+    write_json(path, rows)
 
 
 def claims_from(path: Path) -> list[Claim]:
@@ -354,12 +354,3 @@ def _finding(row: dict[str, Any]) -> Finding:
     criterion = replace(Criterion("", "", least=0.0), **{**asked, **bounds})
     numbers = {name: np.nan if row[name] is None else row[name] for name in ("estimate", "lower", "upper", "p_value")}
     return Finding(**{**row, **numbers, "criterion": criterion})
-
-
-def _finite(value: Any) -> Any:
-    """Return the value as JSON has it: no NaN, no infinity."""
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not isfinite(value) else value

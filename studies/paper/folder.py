@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.provenance import plain, versions
 from langevin_nn.store import check_writable
-from langevin_nn.store.durable import write_durably
+from langevin_nn.store.durable import json_text, write_json
 from langevin_nn.store.resumption import refuse_another
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def words_of(config: DataclassInstance) -> dict[str, Any]:
         As JSON has them.
     """
     chosen = {name: plain(value) for name, value in asdict(config).items() if name not in _NOT_OF_THE_RUN}
-    words: dict[str, Any] = json.loads(json.dumps(chosen))
+    words: dict[str, Any] = json.loads(json_text(chosen))
     return words
 
 
@@ -81,7 +81,7 @@ def begin(config: DataclassInstance, study: str, out: Path, *, resume: bool) -> 
     for results in (summary, claims):  # of an earlier run must not pass for this one's
         results.unlink(missing_ok=True)
     runs.mkdir(parents=True, exist_ok=True)
-    write_durably(about, json.dumps({**described, "versions": versions()}).encode())
+    write_json(about, {**described, "versions": versions()}, indent=None)
     return runs
 
 
@@ -108,4 +108,4 @@ def finish(summary: dict[str, Any], config: DataclassInstance, study: str, out: 
         "versions": versions(),
         "seconds": round(seconds, 1),
     }
-    write_durably(out / "summary.json", (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode())
+    write_json(out / "summary.json", whole)
