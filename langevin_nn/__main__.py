@@ -19,7 +19,15 @@ from langevin_nn.checks import number
 from langevin_nn.errors import ConfigurationError, LangevinError
 from langevin_nn.provenance import configuration
 from langevin_nn.report import report, say
-from langevin_nn.store import export, join_processes, merge, open_trajectory, validate, write_trajectory
+from langevin_nn.store import (
+    export,
+    join_processes,
+    merge,
+    open_trajectory,
+    refuse_finished,
+    validate,
+    write_trajectory,
+)
 from langevin_nn.sweep import watched
 
 __all__ = ["main"]
@@ -76,11 +84,7 @@ class Merge:
 
     def run(self) -> int:
         """Write the joined file."""
-        if self.out.exists() and not self.overwrite:
-            raise ConfigurationError(
-                f"{str(self.out)!r} is there already: expected a new name first, then the files to join; choose another "
-                "name, or give --overwrite"
-            )
+        refuse_finished(self.out, overwrite=self.overwrite)
         trees = [open_trajectory(file) for file in self.files]
         if self.along == "replica":
             joined = merge(trees)
@@ -94,7 +98,7 @@ class Merge:
                     "replicas of one process with --along replica"
                 )
             joined = join_processes(dict(zip(names, trees, strict=True)), {"merged": configs})
-        write_trajectory(joined, self.out)
+        write_trajectory(joined, self.out, overwrite=self.overwrite)
         say(f"{self.out}: {' × '.join(f'{size} {name}' for name, size in joined.sizes.items())}")
         return 0
 

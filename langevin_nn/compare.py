@@ -21,13 +21,14 @@ from langevin_nn.process import PROCESSES, Process
 from langevin_nn.provenance import plain
 from langevin_nn.schedules import AtEpochs, EveryEpochs, Schedule
 from langevin_nn.seeds import Seeds
-from langevin_nn.simulate import simulate
+from langevin_nn.simulate import Simulation
 from langevin_nn.store import (
     check_writable,
     folder_of,
     has_work,
     join_processes,
     open_trajectory,
+    refuse_finished,
     refuse_unless_it_fits,
     write_trajectory,
 )
@@ -58,6 +59,7 @@ def compare(
     schedule: Schedule | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: bool | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Comparison:
@@ -104,7 +106,10 @@ def compare(
         Folder for ``trajectories.nc``; meanwhile each process is kept there in a file of its own, or in segments while it
         runs, which stay where the run fails.
     resume : bool, optional
-        Whether to go on with the run that was killed or interrupted in `out`, to the same bits as an uninterrupted one.
+        Whether to go on with the run that was killed or interrupted in `out`, to the same bits as an uninterrupted one; what
+        has ended is taken as it is.
+    overwrite : bool, optional
+        Whether to begin anew in the place of a finished run in `out`.
     progress : bool, optional
         Whether to show progress bars; on a terminal unless said.
     config : mapping, optional
@@ -118,8 +123,8 @@ def compare(
     Raises
     ------
     ConfigurationError
-        If an argument cannot be run, before anything is computed; also where the remains of a run are in the way, or the one
-        to resume has another configuration.
+        If an argument cannot be run, before anything is computed; also where a finished run, which is not to be overwritten,
+        or the remains of one are in the way, or the one to resume has another configuration.
     UnstableTrajectory
         If a replica diverges.
 
@@ -152,6 +157,7 @@ def compare(
     replicas = whole_number("replicas", replicas, expected, least=2)
     epochs = number("epochs", epochs, "a positive, finite number, the length of each run", above=0)
     resume = truth("resume", resume, "whether to go on with the run in out")
+    overwrite = truth("overwrite", overwrite, "whether to replace a finished run in out")
     seeds = Seeds(seed)
     seed = seeds.seed
     tolerance = number("tolerance", tolerance, "a finite number from 0, in spreads", least=0)
@@ -165,6 +171,8 @@ def compare(
         )
     if folder is not None:
         check_writable(folder)
+        whole = folder / "trajectories.nc"
+        refuse_finished(whole, overwrite=overwrite, resume="resume=True (--resume)", resuming=resume)
         if not resume:
             _refuse_remains(folder, chosen)
     glances = AtEpochs(tuple(share * epochs for share in _GLANCES))
@@ -187,18 +195,14 @@ def compare(
         **(config or {}),
     }
     described = {"processes": {name: plain(process) for name, process in chosen.items()}, **settings}
-    if folder is not None and resume and (folder / "trajectories.nc").exists():
-        finished = open_trajectory(folder / "trajectories.nc")
-        refuse_another(finished.attrs["config_json"], described, str(folder / "trajectories.nc"))
+    if folder is not None and resume and whole.exists():
+        finished = open_trajectory(whole)
+        refuse_another(finished.attrs["config_json"], described, str(whole))
         _remove_parts(folder, chosen)
         return analyze(finished, epoch=trace_epoch, tolerance=tolerance)
-    if folder is not None:
-        # An earlier run's result must not lie beside the parts of this one.
-        (folder / "trajectories.nc").unlink(missing_ok=True)
     weights = landscape.initial_weights(tuple(range(replicas)), seeds)
-    recorded: dict[str, xr.DataTree] = {}
-    for name, process in chosen.items():
-        recorded[name] = simulate(
+    planned = {
+        name: Simulation(
             process,
             epochs=epochs,
             replicas=replicas,
@@ -206,17 +210,27 @@ def compare(
             weights=weights,
             schedule=EveryEpochs(epochs / _RECORDS) if schedule is None else schedule,
             observables=observables,
-            path=None if folder is None else folder / f"{name}.nc",
-            resume=folder / f"{name}.nc" if folder is not None and resume else None,
-            progress=progress,
             config=settings,
         )
+        for name, process in chosen.items()
+    }
+    for name, each in planned.items():
+        each.refuse_unless_it_fits(None if folder is None else folder / f"{name}.nc")
+    if folder is not None:
+        # Nothing stands against this run any more, beside whose parts an earlier one's result must not lie.
+        whole.unlink(missing_ok=True)
+    recorded: dict[str, xr.DataTree] = {}
+    for name, each in planned.items():
+        file = None if folder is None else folder / f"{name}.nc"
+        going_on = file if resume else None
+        # What lies in the place of a part is of a run that diverged.
+        recorded[name] = each.run(path=file, resume=going_on, overwrite=not resume, progress=progress)
     trajectories = join_processes(recorded, described)
     trajectories.attrs["covariance_factor"] = covariance_factor(landscape.n_samples, batch_size)
     if folder is not None:
-        trajectories = open_trajectory(write_trajectory(trajectories, folder / "trajectories.nc"))
-        for each in recorded.values():
-            each.close()
+        trajectories = open_trajectory(write_trajectory(trajectories, whole))
+        for part in recorded.values():
+            part.close()
         _remove_parts(folder, chosen)
     return analyze(trajectories, epoch=trace_epoch, tolerance=tolerance)
 

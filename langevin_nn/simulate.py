@@ -31,6 +31,7 @@ from langevin_nn.store import (
     SegmentFolder,
     folder_of,
     open_trajectory,
+    refuse_finished,
     refuse_unless_it_fits,
     write_trajectory,
 )
@@ -57,6 +58,7 @@ def simulate(
     observables: Observable | Iterable[Observable] | None = None,
     path: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     memory_limit: int | float | str | None = None,
     segment_seconds: float = 30.0,
     on_divergence: Literal["raise", "mask"] = "raise",
@@ -89,6 +91,8 @@ def simulate(
     resume : path, optional
         In the place of `path`: go on with the run that was killed or interrupted there, to the same bits as an
         uninterrupted one. What has ended is returned as it is, what has not begun begins.
+    overwrite : bool, optional
+        Whether the run may take the place of a file that is at `path`, which stays until the run has ended.
     memory_limit : int, float or str, optional
         The most that recording holds in memory where there is a path, such as ``"64 MiB"``; 256 MiB, or four records, unless
         said. Without a path all records are held.
@@ -111,8 +115,8 @@ def simulate(
     ------
     ConfigurationError
         If the length of the run is not given exactly once, or an argument cannot be run, or what it would record does not
-        fit into memory or on the disk, before anything is computed; also where another run's remains are at `path`, or the
-        run to resume has another configuration.
+        fit into memory or on the disk, before anything is computed; also where a file, which is not to be overwritten, or
+        another run's remains are at `path`, or the run to resume has another configuration.
     RunInUse
         If another process is writing the run.
     StorageError
@@ -147,7 +151,12 @@ def simulate(
         config=config,
     )
     return simulation.run(
-        path=path, resume=resume, memory_limit=memory_limit, segment_seconds=segment_seconds, progress=progress
+        path=path,
+        resume=resume,
+        overwrite=overwrite,
+        memory_limit=memory_limit,
+        segment_seconds=segment_seconds,
+        progress=progress,
     )
 
 
@@ -247,6 +256,7 @@ class Simulation:
         *,
         path: str | os.PathLike[str] | None = None,
         resume: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
         memory_limit: int | float | str | None = None,
         segment_seconds: float = 30.0,
         progress: bool | None = None,
@@ -257,7 +267,7 @@ class Simulation:
         ----------
         path, resume : path, optional
             The file to write, or to go on with, as in `simulate`.
-        memory_limit, segment_seconds, progress : optional
+        overwrite, memory_limit, segment_seconds, progress : optional
             As in `simulate`.
 
         Returns
@@ -269,7 +279,7 @@ class Simulation:
             None if each is None else as_path(name, each) for name, each in (("path", path), ("resume", resume))
         )
         hidden = _disabled(progress)
-        run = self._prepared(target_of(path, resume), resume is not None, memory_limit, segment_seconds)
+        run = self._prepared(target_of(path, resume), resume is not None, overwrite, memory_limit, segment_seconds)
         if not isinstance(run, _Run):
             return run
         (found,) = _advance_to_the_end([run], hidden)
@@ -278,15 +288,21 @@ class Simulation:
         return found
 
     def _prepared(
-        self, target: Path | None, resuming: bool, memory_limit: Any, segment_seconds: float
+        self, target: Path | None, resuming: bool, overwrite: bool, memory_limit: Any, segment_seconds: float
     ) -> _Run | xr.DataTree:
         """Return the run, ready to start or to go on; or what it left, where it has ended."""
         number(
             "segment_seconds", segment_seconds, "a number of seconds from 0, after which a segment is finished", least=0
         )
+        refuse_finished(
+            *([] if target is None else [target]),
+            overwrite=overwrite,
+            resume=f"resume={str(target)!r}",
+            resuming=resuming,
+        )
         if target is not None and resuming and (ended := finished_run(target, self.described)) is not None:
             return ended
-        self._refuse_unless_it_fits(target, memory_limit)
+        self.refuse_unless_it_fits(target, memory_limit)
         # What cannot start is found before a folder is made.
         state = None if has_remains(target, resuming) else self._start()
         folder = (
@@ -308,8 +324,16 @@ class Simulation:
         """Return the state from which the run begins."""
         return self.process.start(self.replicas, self.seeds, self.weights)
 
-    def _refuse_unless_it_fits(self, target: Path | None, limit: Any) -> None:
-        """Forecast from what observables say of themselves, before the first weights are drawn."""
+    def refuse_unless_it_fits(self, target: Path | None, limit: int | float | str | None = None) -> None:
+        """Raise where its records fit neither into memory nor on the disk, as far as observables say it of themselves.
+
+        Parameters
+        ----------
+        target : Path or None
+            The file to write.
+        limit : int, float or str, optional
+            `memory_limit` of `simulate`.
+        """
         n_replicas, landscape = len(self.replicas), self.process.landscape
         sizes = np.array([each.bytes_per_replica(self.process) for each in self.observables], dtype=np.float64)
         of_records = sizes @ self.due.wanted * n_replicas
@@ -465,7 +489,7 @@ class _Run:
             return self._recorder.tree(complete=complete)
         tree = self._recorder.whole(complete=complete)
         try:
-            write_trajectory(tree, self._target)
+            write_trajectory(tree, self._target, overwrite=True)
         except BaseException as error:
             error.add_note(
                 f"finished segments are in {str(self._folder.folder)!r}: go on with resume={str(self._target)!r}"
@@ -484,6 +508,7 @@ def simulate_together(
     simulations: Iterable[Simulation],
     *,
     paths: Iterable[str | os.PathLike[str]] | None = None,
+    overwrite: bool = False,
     memory_limit: int | float | str | None = None,
     segment_seconds: float = 30.0,
     progress: bool | None = None,
@@ -499,6 +524,8 @@ def simulate_together(
         What to run.
     paths : iterable of path, optional
         A file for each. Those that were killed go on; what has ended is returned as it is.
+    overwrite : bool, optional
+        Whether all begin anew, in the place of files that are there, which stay until the runs have ended.
     memory_limit, segment_seconds, progress : optional
         As in `simulate`.
 
@@ -532,14 +559,15 @@ def simulate_together(
         raise ConfigurationError(
             f"{len(targets)} paths came for {len(chosen)} simulations: expected a file of its own for each, or no paths"
         )
-    hidden = _disabled(progress)
+    hidden, overwrite = _disabled(progress), truth("overwrite", overwrite, "whether files that are there are replaced")
     found: list[Any] = [None] * len(chosen)
     batches: dict[str, list[int]] = {}
     runs: dict[int, _Run] = {}
     try:
         for k, (simulation, target) in enumerate(zip(chosen, targets, strict=True)):
             try:
-                made = simulation._prepared(target_of(None, target), target is not None, memory_limit, segment_seconds)
+                goes_on = target is not None and not overwrite
+                made = simulation._prepared(target_of(None, target), goes_on, overwrite, memory_limit, segment_seconds)
             except Exception as error:
                 found[k] = error
                 continue

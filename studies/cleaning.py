@@ -26,7 +26,7 @@ from langevin_nn.figures import cleaning_figure, removal_figure, write_figures
 from langevin_nn.provenance import attributes
 from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
-from studies.command import Command
+from studies.command import Command, of_the_numbers
 from studies.paper.claims import Claim, write_claims
 from studies.paper.cleaning_claims import claim_11, claim_12, claim_13, in_short, which_to_use
 from studies.paper.cleaning_measures import results_of
@@ -36,6 +36,7 @@ from studies.paper.training import DEVIATIONS, load, settled
 
 __all__ = ["Config", "main", "run", "verdict"]
 
+RESULTS = ("cleaning.nc", "claims.json", "summary.json", "cleaning.png", "removal.png")
 INSTALL = "pip install 'langevin_nn[compare]'"
 
 _QUICK: dict[str, Any] = {
@@ -105,8 +106,7 @@ def _check(config: Config) -> None:
 def _runs(config: Config, folder: Path) -> tuple[xr.DataTree, xr.Dataset]:
     """Return the runs on all samples, and those on what each rule leaves."""
     choices = Trained(**{each.name: getattr(config, each.name) for each in fields(Trained)})
-    # Where results are written, and whether they are gone on with, makes no other run.
-    choices = replace(choices, out=Path(), resume=False)
+    choices = of_the_numbers(choices)
     options: dict[str, Any] = {"workers": config.workers, "progress": None}
     place = folder / "uncleaned"
     whole = _complete(
@@ -172,7 +172,7 @@ def run(config: Config) -> tuple[xr.Dataset, list[Claim]]:
     started = time.perf_counter()
     config = _sized(config)
     n_samples = len(load(config).train_labels)
-    folder = begin(config, "cleaning", config.out, resume=config.resume)
+    folder = begin(config, "cleaning", RESULTS)
     whole, rest = _runs(config, folder)
     results = results_of(whole, rest)
     at_shown = _at(whole, config.shown_noise)
@@ -188,8 +188,7 @@ def run(config: Config) -> tuple[xr.Dataset, list[Claim]]:
         claim_12(at_shown, phases, mixture, at),
         claim_13(results, setting),
     ]
-    accuracy = rest.accuracy.sel(label_noise=config.shown_noise)
-    _write(config, results, at_shown, phases, mixture, accuracy)
+    _write(config, results, phases, mixture)
     write_claims(config.out / "claims.json", claims)
     summary = {
         "verdict": [line for claim in claims for line in claim.in_words().splitlines()],
@@ -198,22 +197,16 @@ def run(config: Config) -> tuple[xr.Dataset, list[Claim]]:
         "deviations": list(DEVIATIONS),
     }
     finish(summary, config, "cleaning", config.out, time.perf_counter() - started)
+    accuracy = rest.accuracy.sel(label_noise=config.shown_noise)
+    figure = cleaning_figure(at_shown, phases, mixture, accuracy, results)
+    write_figures({"cleaning": figure, "removal": removal_figure(results)}, config.out)
     return results, claims
 
 
-def _write(
-    config: Config,
-    results: xr.Dataset,
-    at_shown: xr.Dataset,
-    phases: xr.Dataset,
-    mixture: xr.Dataset,
-    accuracy: xr.DataArray,
-) -> None:
+def _write(config: Config, results: xr.Dataset, phases: xr.Dataset, mixture: xr.Dataset) -> None:
     tree = xr.DataTree.from_dict({"/": results, "/mixture": mixture, "/phases": phases})
     tree.attrs.update(attributes({"study": "cleaning", "choices": words_of(config)}))
-    write_trajectory(tree, config.out / "cleaning.nc")
-    figure = cleaning_figure(at_shown, phases, mixture, accuracy, results)
-    write_figures({"cleaning": figure, "removal": removal_figure(results)}, config.out)
+    write_trajectory(tree, config.out / "cleaning.nc", overwrite=True)
 
 
 def _table(results: xr.Dataset) -> list[dict[str, Any]]:
@@ -265,7 +258,7 @@ def verdict(results: xr.Dataset, claims: list[Claim]) -> str:
 
 def _study(config: Config) -> None:
     say(verdict(*run(config)))
-    say(f"\nResults are in {config.out}: runs/, cleaning.nc, claims.json, summary.json, cleaning.png, removal.png.")
+    say(f"\nResults are in {config.out}: runs/, {', '.join(RESULTS)}.")
 
 
 main = Command("cleaning", Config, __doc__, _study)

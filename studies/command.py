@@ -1,36 +1,63 @@
-"""What every study's command does alike: exit codes, and one clear line for what went wrong."""
+"""What every study's command does alike: its output folder, exit codes, and one clear line for what went wrong."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
 from langevin_nn.checks import as_path, listed, number, text, truth, whole_number
-from langevin_nn.errors import LangevinError, UnstableTrajectory
+from langevin_nn.errors import EstimationRefused, LangevinError, UnstableTrajectory
+from langevin_nn.store import refuse_finished
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["BAD_INPUT", "DIVERGED", "INTERRUPTED", "Command", "checked", "guarded"]
+__all__ = [
+    "BAD_INPUT",
+    "DIVERGED",
+    "FAILED",
+    "INTERRUPTED",
+    "Command",
+    "Output",
+    "checked",
+    "fault",
+    "guarded",
+    "of_the_numbers",
+    "placed",
+    "sized",
+]
 
-BAD_INPUT, DIVERGED, INTERRUPTED = 2, 3, 130
+FAILED, BAD_INPUT, DIVERGED, INTERRUPTED = 1, 2, 3, 130
+_TRACEBACK = "traceback.txt"
 
 C = TypeVar("C", bound="DataclassInstance")
 
 
-class _WithFolder(Protocol):
-    @property
-    def out(self) -> Path: ...
+@dataclass(frozen=True)
+class Output:
+    """Where a study writes, and what becomes of what is there: a part of the choices of each."""
+
+    out: Path = Path("output")
+    """Folder for the results; with --quick its name ends in _quick unless it is given."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run that was killed or interrupted in the output folder, to the same results; of one that has ended,
+    make the analysis again."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Begin anew in the place of a finished run in the output folder, which is left alone unless this is given."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A small run of a few seconds that shows what comes out, with intervals too wide to conclude from."""
 
 
-F = TypeVar("F", bound=_WithFolder)
+F = TypeVar("F", bound=Output)
 
 
 @dataclass(frozen=True)
@@ -65,37 +92,95 @@ class Command(Generic[F]):
         Returns
         -------
         int
-            0; 2 for bad input; 3 for dynamics that diverged; 130 for an interrupt.
+            0; 1 for a fault of the study; 2 for bad input; 3 for dynamics that diverged; 130 for an interrupt.
         """
-        config = tyro.cli(
-            self.choices, prog=f"python -m studies.{self.name}", description=self.description, args=arguments
+        config = placed(
+            tyro.cli(self.choices, prog=f"python -m studies.{self.name}", description=self.description, args=arguments)
         )
         return guarded(lambda: self.study(config), config.out)
 
 
-def checked(config: C) -> C:
-    """Return a configuration whose choices are of the types that its fields declare.
+def placed(config: F) -> F:
+    """Return a configuration with its output folder: a quick run has one of its own, unless one was given.
 
-    The command line sees to that; from Python anything may come. Whether a number can be run is not asked here.
+    Parameters
+    ----------
+    config : Output
+        What was chosen.
+
+    Returns
+    -------
+    Output
+        With the folder that is written to.
+    """
+    default = type(config).out
+    if config.quick and config.out is default:
+        return replace(config, out=default.with_name(f"{default.name}_quick"))
+    return config
+
+
+def of_the_numbers(config: F) -> F:
+    """Return a configuration without what has no say in the numbers, by which runs are known again.
+
+    Parameters
+    ----------
+    config : Output
+        What was chosen.
+
+    Returns
+    -------
+    Output
+        Wherever results go, and whatever becomes of those that are there.
+    """
+    return replace(config, out=Path("output"), resume=False, overwrite=False)
+
+
+def sized(config: C, quick: Mapping[str, Any]) -> C:
+    """Return a configuration with other choices in the place of those that were left at their defaults.
 
     Parameters
     ----------
     config : dataclass
         What was chosen.
+    quick : mapping of str to object
+        What takes the place of what was not, with --quick for example.
 
     Returns
     -------
     dataclass
+        What was chosen explicitly stays.
+    """
+    defaults = type(config)()
+    untouched = {name: value for name, value in quick.items() if getattr(config, name) == getattr(defaults, name)}
+    return replace(config, **untouched)
+
+
+def checked(config: F) -> F:
+    """Return a configuration with its output folder, whose choices are of the types that its fields declare.
+
+    The command line sees to that; from Python anything may come. Whether a number can be run is not asked here.
+
+    Parameters
+    ----------
+    config : Output
+        What was chosen.
+
+    Returns
+    -------
+    Output
         The same, in Python's own types.
 
     Raises
     ------
     ConfigurationError
-        Naming the choice that is of another type.
+        Naming the choice that is of another type; also where a run is to go on and to begin anew.
     """
+    config = placed(config)
     kinds = get_type_hints(type(config))
     choices = {each.name: getattr(config, each.name) for each in fields(config)}
-    return replace(config, **{name: _checked(name, value, kinds[name]) for name, value in choices.items()})
+    config = replace(config, **{name: _checked(name, value, kinds[name]) for name, value in choices.items()})
+    refuse_finished(overwrite=config.overwrite, resuming=config.resume)
+    return config
 
 
 def _checked(name: str, value: Any, kind: Any) -> Any:
@@ -131,16 +216,56 @@ def guarded(run: Callable[[], int | None], out: Path) -> int:
     Returns
     -------
     int
-        0 or the study's own; 2 for bad input; 3 for dynamics that diverged; 130 for an interrupt.
+        0 or the study's own; 1 for a fault of the study, whose traceback goes to a file in the folder; 2 for bad input; 3 for
+        dynamics that diverged; 130 for an interrupt.
     """
     try:
-        return run() or 0
+        code = run() or 0
+        (out / _TRACEBACK).unlink(missing_ok=True)  # of an analysis that is now made
+        return code
     except UnstableTrajectory as error:
-        print(f"error: {error}; everything recorded until then is in {out}", file=sys.stderr)
-        return DIVERGED
+        return _said(f"error: {error}; everything recorded until then is in {out}", DIVERGED)
+    except EstimationRefused as error:
+        return _said(f"error: {error}; {_kept(out)}", BAD_INPUT)
     except LangevinError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return _said(f"error: {error}", BAD_INPUT)
     except KeyboardInterrupt:
-        print(f"interrupted; what was recorded until then is in {out}", file=sys.stderr)
-        return INTERRUPTED
+        return _said(f"interrupted; what was recorded until then is in {out}", INTERRUPTED)
+    except Exception as error:
+        return _said(f"error: {fault(error, out)}", FAILED)
+
+
+def fault(error: Exception, out: Path) -> str:
+    """Return in words what went wrong within a study, and put the traceback into a file of its folder.
+
+    Parameters
+    ----------
+    error : Exception
+        One that nobody foresaw.
+    out : Path
+        The output folder.
+
+    Returns
+    -------
+    str
+        A line; the traceback follows where there is no folder yet, or it cannot be written.
+    """
+    told = f"{type(error).__name__}: {' '.join(str(error).split())}: a fault of the study and not of the choices"
+    lines = "".join(traceback.format_exception(error))
+    if out.is_dir() and any(out.iterdir()):
+        with suppress(OSError):
+            (out / _TRACEBACK).write_text(lines, encoding="utf-8")
+            return f"{told}; {_kept(out)}; the traceback is in {out / _TRACEBACK}"
+        told = f"{told}; {_kept(out)}"
+    return f"{told}\n{lines}".rstrip()
+
+
+def _kept(out: Path) -> str:
+    return (
+        f"what was computed is kept in {out}, and --resume with the same choices makes the analysis again on it alone"
+    )
+
+
+def _said(line: str, code: int) -> int:
+    print(line, file=sys.stderr)
+    return code

@@ -10,33 +10,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 import xarray as xr
 
 from langevin_nn import Comparison, NetworkLandscape, Seeds, compare, write_trajectory
 from langevin_nn.checks import one_of, shown
-from langevin_nn.errors import ConfigurationError, StorageError, UnstableTrajectory
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.figures import FIGURES, save_figures
 from langevin_nn.report import say
 from langevin_nn.schedules import EveryEpochs
+from langevin_nn.store import refuse_finished
 from langevin_nn.store.durable import write_json
 from models.datasets import load_dataset
 from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron
-from studies.command import Command, checked
+from studies.command import Command, Output, checked, sized
+from studies.paper.folder import words_of
 
 __all__ = ["Config", "build_landscape", "main", "run", "run_configuration"]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Output):
     """Everything that can be chosen."""
 
     dataset: str = "digits"
@@ -85,23 +86,17 @@ class Config:
     """Where to compute: cpu, or cuda for a GPU."""
     out: Path = field(default=Path("output/compare_sgd_vs_langevin"))
     """Folder for trajectories.nc, summary.json and figures."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with the run that was killed or interrupted in the output folder, to the same results."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A small run of a few seconds that shows what comes out: unless given, 20 images a class, 3 replicas, 5 epochs."""
 
     def sized(self) -> Config:
         """Return the configuration that is run: with --quick, a smaller one."""
         config = self
         if config.dataset != "digits" and config.samples_per_class is None and not config.quick:
             config = replace(config, samples_per_class=400)
-        if not config.quick:
-            return config
-        # What was chosen explicitly stays: only defaults become smaller.
-        untouched = {name: value for name, value in _QUICK.items() if getattr(config, name) == getattr(Config(), name)}
-        return replace(config, **untouched)
+        return sized(config, _QUICK) if config.quick else config
 
 
+NAME = "compare_sgd_vs_langevin"
+RESULTS = ("trajectories.nc", "distances.nc", "summary.json", *(f"{name}.png" for name in FIGURES))
 _MOST_PARAMETERS = 10_000_000
 
 _QUICK: dict[str, Any] = {
@@ -194,15 +189,21 @@ def run(config: Config) -> Comparison:
     """
     config = checked(config).sized()
     started = time.perf_counter()
+    whole, *others = (config.out / name for name in RESULTS)
+    take = "resume=True (--resume)"
+    refuse_finished(whole, *others, overwrite=config.overwrite, resume=take, resuming=config.resume)
+    replaces = whole.exists()
     try:
         result = _compared(config, config.out)
-    except (UnstableTrajectory, StorageError):  # the run began: an earlier one's results must not pass for this one's
-        _remove_results(config.out)
+    except BaseException:
+        if replaces and not whole.exists():
+            for each in others:  # the run began: an earlier one's results must not pass for this one's
+                each.unlink(missing_ok=True)
         raise
     summary = {**result.summary, "seconds": round(time.perf_counter() - started, 1)}
     write_json(config.out / "summary.json", summary)
     distances = {"/equal_time": result.equal_time, "/equal_loss": result.equal_loss}
-    write_trajectory(xr.DataTree.from_dict(distances), config.out / "distances.nc")
+    write_trajectory(xr.DataTree.from_dict(distances), config.out / "distances.nc", overwrite=True)
     save_figures(result, config.out)
     return result
 
@@ -225,7 +226,8 @@ def _compared(config: Config, out: Path | None) -> Comparison:
         weight_decay=config.weight_decay,
         out=out,
         resume=config.resume and out is not None,
-        config={"study": "compare_sgd_vs_langevin", "choices": _words(config)},
+        overwrite=config.overwrite,
+        config={"study": NAME, "choices": words_of(config)},
     )
 
 
@@ -248,11 +250,6 @@ def run_configuration(config: Mapping[str, Any]) -> xr.DataTree:
     return _compared(Config(**choices), None).trajectories
 
 
-def _remove_results(folder: Path) -> None:
-    for name in ("summary.json", "distances.nc", *(f"{name}.png" for name in FIGURES)):
-        (folder / name).unlink(missing_ok=True)
-
-
 def _schedule(config: Config) -> EveryEpochs | None:
     """Return when to record; None where the length of the run will be refused anyway."""
     if config.records < 1:
@@ -260,22 +257,13 @@ def _schedule(config: Config) -> EveryEpochs | None:
     return EveryEpochs(config.epochs / config.records) if 0 < config.epochs < inf else None
 
 
-_NOT_OF_THE_RUN = ("out", "data_dir", "resume")
-
-
-def _words(config: Config) -> dict[str, object]:
-    """Return the choices that made the numbers; where they were written is none of them."""
-    chosen = {name: value for name, value in asdict(config).items() if name not in _NOT_OF_THE_RUN}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
-
-
 def _study(config: Config) -> None:
     result = run(config)
     say(result.verdict)
-    say(f"\nResults are in {config.out}: trajectories.nc, distances.nc, summary.json and five figures (*.png).")
+    say(f"\nResults are in {config.out}: {', '.join(RESULTS)}.")
 
 
-main = Command("compare_sgd_vs_langevin", Config, __doc__, _study)
+main = Command(NAME, Config, __doc__, _study)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
 import xarray as xr
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -27,25 +26,28 @@ from langevin_nn.checks import number, shown, whole_number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.figures import flat_minima_figure, write_figures
 from langevin_nn.observables import Weights
-from langevin_nn.provenance import attributes, versions
+from langevin_nn.provenance import attributes
 from langevin_nn.report import say
 from langevin_nn.schedules import EverySteps
-from langevin_nn.store import check_writable, write_trajectory
+from langevin_nn.store import write_trajectory
 from langevin_nn.store.durable import write_json
 from langevin_nn.store.resumption import refuse_another
 from langevin_nn.theory import mean_first_passage_time, stationary_density
 from models.potentials import TwoValleys
-from studies.command import Command, checked
+from studies.command import Command, Output, checked, sized
+from studies.paper.folder import begin, words_of
 
 __all__ = ["NOISES", "Config", "main", "predicted", "run", "verdict"]
 
+NAME = "flat_minima"
+RESULTS = ("rates.nc", "summary.json", f"{NAME}.png")
 NOISES = ("isotropic", "anisotropic", "curvature")
 _MOST_PARAMETERS, _MOST_WEIGHTS = 1000, 10**8
 _CORE = 0.5  # valleys begin half-way from the barrier to the bottom, in the coordinate that joins them
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Output):
     """Everything that can be chosen."""
 
     narrow: float = 0.6
@@ -74,17 +76,10 @@ class Config:
     """Owner of all randomness."""
     out: Path = field(default=Path("output/flat_minima"))
     """Folder for rates.nc, summary.json and the figure."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with the run that was killed or interrupted in the output folder, to the same results."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A small run of a few seconds that shows what comes out: unless given, 2 batch sizes, 256 replicas."""
 
     def sized(self) -> Config:
         """Return the configuration that is run: with --quick, a smaller one."""
-        if not self.quick:
-            return self
-        untouched = {name: value for name, value in _QUICK.items() if getattr(self, name) == getattr(Config(), name)}
-        return replace(self, **untouched)
+        return sized(self, _QUICK) if self.quick else self
 
 
 _QUICK: dict[str, Any] = {
@@ -216,28 +211,10 @@ def _measured(config: Config, batch_size: int, name: str) -> xr.Dataset:
     return TransitionRates(float(cores[0]), float(cores[1]))(trajectory)
 
 
-def _points_done(config: Config) -> Path:
-    """Return the folder of points that are done, which says of what run they are."""
-    folder, described = config.out / "points", {"choices": _words(config)}
-    about = folder / "configuration.json"
-    if about.exists() and not config.resume:
-        raise ConfigurationError(
-            f"{str(folder)!r} holds a run that did not end: expected none, since its points would be lost; go on with it "
-            "(--resume), remove the folder, or write to another --out"
-        )
-    folder.mkdir(exist_ok=True)
-    if about.exists():
-        refuse_another(about.read_text(), described, str(folder))
-        return folder
-    for nobodys in folder.glob("*.nc"):  # of a run that was killed when it had ended
-        nobodys.unlink()
-    write_json(about, {**described, "versions": versions()}, indent=None)
-    return folder
-
-
 def _finished(config: Config) -> xr.Dataset | None:
-    """Return the result of a run that is to go on where it has ended."""
-    if not config.resume or not (config.out / "rates.nc").exists() or (config.out / "points").exists():
+    """Return the result of a run that is to go on where it has ended: its points are gone, or what they belong to is."""
+    whole = (config.out / RESULTS[0]).exists() and (config.out / RESULTS[1]).exists()
+    if not config.resume or not whole or (config.out / "points" / "configuration.json").exists():
         return None
     with xr.open_dataset(config.out / "rates.nc") as file:
         result = file.load()
@@ -246,7 +223,7 @@ def _finished(config: Config) -> xr.Dataset | None:
 
 
 def _described(config: Config) -> dict[str, object]:
-    return {"study": "flat_minima", "seed": config.seed, "choices": _words(config)}
+    return {"study": NAME, "seed": config.seed, "choices": words_of(config)}
 
 
 def _keep(found: xr.Dataset, path: Path) -> None:
@@ -275,10 +252,9 @@ def run(config: Config) -> xr.Dataset:
     """
     config = checked(config).sized()
     _checked(config)
-    check_writable(config.out)
     if (finished := _finished(config)) is not None:
         return finished
-    points_done = _points_done(config)
+    points_done = begin(config, NAME, RESULTS, runs="points")
     started = time.perf_counter()
     points = [(name, size) for name in NOISES for size in config.batch_sizes]
     shape = (len(NOISES), len(config.batch_sizes), 2)
@@ -300,23 +276,20 @@ def run(config: Config) -> xr.Dataset:
     aside = config.out / ".rates.nc.part"
     result.to_netcdf(aside)
     aside.replace(config.out / "rates.nc")
-    write_figures({"flat_minima": flat_minima_figure(result)}, config.out)
     summary = {
         "verdict": verdict(result).splitlines(),
         "wide_share": _by_noise(result, "wide_share"),
         "wide_share_standard_error": _by_noise(result, "wide_share_standard_error"),
         "wide_share_predicted": _by_noise(result, "wide_share_predicted"),
         "batch_sizes": list(config.batch_sizes),
-        "configuration": _words(config),
+        "configuration": words_of(config),
         "seconds": round(time.perf_counter() - started, 1),
     }
     write_json(config.out / "summary.json", summary)
+    write_figures({NAME: flat_minima_figure(result)}, config.out)
+    (points_done / "configuration.json").unlink()
     shutil.rmtree(points_done)
     return result
-
-
-def _words(config: Config) -> dict[str, object]:
-    return {name: value for name, value in asdict(config).items() if name not in ("out", "resume")}
 
 
 def _by_noise(result: xr.Dataset, name: str) -> dict[str, list[float]]:
@@ -437,10 +410,10 @@ def _trend(change: float, error: float) -> str:
 
 def _study(config: Config) -> None:
     say(verdict(run(config)))
-    say(f"\nResults are in {config.out}: rates.nc, summary.json and flat_minima.png.")
+    say(f"\nResults are in {config.out}: {', '.join(RESULTS)}.")
 
 
-main = Command("flat_minima", Config, __doc__, _study)
+main = Command(NAME, Config, __doc__, _study)
 
 
 if __name__ == "__main__":

@@ -32,11 +32,11 @@ from langevin_nn.figures import (
 from langevin_nn.provenance import attributes
 from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
-from studies.command import Command
+from studies.command import Command, sized
 from studies.paper.folder import begin, finish, words_of
 from studies.sde.conditions import noise_to_signal, scaling_comparison, scaling_range
 from studies.sde.noise_shape import noise_shapes, observed_tail_index
-from studies.sde.plan import Config, landscape_for, processes, settle
+from studies.sde.plan import QUICK, Config, landscape_for, plan_for, processes, settle
 from studies.sde.runs import all_runs, pilot_run, scaled_runs
 from studies.sde.words import REASONS, Verdict, judge, label, table
 
@@ -46,6 +46,8 @@ __all__ = ["Config", "Found", "main", "run", "verdict"]
 EQUATION = "langevin_quarter"
 REFERENCES = {"sgd": "shuffled SGD", "independent_sgd": "independent SGD"}
 _NAME = "is_the_sde_valid"
+_FIGURES = ("verdicts", "distances", "ladder", "conditions", "noise")
+RESULTS = ("validity.nc", "summary.json", *(f"{name}.png" for name in _FIGURES))
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,10 @@ def run(config: Config) -> Found:
     ConfigurationError
         If a choice cannot be run.
     """
-    config = settle(config)
+    chosen, config = config, settle(config)
+    _say_what_is_left_out(chosen, config)
     started = time.perf_counter()
-    runs = begin(config, _NAME, config.out, resume=config.resume)
+    runs = begin(config, _NAME, RESULTS)
     found = _evidence(config, runs)
     _write(config, found)
     summary = {
@@ -112,7 +115,21 @@ def run(config: Config) -> Found:
         "tail_index": found.tail_index,
     }
     finish(summary, config, _NAME, config.out, time.perf_counter() - started)
+    _draw(config, found)
     return found
+
+
+def _say_what_is_left_out(chosen: Config, config: Config) -> None:
+    """Say which of the choices cannot be run."""
+    wanted = sized(chosen, QUICK) if chosen.quick else chosen
+    if missing := [str(each) for each in wanted.scalings if each not in config.scalings]:
+        say(f"scalings {', '.join(missing)} are left out: their minibatches would be more than half of the samples.")
+    made, asked = plan_for(config), replace(plan_for(config), clocks=())
+    if len(made.losses) < len(asked.losses):
+        say(
+            f"{len(asked.losses) - len(made.losses)} of {len(asked.losses)} records are left out: they would not be at an "
+            "update of their own in every run."
+        )
 
 
 def _evidence(config: Config, runs: Path) -> Found:
@@ -180,7 +197,7 @@ def _as_dataset(verdicts: list[Verdict]) -> xr.Dataset:
 
 
 def _write(config: Config, found: Found) -> None:
-    """Write what was made of the runs, and the figures."""
+    """Write what was made of the runs."""
     tables = {f"from_{name}": each for name, each in found.compared.items()} | {
         "noise_to_signal": found.signal.rename(step="record").reset_coords(drop=True).assign_coords(
             epoch=("record", found.signal.epoch.values)
@@ -191,7 +208,10 @@ def _write(config: Config, found: Found) -> None:
     }  # fmt: skip
     tree = xr.DataTree.from_dict({f"/{name}": each for name, each in tables.items()})
     tree.attrs.update(attributes({"study": _NAME, "choices": words_of(config)}))
-    write_trajectory(tree, config.out / "validity.nc")
+    write_trajectory(tree, config.out / "validity.nc", overwrite=True)
+
+
+def _draw(config: Config, found: Found) -> None:
     labels = {name: label(name) for name in processes(config)}
     steps = {"langevin": "α", "langevin_half": "α/2", "langevin_quarter": "α/4"}
     figures = {
@@ -252,10 +272,7 @@ def verdict(found: Found, config: Config) -> str:
 
 def _study(config: Config) -> None:
     say(verdict(run(config), settle(config)))
-    say(
-        f"\nResults are in {config.out}: runs/, validity.nc, summary.json, verdicts.png, distances.png, ladder.png, "
-        "conditions.png, noise.png."
-    )
+    say(f"\nResults are in {config.out}: runs/, {', '.join(RESULTS)}.")
 
 
 main = Command(_NAME, Config, __doc__, _study)

@@ -55,6 +55,8 @@ from studies.paper.training import DEVIATIONS, SETTINGS, Choices, hidden_weights
 __all__ = ["Config", "main", "run"]
 
 NAME = "label_noise_phases"
+_FIGURES = ("errors", "order_parameters_hidden", "order_parameters_all", "noise_spectra", "gradients")
+RESULTS = ("order_parameters.nc", "claims.json", "summary.json", *(f"{name}.png" for name in _FIGURES))
 _QUICK: dict[str, Any] = {
     "dataset": "digits",
     "samples_per_class": 12,
@@ -232,13 +234,13 @@ def run(config: Config) -> tuple[list[Claim], Runs]:
     started = time.perf_counter()
     config = _chosen(config)
     data = load(config)
-    folder = begin(config, NAME, config.out, resume=config.resume)
+    folder = begin(config, NAME, RESULTS)
     runs = _runs(config, data, folder)
     claims = claims_of(runs, config.dataset == "cifar10", _setting(config))
     write_claims(config.out / "claims.json", claims)
     _write(runs, config)
-    write_figures(_figures(runs, config), config.out)
     finish(_summary(runs, claims), config, NAME, config.out, time.perf_counter() - started)
+    write_figures(_figures(runs, config), config.out)
     return claims, runs
 
 
@@ -251,7 +253,7 @@ def _write(runs: Runs, config: Config) -> None:
     apart = {name: each if name == "/" else each.rename(replica=f"{name[1:]}_replica") for name, each in apart.items()}
     tree = xr.DataTree.from_dict(apart)
     tree.attrs.update(attributes({"study": NAME, "seed": config.seed, "choices": words_of(config)}))
-    write_trajectory(tree, config.out / "order_parameters.nc")
+    write_trajectory(tree, config.out / "order_parameters.nc", overwrite=True)
 
 
 def _setting(config: Config) -> str:
@@ -327,7 +329,7 @@ def _study(config: Config) -> None:
     claims, _ = run(config)
     for each in claims:
         say(each.in_words())
-    say(f"\nResults are in {config.out}: runs/, order_parameters.nc, claims.json, summary.json and figures (*.png).")
+    say(f"\nResults are in {config.out}: runs/, {', '.join(RESULTS)}.")
 
 
 main = Command("label_noise_phases", Config, __doc__, _study)

@@ -29,7 +29,7 @@ from langevin_nn.report import say
 from langevin_nn.schedules import AtSteps
 from langevin_nn.store import write_trajectory
 from models.datasets import ImageData
-from studies.command import Command
+from studies.command import Command, of_the_numbers
 from studies.paper.claims import Claim, Finding, write_claims
 from studies.paper.folder import begin, finish, words_of
 from studies.paper.label_noise_sweep_claims import claims_of, size_findings
@@ -40,6 +40,7 @@ __all__ = ["Config", "main", "run", "simulation"]
 
 NAME = "label_noise_sweep"
 FIGURE = f"{NAME}.png"
+RESULTS = ("sweep.nc", "claims.json", "summary.json", FIGURE)
 
 _LENGTHS = {"mnist": 600.0, "mnist10k": 600.0, "digits": 500.0, "cifar10": 400.0}
 _CLASS_SIZES = {
@@ -157,8 +158,7 @@ def simulation(label_noise: float, samples_per_class: int, *, config: Config) ->
 def _runs(config: Config, place: Path) -> tuple[xr.Dataset, xr.Dataset]:
     """Return trajectories by label noise, and by number of samples."""
     assert config.class_sizes is not None
-    # What has no say in the numbers has none in the names of points, by which they are found again.
-    made = partial(simulation, config=replace(config, out=Path("."), resume=False, workers=None))
+    made = partial(simulation, config=replace(of_the_numbers(config), workers=None))
     everything = {"label_noise": config.label_noises, "samples_per_class": [config.samples_per_class]}
     smaller = sorted(each for each in config.class_sizes if each != config.samples_per_class)
     by_noise = whole_sweep(made, everything, place / "label_noise", config.workers)
@@ -237,7 +237,7 @@ def run(config: Config) -> tuple[list[Claim], list[Finding]]:
     config = settled(config, _QUICK, **_OTHER)
     _checked(config)
     data = _data(config)
-    place = begin(config, NAME, config.out, resume=config.resume)
+    place = begin(config, NAME, RESULTS)
     started = time.perf_counter()
     runs, sizes = _runs(config, place)
     found = measures(runs, len(data.test_labels))
@@ -251,8 +251,7 @@ def run(config: Config) -> tuple[list[Claim], list[Finding]]:
         {"/measures": found, "/sizes": of_sizes, "/curves": runs[["test_error", "train_error"]]}
     )
     tree.attrs.update(attributes({"study": NAME, "seed": config.seed, "choices": words_of(config)}))
-    write_trajectory(tree, config.out / "sweep.nc")
-    write_figures({NAME: label_noise_figure(runs, found, of_sizes)}, config.out)
+    write_trajectory(tree, config.out / "sweep.nc", overwrite=True)
     write_claims(config.out / "claims.json", claims)
     summary = {
         "verdict": [line for each in claims for line in each.in_words().splitlines()],
@@ -262,6 +261,7 @@ def run(config: Config) -> tuple[list[Claim], list[Finding]]:
         "deviations": list(DEVIATIONS),
     }
     finish(summary, config, NAME, config.out, time.perf_counter() - started)
+    write_figures({NAME: label_noise_figure(runs, found, of_sizes)}, config.out)
     return claims, about_sizes
 
 
@@ -304,7 +304,7 @@ def _study(config: Config) -> None:
     say("Beside them, the number of samples:")
     for finding in about_sizes:
         say(f"  {finding.in_words()}")
-    say(f"\nResults are in {config.out}: runs/, sweep.nc, claims.json, summary.json, {FIGURE}.")
+    say(f"\nResults are in {config.out}: runs/, {', '.join(RESULTS)}.")
 
 
 main = Command(NAME, Config, __doc__, _study)

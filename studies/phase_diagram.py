@@ -9,14 +9,13 @@ spread over all cores. Writes the sweeps, phases.nc, summary.json and three figu
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -26,20 +25,22 @@ from langevin_nn.checks import number, shown, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.figures import collapse_figure, finite_size_figure, phase_diagram_figure, write_figures
 from langevin_nn.observables import Losses
-from langevin_nn.provenance import attributes, plain, versions
+from langevin_nn.provenance import attributes, versions
 from langevin_nn.report import say
 from langevin_nn.schedules import AtSteps
-from langevin_nn.store import check_writable, write_trajectory
+from langevin_nn.store import write_trajectory
 from langevin_nn.store.durable import write_json
-from langevin_nn.store.resumption import refuse_another
 from models.datasets import ImageData, load_dataset
 from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron
-from studies.command import Command, checked
+from studies.command import Command, Output, checked, sized
+from studies.paper.folder import begin, words_of
 from studies.sweeps import record_times, whole_sweep
 
 __all__ = ["Config", "main", "run", "verdict"]
 
+NAME = "phase_diagram"
+RESULTS = ("phases.nc", "summary.json", f"{NAME}.png", "collapse.png", "finite_size.png")
 _PHASES = ("II", "III", "IV")
 _CURVES = ("test_error", "train_error_correct", "train_error_mislabeled")
 _QUICK: dict[str, Any] = {
@@ -59,7 +60,7 @@ _QUICK: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Output):
     """Everything that can be chosen."""
 
     label_noises: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -96,17 +97,10 @@ class Config:
     """Local processes; as many as there are cores unless given."""
     out: Path = field(default=Path("output/phase_diagram"))
     """Folder for the sweeps, phases.nc, summary.json and the figures."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with the run that was killed or interrupted in the output folder, to the same results."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A small run of a few seconds that shows what comes out, with intervals too wide to conclude from."""
 
     def sized(self) -> Config:
         """Return the configuration that is run: with --quick, a smaller one."""
-        if not self.quick:
-            return self
-        untouched = {name: value for name, value in _QUICK.items() if getattr(self, name) == getattr(Config(), name)}
-        return replace(self, **untouched)
+        return sized(self, _QUICK) if self.quick else self
 
 
 def _checked(config: Config) -> None:
@@ -214,7 +208,7 @@ def simulation(
     )
 
 
-def _sweeps(config: Config) -> tuple[xr.Dataset, xr.Dataset]:
+def _sweeps(config: Config, place: Path) -> tuple[xr.Dataset, xr.Dataset]:
     """Return the trajectories of the diagram and of the sizes."""
     fixed: dict[str, Any] = {"longest": config.longest, "records": config.records, "seed": config.seed}
     diagram = {
@@ -228,7 +222,6 @@ def _sweeps(config: Config) -> tuple[xr.Dataset, xr.Dataset]:
     pairs = [(width, config.samples_per_class) for width in config.widths]
     pairs += [(config.width, size) for size in config.class_sizes if (config.width, size) not in pairs]
     sizes = [dict(zip(diagram, (*base, *pair), strict=True)) for pair in pairs]
-    place = config.out / "sweeps"
     one = whole_sweep(
         partial(simulation, replicas=config.replicas, **fixed), diagram, place / "diagram", config.workers
     )
@@ -448,10 +441,9 @@ def run(config: Config) -> dict[str, xr.Dataset]:
     """
     config = checked(config).sized()
     _checked(config)
-    check_writable(config.out)
-    _refuse_other_runs(config)
+    place = begin(config, NAME, RESULTS, runs="sweeps")
     started = time.perf_counter()
-    diagram, of_sizes = _sweeps(config)
+    diagram, of_sizes = _sweeps(config, place)
     n_test = len(_digits(config.samples_per_class).test_labels)
     found = {"boundaries": boundaries(diagram, n_test)}
     found["collapse"] = collapse(diagram.sel(point=diagram.label_noise == config.label_noise))
@@ -459,7 +451,29 @@ def run(config: Config) -> dict[str, xr.Dataset]:
     found["exponents"] = exponents(found["sharpness"], config)
     tree = xr.DataTree.from_dict({f"/{name}": each for name, each in found.items()})
     tree.attrs.update(attributes(_described(config)))
-    write_trajectory(tree, config.out / "phases.nc")
+    write_trajectory(tree, config.out / "phases.nc", overwrite=True)
+    summary = {
+        "verdict": verdict(found, config).splitlines(),
+        "boundaries": _table(found["boundaries"]),
+        "collapse": _collapse_table(found["collapse"]),
+        "sharpness": _table(found["sharpness"]),
+        "exponents": {
+            f"{measure} against {size}": {
+                name: found["exponents"][name].sel(measure=measure, size=size).item() for name in found["exponents"]
+            }
+            for measure in found["exponents"].measure.values
+            for size in found["exponents"]["size"].values
+        },
+        "configuration": words_of(config),
+        "versions": versions(),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    write_json(config.out / "summary.json", summary)
+    _draw(config, found, diagram)
+    return found
+
+
+def _draw(config: Config, found: dict[str, xr.Dataset], diagram: xr.Dataset) -> None:
     chosen = found["boundaries"].sel(
         point=(found["boundaries"].learning_rate == config.learning_rate)
         & (found["boundaries"].batch_size == config.batch_size)
@@ -478,24 +492,6 @@ def run(config: Config) -> dict[str, xr.Dataset]:
         ),
     }
     write_figures(figures, config.out)
-    summary = {
-        "verdict": verdict(found, config).splitlines(),
-        "boundaries": _table(found["boundaries"]),
-        "collapse": _collapse_table(found["collapse"]),
-        "sharpness": _table(found["sharpness"]),
-        "exponents": {
-            f"{measure} against {size}": {
-                name: found["exponents"][name].sel(measure=measure, size=size).item() for name in found["exponents"]
-            }
-            for measure in found["exponents"].measure.values
-            for size in found["exponents"]["size"].values
-        },
-        "configuration": _words(config),
-        "versions": versions(),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    write_json(config.out / "summary.json", summary)
-    return found
 
 
 def _table(dataset: xr.Dataset) -> list[dict[str, Any]]:
@@ -524,27 +520,7 @@ def _collapse_table(distances: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def _described(config: Config) -> dict[str, object]:
-    return {"study": "phase_diagram", "seed": config.seed, "choices": _words(config)}
-
-
-def _words(config: Config) -> dict[str, object]:
-    return {name: value for name, value in asdict(config).items() if name not in ("out", "resume", "workers")}
-
-
-def _refuse_other_runs(config: Config) -> None:
-    """Raise where the remains of another run lie in the folder, or of this one that is not to go on."""
-    about = config.out / "sweeps" / "configuration.json"
-    described = {"choices": plain(_words(config))}
-    if about.exists() and not config.resume and not (config.out / "summary.json").exists():
-        raise ConfigurationError(
-            f"{str(config.out)!r} holds a run that did not end: expected none; go on with it (--resume), remove the folder, "
-            "or write to another --out"
-        )
-    if about.exists() and config.resume:
-        refuse_another(about.read_text(), described, str(config.out))
-    about.parent.mkdir(parents=True, exist_ok=True)
-    (config.out / "summary.json").unlink(missing_ok=True)
-    write_json(about, {**described, "versions": versions()}, indent=None)
+    return {"study": NAME, "seed": config.seed, "choices": words_of(config)}
 
 
 def verdict(found: dict[str, xr.Dataset], config: Config) -> str:
@@ -642,13 +618,10 @@ def _where_it_fails(pairs: xr.Dataset) -> str:
 def _study(config: Config) -> None:
     found = run(config)
     say(verdict(found, config.sized()))
-    say(
-        f"\nResults are in {config.out}: sweeps/, phases.nc, summary.json, phase_diagram.png, collapse.png, "
-        "finite_size.png."
-    )
+    say(f"\nResults are in {config.out}: sweeps/, {', '.join(RESULTS)}.")
 
 
-main = Command("phase_diagram", Config, __doc__, _study)
+main = Command(NAME, Config, __doc__, _study)
 
 
 if __name__ == "__main__":

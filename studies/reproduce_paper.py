@@ -15,18 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from langevin_nn.checks import one_of, whole_number
 from langevin_nn.errors import ConfigurationError, LangevinError, StorageError
 from langevin_nn.provenance import plain, versions
 from langevin_nn.report import say
-from langevin_nn.store import check_writable
+from langevin_nn.store import check_writable, refuse_finished
 from langevin_nn.store.durable import write_durably, write_json
 from models.datasets import DATA_VARIABLE
-from studies.command import BAD_INPUT, Command, checked
+from studies.command import BAD_INPUT, Command, Output, checked, fault
 from studies.paper.claims import CLAIMS, claims_from
 from studies.paper.page import Part, page, verdict_of
 from studies.paper.training import DEVIATIONS
@@ -56,6 +54,7 @@ class Planned:
     needs_files: bool = False
 
 
+RESULTS = ("report.html",)
 PARTS = {
     "two_phases": Planned("two_phases", 13.0),
     "label_noise_phases": Planned("label_noise_phases", 12.0),
@@ -66,7 +65,7 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Output):
     """Everything that can be chosen."""
 
     studies: tuple[str, ...] = tuple(PARTS)
@@ -83,10 +82,6 @@ class Config:
     """Where to compute: cpu, or cuda for a GPU."""
     out: Path = field(default=Path("output/reproduce_paper"))
     """Folder for report.html and a folder of each study."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with what was killed or interrupted in the output folder, and keep what is done."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Small runs of a few seconds that show what comes out, with intervals too wide to conclude from."""
 
 
 def run(config: Config) -> list[Part]:
@@ -112,6 +107,12 @@ def run(config: Config) -> list[Part]:
     config = checked(config)
     planned = _planned(config)
     check_writable(config.out)
+    refuse_finished(
+        *(config.out / name for name in RESULTS),
+        overwrite=config.overwrite,
+        resume="resume=True (--resume)",
+        resuming=config.resume,
+    )
     started, parts = time.perf_counter(), []
     progress = _Progress(planned)
     for name in planned:
@@ -164,13 +165,16 @@ def _part(name: str, config: Config) -> Part:
         return _found(name, folder)
     started = time.perf_counter()
     try:
-        if mark.is_file():
-            mark.unlink()
-        module.run(module.Config(**options, resume=config.resume and (folder / "runs").is_dir()))
+        if config.resume or config.overwrite:
+            mark.unlink(missing_ok=True)
+        resume = config.resume and (folder / "runs").is_dir()
+        module.run(module.Config(**options, resume=resume, overwrite=config.overwrite))
     except StorageError:
         raise
     except LangevinError as error:
         return Part(name, folder, (), time.perf_counter() - started, str(error))
+    except Exception as error:
+        return Part(name, folder, (), time.perf_counter() - started, fault(error, folder))
     write_json(mark, said, indent=None)
     return _found(name, folder)
 

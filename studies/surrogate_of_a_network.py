@@ -65,6 +65,8 @@ class Config(Choices):
     """Folder for fluctuations.nc, summary.json and the figure."""
 
 
+NAME = "surrogate_of_a_network"
+RESULTS = ("fluctuations.nc", "summary.json", f"{NAME}.png")
 _QUICK: dict[str, Any] = {
     "samples_per_class": 20,
     "learning_rate": 0.3,
@@ -150,7 +152,7 @@ def run(config: Config) -> xr.DataTree:
             "longer one"
         )
     started = time.perf_counter()
-    runs = begin(config, "surrogate_of_a_network", config.out, resume=config.resume)
+    runs = begin(config, NAME, RESULTS)
     start = trained(landscape, config, round(config.epochs * per_epoch), length, runs / "start.nc")
     fits = {
         (size, noise): _fitted(landscape, config, start, size, noise) for size in config.dimensions for noise in NOISES
@@ -186,8 +188,7 @@ def _fitted(landscape: NetworkLandscape, config: Config, start: Start, size: int
 
 
 def _write(config: Config, result: xr.DataTree, seconds: float) -> None:
-    write_trajectory(result, config.out / "fluctuations.nc")
-    write_figures({"surrogate_of_a_network": surrogate_figure(result)}, config.out)
+    write_trajectory(result, config.out / "fluctuations.nc", overwrite=True)
     summary = {
         "verdict": verdict(result).splitlines(),
         "start": {name: result.attrs[name] for name in _FACTS},
@@ -195,7 +196,8 @@ def _write(config: Config, result: xr.DataTree, seconds: float) -> None:
         "explained_share": result["explained_share"].sel(noise="constant").values,
         "relative_drift_error": result["relative_drift_error"].sel(noise="constant").values,
     }
-    finish(summary, config, "surrogate_of_a_network", config.out, seconds)
+    finish(summary, config, NAME, config.out, seconds)
+    write_figures({NAME: surrogate_figure(result)}, config.out)
 
 
 _FACTS = ("train_loss", "train_error", "projection_variance", "noise_strength", "end_loss")
@@ -293,10 +295,10 @@ def _listed(codes: NDArray[np.int8], code: int) -> str:
 
 def _study(config: Config) -> None:
     say(verdict(run(config)))
-    say(f"\nResults are in {config.out}: fluctuations.nc, summary.json and surrogate_of_a_network.png.")
+    say(f"\nResults are in {config.out}: runs/, {', '.join(RESULTS)}.")
 
 
-main = Command("surrogate_of_a_network", Config, __doc__, _study)
+main = Command(NAME, Config, __doc__, _study)
 
 
 if __name__ == "__main__":

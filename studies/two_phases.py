@@ -43,6 +43,8 @@ from studies.paper.two_phases_runs import control_run, grid_runs, long_run, sket
 
 __all__ = ["Config", "main", "run", "verdict"]
 
+_FIGURES = ("two_phases", "gradients", "spectra", "effective_dimension", "rates", "time_averages")
+RESULTS = ("two_phases.nc", "claims.json", "summary.json", *(f"{name}.png" for name in _FIGURES))
 _QUICK: dict[str, Any] = {
     "dataset": "digits",
     "samples_per_class": 20,
@@ -125,7 +127,7 @@ def run(config: Config) -> list[Claim]:
             "quarter of them in a minibatch; choose smaller ones"
         )
     started = time.perf_counter()
-    runs = begin(config, "two_phases", config.out, resume=config.resume)
+    runs = begin(config, "two_phases", RESULTS)
     found, sketch = _evidence(config, data, plan, runs)
     exponents = _exponents(found.widths)
     _write(config, found, sketch, exponents)
@@ -142,6 +144,7 @@ def run(config: Config) -> list[Claim]:
         .to_dict("records"),
     }
     finish(summary, config, "two_phases", config.out, time.perf_counter() - started)
+    _draw(config, found, sketch, exponents)
     return decided
 
 
@@ -216,7 +219,7 @@ def _exponents(widths: xr.Dataset) -> xr.Dataset:
 
 
 def _write(config: Config, found: Evidence, sketch: xr.Dataset, exponents: xr.Dataset) -> None:
-    """Write what was made of the runs, and the figures."""
+    """Write what was made of the runs."""
     tables = {
         "phases": found.phases,
         "time_averages": found.time_averages.reset_coords(drop=True).assign_coords(
@@ -229,7 +232,10 @@ def _write(config: Config, found: Evidence, sketch: xr.Dataset, exponents: xr.Da
     }
     tree = xr.DataTree.from_dict({f"/{name}": each for name, each in tables.items()})
     tree.attrs.update(attributes({"study": "two_phases", "choices": words_of(config)}))
-    write_trajectory(tree, config.out / "two_phases.nc")
+    write_trajectory(tree, config.out / "two_phases.nc", overwrite=True)
+
+
+def _draw(config: Config, found: Evidence, sketch: xr.Dataset, exponents: xr.Dataset) -> None:
     spectra = found.spectra[CHOICES[0]]
     last = float(found.root.epoch[-1])
     moments = [int(np.argmin(np.abs(spectra.epoch.values - share * last))) for share in (FAST, LATE)]
@@ -267,10 +273,7 @@ def verdict(decided: list[Claim]) -> str:
 
 def _study(config: Config) -> None:
     say(verdict(run(config)))
-    say(
-        f"\nResults are in {config.out}: runs/, two_phases.nc, claims.json, summary.json, two_phases.png, gradients.png, "
-        "spectra.png, effective_dimension.png, rates.png, time_averages.png."
-    )
+    say(f"\nResults are in {config.out}: runs/, {', '.join(RESULTS)}.")
 
 
 main = Command("two_phases", Config, __doc__, _study)

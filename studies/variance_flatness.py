@@ -57,6 +57,7 @@ from studies.paper.training import SETTINGS, load, settled
 __all__ = ["Config", "Found", "main", "run", "verdict"]
 
 NAME = "variance_flatness"
+RESULTS = (f"{NAME}.nc", "summary.json", f"{NAME}.png", "loss_profiles.png")
 
 _QUICK: dict[str, Any] = {
     "samples_per_class": 20,
@@ -183,7 +184,7 @@ def run(config: Config) -> Found:
     landscape = network(config, data)
     _check_lengths(config, landscape)
     started = time.perf_counter()
-    runs = begin(config, NAME, config.out, resume=config.resume)
+    runs = begin(config, NAME, RESULTS)
     start = trained(config, landscape, runs)
     trees = {name: window_of(name, config, landscape, start, runs) for name in config.processes}
     with single_threaded_products():  # small networks lose more time to threads than they gain
@@ -197,6 +198,7 @@ def run(config: Config) -> Found:
         "trend_share": _by_process(found.measured.trend_share.sel(basis=BASES[0]).isel(rank=0)),
     }
     finish(summary, config, NAME, config.out, time.perf_counter() - started)
+    _draw(config, found)
     return found
 
 
@@ -254,7 +256,7 @@ def _losses(config: Config, trees: dict[str, xr.DataTree]) -> xr.Dataset:
 
 
 def _write(config: Config, found: Found) -> None:
-    """Write tables and figures."""
+    """Write tables."""
     tables = {
         "measured": found.measured,
         "exponents": found.exponents,
@@ -266,7 +268,10 @@ def _write(config: Config, found: Found) -> None:
     }
     tree = xr.DataTree.from_dict({f"/{name}": each for name, each in tables.items()})
     tree.attrs.update(attributes({"study": NAME, "choices": words_of(config)}))
-    write_trajectory(tree, config.out / f"{NAME}.nc")
+    write_trajectory(tree, config.out / f"{NAME}.nc", overwrite=True)
+
+
+def _draw(config: Config, found: Found) -> None:
     figures = {
         NAME: variance_flatness_figure(found.measured, found.exponents, found.currents, _NAMES),
         "loss_profiles": loss_profile_figure(found.profiles),
@@ -378,10 +383,7 @@ def _interval(values: xr.DataArray, *, logarithmic: bool = False) -> str:
 
 def _study(config: Config) -> None:
     say(verdict(run(config)))
-    say(
-        f"\nResults are in {config.out}: runs/, variance_flatness.nc, summary.json, variance_flatness.png, "
-        "loss_profiles.png."
-    )
+    say(f"\nResults are in {config.out}: runs/, {', '.join(RESULTS)}.")
 
 
 main = Command("variance_flatness", Config, __doc__, _study)

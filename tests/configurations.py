@@ -321,6 +321,8 @@ def _command(module: Any) -> Callable[..., None]:
             if error.code == 2:  # of the parser
                 raise LangevinError("expected, says the parser, other words") from None
             raise
+        if code == 1:
+            raise RuntimeError(said.getvalue().strip())
         if code in (2, 3):
             raise LangevinError(said.getvalue().strip())
 
@@ -348,6 +350,7 @@ _SIMULATE = {
     "observables": (None, Losses(), [Losses(), Weights()], (DrivingNoise(EverySteps(2)),)),
     "path": (None, "run.nc"),
     "resume": (None, "again.nc"),
+    "overwrite": (False, True),
     "memory_limit": (None, "64 MiB", 2**26, 1e9, np.float64(1e16)),
     "segment_seconds": (30.0, 0, np.float32(1.0)),
     "on_divergence": ("raise", "mask"),
@@ -392,6 +395,7 @@ _COMPARE = {
     "schedule": (None, EverySteps(1)),
     "out": (None, "out", Path("elsewhere")),
     "resume": (False,),
+    "overwrite": (False, True),
     "progress": (False, None),
     "config": (None, {"a": 1}),
 }
@@ -482,7 +486,7 @@ DOORS: tuple[Door, ...] = (
         {
             name: values
             for name, values in _SIMULATE.items()
-            if name not in ("path", "resume", "memory_limit", "segment_seconds", "progress")
+            if name not in ("path", "resume", "overwrite", "memory_limit", "segment_seconds", "progress")
         },
         {"observables": "observable", "replicas": "replica"},
     ),
@@ -497,7 +501,7 @@ DOORS: tuple[Door, ...] = (
             "scheduler": (None,),
             "points_per_batch": (None, 1),
             "retry": _TRUTH,
-            "fresh": _TRUTH,
+            "overwrite": _TRUTH,
             "progress": (False, None),
         },
         {"folder": "folder", "grid": "grid"},

@@ -348,53 +348,73 @@ def test_networks_beyond_measure_are_refused(small):
 
 # --- the folder
 
+RESULTS = ("table.nc", "claims.json", "summary.json")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(each.relative_to(folder)): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+
 
 def test_a_folder_goes_on_with_its_own_run_and_with_no_other(tmp_path):
-    config = Wide(dataset="digits")
-    runs = begin(config, "made_up", tmp_path, resume=False)
+    config = Wide(dataset="digits", out=tmp_path)
+    runs = begin(config, "made_up", RESULTS)
     (runs / "part.nc").write_text("half of the work")
-    with pytest.raises(ConfigurationError, match=r"did not end.*--resume"):
-        begin(config, "made_up", tmp_path, resume=False)
-    for other, study in ((replace(config, seed=1), "made_up"), (config, "another")):
+    for each in (config, replace(config, overwrite=True)):
+        with pytest.raises(ConfigurationError, match=r"did not end.*--resume"):
+            begin(each, "made_up", RESULTS)
+    again = replace(config, resume=True)
+    for other, study in ((replace(again, seed=1), "made_up"), (again, "another")):
         with pytest.raises(ConfigurationError, match=r"another configuration: .*there, .*now"):
-            begin(other, study, tmp_path, resume=True)
-    elsewhere = replace(config, data_dir=Path("/other"), resume=True)
-    assert begin(elsewhere, "made_up", tmp_path, resume=True) == runs
+            begin(other, study, RESULTS)
+    assert begin(replace(again, data_dir=Path("/other")), "made_up", RESULTS) == runs
     assert (runs / "part.nc").read_text() == "half of the work"
 
 
-def test_a_run_that_ended_is_started_afresh_unless_it_is_to_go_on(tmp_path):
-    config = Wide(dataset="digits")
-    runs = begin(config, "made_up", tmp_path, resume=True)
+def test_a_run_that_ended_is_replaced_only_where_that_is_asked_for(tmp_path):
+    config = Wide(dataset="digits", out=tmp_path)
+    runs = begin(replace(config, resume=True), "made_up", RESULTS)
     (runs / "part.nc").write_text("all of the work")
+    (tmp_path / "notes.txt").write_text("somebody's")
     write_claims(tmp_path / "claims.json", [])
     finish({"found": 1.0}, config, "made_up", tmp_path, 2.345)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["study"], summary["found"], summary["seconds"]) == ("made_up", 1.0, 2.3)
     assert summary["choices"] == words_of(config)
-    assert {"out", "data_dir", "resume"}.isdisjoint(summary["choices"])
-    begin(config, "made_up", tmp_path, resume=True)
-    assert (runs / "part.nc").exists()
-    assert not (tmp_path / "summary.json").exists(), "or it would count as done"
-    assert not (tmp_path / "claims.json").exists(), "or old claims would pass for new ones"
-    finish({}, config, "made_up", tmp_path, 1.0)
-    begin(replace(config, seed=5), "made_up", tmp_path, resume=False)
+    assert {"out", "data_dir", "resume", "overwrite"}.isdisjoint(summary["choices"])
+    before = contents(tmp_path)
+    begin(replace(config, resume=True), "made_up", RESULTS)
+    for other in (config, replace(config, seed=5)):
+        with pytest.raises(ConfigurationError, match=rf"{tmp_path}.*is there already.*--resume.*--overwrite"):
+            begin(other, "made_up", RESULTS)
+    assert contents(tmp_path) == before, "what is gone on with stays until it is made again"
+    begin(replace(config, seed=5, overwrite=True), "made_up", RESULTS)
     assert [each.name for each in runs.iterdir()] == ["configuration.json"]
+    assert {each.name for each in tmp_path.iterdir()} == {"runs", "notes.txt"}
+
+
+@pytest.mark.parametrize("name", ["summary.json", "runs/part.nc"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_is_of_nobody_knows_which_run_is_neither_taken_nor_replaced(name, resume, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / name).write_text("somebody's")
+    with pytest.raises(ConfigurationError, match=r"is there already|do not say of which run"):
+        begin(Wide(out=tmp_path, resume=resume), "made_up", RESULTS)
+    assert (tmp_path / name).read_text() == "somebody's"
 
 
 def test_going_on_with_other_versions_is_said(tmp_path):
-    about = begin(Wide(), "made_up", tmp_path, resume=False) / "configuration.json"
+    about = begin(Wide(out=tmp_path), "made_up", RESULTS) / "configuration.json"
     known = json.loads(about.read_text())
     known["versions"]["numpy"] = "0.1"
     about.write_text(json.dumps(known))
     with pytest.warns(ResumedElsewhereWarning, match=r"numpy 0\.1 there"):
-        begin(Wide(), "made_up", tmp_path, resume=True)
+        begin(Wide(out=tmp_path, resume=True), "made_up", RESULTS)
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigurationError, match="cannot be written"):
-        begin(Wide(), "made_up", tmp_path / "file" / "out", resume=False)
+        begin(Wide(out=tmp_path / "file" / "out"), "made_up", RESULTS)
 
 
 # --- means by phase

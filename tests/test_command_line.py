@@ -333,7 +333,7 @@ def test_merge_writes_over_a_file_where_asked_one_of_its_own_parts_too(folder, c
     before = out.read_bytes()
     code, _, wrong = command("merge", out, folder / "sgd0.nc", folder / "sgd1.nc")
     assert code == 2
-    assert "is there already: expected a new name first" in wrong
+    assert "is there already: expected nothing there" in wrong
     assert out.read_bytes() == before
     assert command("merge", out, out, folder / "sgd1.nc", "--overwrite")[0] == 0
     assert open_trajectory(out).sizes["replica"] == 6

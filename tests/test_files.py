@@ -1498,7 +1498,7 @@ def test_a_zarr_store_holds_the_tree(digits, network_run, tmp_path, make, from_f
 def test_what_is_there_is_replaced_only_where_asked(network_run, tmp_path, kind):
     path = tmp_path / f"run.{kind}"
     path.write_text("mine")
-    with pytest.raises(ConfigurationError, match="is there already: expected a new name"):
+    with pytest.raises(ConfigurationError, match="is there already: expected nothing there"):
         export(network_run, path, kind)
     assert path.read_text() == "mine"
     export(network_run, path, kind, overwrite=True)

@@ -49,7 +49,7 @@ from langevin_nn.observables import DrivingNoise, Losses, NoiseSpectrum, OrderPa
 from langevin_nn.schedules import AtSteps, EverySteps
 from langevin_nn.store import folder_of, has_segments
 from studies import compare_sgd_vs_langevin, flat_minima
-from studies.command import BAD_INPUT, INTERRUPTED
+from studies.command import BAD_INPUT, FAILED, INTERRUPTED
 
 N, B, ALPHA = 60, 10, 0.1
 
@@ -619,23 +619,24 @@ def test_flat_minima_that_has_ended_is_returned_untouched(valleys, tmp_path, mon
     assert "seed: 0 there, 1 now" in capsys.readouterr().err
 
 
-def test_points_that_nobody_answers_for_are_not_taken(valleys, tmp_path, monkeypatch):
+def test_points_that_nobody_answers_for_are_not_taken(valleys, tmp_path, monkeypatch, capsys):
     """A run may be killed while it clears its points away: what is left says no longer of which run it is."""
     other = tmp_path / "other"
     with monkeypatch.context() as context:
         breaking_in(context, "curvature", 0)
-        with pytest.raises(Stopped):
-            flat_minima.main([*FLAT, "--seed", "1", "--out", str(other)])
+        assert flat_minima.main([*FLAT, "--seed", "1", "--out", str(other)]) == FAILED
     (other / "points" / "configuration.json").unlink()
-    assert flat_minima.main([*FLAT, "--out", str(other)]) == 0
-    same_rates(other, valleys)
+    assert flat_minima.main([*FLAT, "--out", str(other)]) == BAD_INPUT
+    assert "do not say of which run they are" in capsys.readouterr().err
+    # Where it had ended, it is taken as it is.
+    shutil.copytree(valleys, other, dirs_exist_ok=True)
+    assert flat_minima.main([*FLAT, "--resume", "--out", str(other)]) == 0
 
 
 def test_points_of_other_versions_warn(valleys, tmp_path, monkeypatch):
     with monkeypatch.context() as context:
         breaking_in(context, "anisotropic", 0)
-        with pytest.raises(Stopped):
-            flat_minima.main([*FLAT, "--out", str(tmp_path)])
+        assert flat_minima.main([*FLAT, "--out", str(tmp_path)]) == FAILED
     about = tmp_path / "points" / "configuration.json"
     known = json.loads(about.read_text())
     known["versions"]["numba"] = "0.1"

@@ -538,10 +538,15 @@ def test_run_that_breaks_before_its_first_record_writes_no_file(digits, tmp_path
     assert leftovers(tmp_path) == []
 
 
-def test_finished_run_leaves_nothing_but_the_file_and_overwrites_an_older_one(tmp_path):
+def test_finished_run_leaves_nothing_but_the_file_and_overwrites_an_older_one_where_asked(tmp_path):
     path = tmp_path / "run.nc"
     path.write_text("an older run")
-    simulate(quadratic(), steps=3, replicas=1, path=path)
+    with pytest.raises(ConfigurationError, match=r"run\.nc' is there already: .*resume='.*run\.nc'.*overwrite=True"):
+        simulate(quadratic(), steps=3, replicas=1, path=path)
+    with pytest.raises(ConfigurationError, match="overwrite and resume were both chosen"):
+        simulate(quadratic(), steps=3, replicas=1, resume=path, overwrite=True)
+    assert path.read_text() == "an older run"
+    simulate(quadratic(), steps=3, replicas=1, path=path, overwrite=True)
     assert leftovers(tmp_path) == ["run.nc"]
     assert open_trajectory(path).attrs["complete"] == 1
 
@@ -552,7 +557,9 @@ def test_failed_write_leaves_the_older_file_and_no_part(tmp_path):
     broken = open_trajectory(path)
     broken.attrs["bad"] = {"netCDF": "has no dict"}
     with pytest.raises((TypeError, ValueError)):
-        write_trajectory(broken, path)
+        write_trajectory(broken, path, overwrite=True)
+    with pytest.raises(ConfigurationError, match="is there already"):
+        write_trajectory(open_trajectory(path), path)
     assert leftovers(tmp_path) == ["run.nc"]
     assert path.read_bytes() == before
 

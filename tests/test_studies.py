@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from langevin_nn.errors import ConfigurationError
 from studies import compare_sgd_vs_langevin as study
-from studies.command import BAD_INPUT, DIVERGED, guarded
+from studies.command import BAD_INPUT, DIVERGED, FAILED, Command, Output, guarded, placed
+from studies.paper.folder import begin, finish
 
 SMALL = ["--samples-per-class", "6", "--hidden", "8", "--epochs", "3", "--batch-size", "10", "--replicas", "2"]
+
+
+STUDIES = tuple(
+    sorted(path.stem for path in Path(study.__file__).parent.glob("*.py") if "\nmain = Command(" in path.read_text())
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +142,22 @@ def test_divergence_ends_with_code_3_the_step_and_everything_until_then(tmp_path
         assert np.isfinite(saved.train_loss.sel(cohort="all")).all()
 
 
-def test_an_error_that_is_a_bug_is_not_swallowed(tmp_path):
+def test_a_fault_of_the_study_is_one_line_and_its_traceback_is_kept(tmp_path, capsys):
     def broken():
-        raise ZeroDivisionError
+        raise ZeroDivisionError("by\nnothing")
 
-    with pytest.raises(ZeroDivisionError):
-        guarded(broken, tmp_path)
+    for out in (tmp_path, tmp_path / "nowhere"):
+        assert guarded(broken, out) == FAILED
+        line, *rest = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ZeroDivisionError: by nothing: a fault of the study")
+        assert rest[-2:] == ["ZeroDivisionError: by", "nothing"], "there is nothing yet in which to keep it"
+    (tmp_path / "summary.json").write_text("what was found")
+    assert guarded(broken, tmp_path) == FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"what was computed is kept in {tmp_path}, and --resume" in line
+    assert "ZeroDivisionError" in (tmp_path / "traceback.txt").read_text()
+    assert guarded(lambda: None, tmp_path) == 0
+    assert [each.name for each in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_a_study_may_end_with_an_exit_code_of_its_own(tmp_path):
@@ -160,9 +182,90 @@ def test_results_of_an_earlier_run_do_not_lie_beside_those_of_one_that_failed(tm
     for name in ("trajectories.nc", "summary.json", "distances.nc", "verdict.png"):
         (tmp_path / name).write_text("of an earlier run")
     assert study.main([*SMALL, "--batch-size", "61", "--out", str(tmp_path)]) == BAD_INPUT
+    assert study.main([*SMALL, "--batch-size", "61", "--overwrite", "--out", str(tmp_path)]) == BAD_INPUT
+    assert study.main([*SMALL, "--learning-rate", "1e30", "--out", str(tmp_path)]) == BAD_INPUT
     assert len(list(tmp_path.iterdir())) == 4, "bad input is found before anything is touched"
-    assert study.main([*SMALL, "--learning-rate", "1e30", "--out", str(tmp_path)]) == DIVERGED
+    assert study.main([*SMALL, "--learning-rate", "1e30", "--overwrite", "--out", str(tmp_path)]) == DIVERGED
     assert [path.name for path in tmp_path.iterdir()] == ["sgd.nc"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(each.relative_to(folder)): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_finished_run_is_left_alone_and_the_error_names_both_ways_out(name, tmp_path, capsys):
+    module = import_module(f"studies.{name}")
+    for each in ("notes.txt", *module.RESULTS):
+        (tmp_path / each).write_text("what was found")
+    before = contents(tmp_path)
+
+    def refused(*arguments: str) -> str:
+        assert module.main(["--quick", *arguments, "--out", str(tmp_path)]) == BAD_INPUT
+        (line,) = capsys.readouterr().err.splitlines()
+        assert contents(tmp_path) == before
+        return str(line)
+
+    said = refused()
+    assert f"{str(tmp_path / module.RESULTS[0])!r} is there already" in said
+    assert "--resume" in said
+    assert "--overwrite" in said
+    assert "overwrite and resume were both chosen" in refused("--overwrite", "--resume")
+    assert "replicas=0" in refused("--overwrite", "--replicas", "0"), "bad input is found before anything is touched"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_quick_run_has_a_folder_of_its_own(name):
+    choices = import_module(f"studies.{name}").Config
+    usual = Path("output") / name
+    seen: list[Output] = []
+    command = Command(name, choices, None, seen.append)
+    for arguments in ([], ["--quick"], ["--quick", "--out", str(usual)]):
+        assert command(arguments) == 0
+    assert [each.out for each in seen] == [usual, Path("output") / f"{name}_quick", usual]
+    assert placed(seen[1]) == seen[1]
+
+
+def keeps_what_was_found(start: Callable[..., Path], out: Path) -> None:
+    """A run has ended; another one is begun, and must be refused."""
+    config = Output(out=out)
+    runs = start(config, "made_up", ("summary.json",))
+    (runs / "part.nc").write_text("all of the work")
+    finish({}, config, "made_up", out, 1.0)
+    try:
+        start(config, "made_up", ("summary.json",))
+    except ConfigurationError:
+        pass
+    assert (runs / "part.nc").exists()
+    assert (out / "summary.json").exists()
+
+
+def test_a_twin_that_clears_the_folder_when_it_begins_is_caught(tmp_path):
+    def clears(config: Output, name: str, results: tuple[str, ...]) -> Path:
+        shutil.rmtree(config.out / "runs", ignore_errors=True)
+        (config.out / "summary.json").unlink(missing_ok=True)
+        return begin(config, name, results)
+
+    keeps_what_was_found(begin, tmp_path / "ours")
+    with pytest.raises(AssertionError):
+        keeps_what_was_found(clears, tmp_path / "twin")
+
+
+@pytest.mark.parametrize("fails", ["analyze", "save_figures"])
+def test_what_was_computed_outlives_a_fault_and_is_analysed_again(fails, small_run, tmp_path, capsys, monkeypatch):
+    out = shutil.copytree(small_run, tmp_path / "out")
+    before = contents(out)
+    (out / "summary.json").unlink()
+    module = {"analyze": sys.modules["langevin_nn.compare"], "save_figures": study}[fails]
+    with monkeypatch.context() as context:
+        context.setattr(module, fails, lambda *each, **options: 1 / 0)
+        assert study.main([*SMALL, "--resume", "--out", str(out)]) == FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"kept in {out}, and --resume with the same choices makes the analysis again" in line
+    assert contents(out)["trajectories.nc"] == before["trajectories.nc"]
+    assert (out / "summary.json").exists() == (fails == "save_figures"), "the summary does not wait for figures"
+    assert study.main([*SMALL, "--resume", "--out", str(out)]) == 0
+    assert contents(out).keys() == before.keys()
 
 
 def test_distances_over_both_clocks_are_written(small_run):

@@ -217,7 +217,7 @@ def test_what_is_done_is_found_and_a_larger_grid_adds_to_it(tmp_path, calls):
     larger = sweep(walk, {**grid, "drift": [0.0, 2.0]}, tmp_path / "sweep", workers=1)
     assert marks(calls) == 8
     assert larger.sizes["point"] == 4
-    sweep(walk, {**grid, "drift": [0.0]}, tmp_path / "sweep", workers=1, fresh=True)
+    sweep(walk, {**grid, "drift": [0.0]}, tmp_path / "sweep", workers=1, overwrite=True)
     assert marks(calls) == 10
     Path(tmp_path / "sweep" / str(points_of_sweep(tmp_path / "sweep").file.values[0])).unlink()
     sweep(walk, {**grid, "drift": [0.0]}, tmp_path / "sweep", workers=1)

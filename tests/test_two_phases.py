@@ -218,7 +218,9 @@ def evidence(dimension=100.0, slope=0.0, one_phase=False):
 
 
 def decided(found):
-    config = Config("mnist10k", None, 400, 0.1, 50, 100.0, 4)
+    config = Config(
+        dataset="mnist10k", samples_per_class=400, learning_rate=0.1, batch_size=50, epochs=100.0, replicas=4
+    )
     return claims(found, config)
 
 

@@ -1,5 +1,6 @@
 """Trajectories on disk: segments while they run, one file when they have ended."""
 
+from langevin_nn.store.durable import refuse_finished
 from langevin_nn.store.export import export
 from langevin_nn.store.forecast import refuse_unless_it_fits
 from langevin_nn.store.join import join_processes, merge
@@ -20,6 +21,7 @@ __all__ = [
     "join_processes",
     "merge",
     "open_trajectory",
+    "refuse_finished",
     "refuse_unless_it_fits",
     "state_from",
     "validate",

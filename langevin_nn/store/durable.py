@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and survive a loss of power once they are there."""
+"""Files that appear whole or not at all, survive a loss of power once they are there, and are not replaced unasked."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from langevin_nn.errors import StorageError
+from langevin_nn.checks import truth
+from langevin_nn.errors import ConfigurationError, StorageError
 
-__all__ = ["aside_of", "json_text", "publish", "storage_errors", "write_durably", "write_json"]
+__all__ = ["aside_of", "json_text", "publish", "refuse_finished", "storage_errors", "write_durably", "write_json"]
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -26,6 +27,40 @@ _REASONS = {
     errno.EACCES: "the folder may not be written",
     errno.EPERM: "the folder may not be written",
 }
+
+
+def refuse_finished(*results: Path, overwrite: bool, resume: str = "", resuming: bool = False) -> None:
+    """Raise where a result that is there would be lost.
+
+    Parameters
+    ----------
+    *results : Path
+        What is to be written.
+    overwrite : bool
+        Whether it may take the place of what is there.
+    resume : str, optional
+        How to take what is there in its stead, for the message, where that is possible.
+    resuming : bool, optional
+        Whether that has been chosen; nothing is in the way then.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the first that is there, and both ways out; also where both were chosen.
+    """
+    overwrite = truth("overwrite", overwrite, "whether to replace what is there")
+    if overwrite and resuming:
+        raise ConfigurationError(
+            "overwrite and resume were both chosen: expected one of them at most, since one replaces what is there and the "
+            "other goes on with it"
+        )
+    there = [each for each in results if each.exists()]
+    if there and not overwrite and not resuming:
+        take = f"take it, or go on with it, by {resume}; " if resume else ""
+        raise ConfigurationError(
+            f"{str(there[0])!r} is there already: expected nothing there, since a finished result would be lost; {take}"
+            "replace it with overwrite=True (--overwrite), or write to another path"
+        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import xarray as xr
 
 from langevin_nn.errors import ConfigurationError, DamagedTrajectory, UnknownNameError
 from langevin_nn.schema import CLOCKS
-from langevin_nn.store.durable import aside_of, publish, storage_errors
+from langevin_nn.store.durable import aside_of, publish, refuse_finished, storage_errors
 
 __all__ = ["FORMATS", "export"]
 
@@ -63,8 +63,7 @@ def export(
     path = Path(path)
     if kind not in FORMATS:
         raise UnknownNameError("format", kind, FORMATS)
-    if path.exists() and not overwrite:
-        raise ConfigurationError(f"{str(path)!r} is there already: expected a new name, or leave to overwrite it")
+    refuse_finished(path, overwrite=overwrite)
     try:
         with storage_errors(path, "nothing was put in its place"):
             if kind == "zarr":

@@ -10,7 +10,7 @@ from typing import Literal
 import xarray as xr
 
 from langevin_nn.errors import ConfigurationError, UnknownNameError
-from langevin_nn.store.durable import aside_of, publish, storage_errors
+from langevin_nn.store.durable import aside_of, publish, refuse_finished, storage_errors
 from langevin_nn.store.migration import migrated
 from langevin_nn.store.netcdf import DIGEST, write_netcdf
 from langevin_nn.store.segments import folder_of, has_segments, read_segments
@@ -44,7 +44,7 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def write_trajectory(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
+def write_trajectory(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write a trajectory to netCDF-4: aside first, then renamed, so that no half-written file is ever seen.
 
     Variables are chunked for reading along time, carry Fletcher-32 checksums, and are compressed where that pays. What is
@@ -55,7 +55,9 @@ def write_trajectory(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
     tree : xarray.DataTree
         In the schema of trajectory files.
     path : path
-        The file, overwritten where it exists.
+        The file.
+    overwrite : bool, optional
+        Whether it may take the place of one that is there.
 
     Returns
     -------
@@ -64,10 +66,13 @@ def write_trajectory(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
 
     Raises
     ------
+    ConfigurationError
+        If there is something at `path`, which is not to be overwritten.
     StorageError
         If it cannot be written; a file that was there before stays.
     """
     target = Path(path)
+    refuse_finished(target, overwrite=overwrite)
     aside = aside_of(target)
     with storage_errors(target, "nothing was put in its place; make room or write to another path"):
         try:

@@ -23,7 +23,9 @@ Task = tuple[str, Point]
 Run = Callable[..., Any]
 
 
-def visit(run: Run, folder: str, key: str, point: Point, versions: dict[str, str]) -> tuple[str, str] | None:
+def visit(
+    run: Run, folder: str, key: str, point: Point, versions: dict[str, str], anew: bool = False
+) -> tuple[str, str] | None:
     """Call the function at a point; run what it computes, or say with which others a simulation can be packed.
 
     Parameters
@@ -38,6 +40,8 @@ def visit(run: Run, folder: str, key: str, point: Point, versions: dict[str, str
         Its values.
     versions : dict
         Those of the parent, which are part of what a simulation is known by.
+    anew : bool, optional
+        Whether the simulation is run in the place of what it gave before.
 
     Returns
     -------
@@ -53,6 +57,8 @@ def visit(run: Run, folder: str, key: str, point: Point, versions: dict[str, str
         made = run(**point)
         if isinstance(made, Simulation):
             file = key_of(made.described, versions)
+            if anew:
+                files.path(file).unlink(missing_ok=True)
             if not _take_over(files, key, point, file, started):
                 files.say(key, point, "waiting")
                 return made.batch_key, file
@@ -136,7 +142,7 @@ def _keep(files: SweepFolder, key: str, point: Point, made: Any, started: float)
             "run in a batch; return one of them"
         )
     files.path(key).parent.mkdir(exist_ok=True)
-    write_trajectory(made, files.path(key))
+    write_trajectory(made, files.path(key), overwrite=True)
     seconds = time.perf_counter() - started
     with xr.open_datatree(files.path(key)) as written:
         files.say(key, point, "done", file=key, seconds=seconds, **structure_of(written))

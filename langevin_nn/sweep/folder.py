@@ -129,6 +129,35 @@ class SweepFolder:
         self.points.mkdir(parents=True, exist_ok=True)
         self._write(self.folder / _INDEX, index)
 
+    def refuse_another(self, function: str, names: list[str]) -> None:
+        """Raise where points of another sweep are done, which would no longer be found.
+
+        Parameters
+        ----------
+        function : str
+            Name of the function of this one.
+        names : list of str
+            Of its values.
+
+        Raises
+        ------
+        ConfigurationError
+            If function or names differ.
+        """
+        known = self._read(self.folder / _INDEX)
+        if known is None:
+            return
+        before, now = (
+            f"{name}({', '.join(each)})"
+            for name, each in ((known["function"]["name"], known["names"]), (function, names))
+        )
+        if before != now and any(self.is_done(each) for each in self.statuses(known["keys"]).values()):
+            raise ConfigurationError(
+                f"{str(self.folder)!r} holds a sweep of {before}, and this is one of {now}: expected the same function and "
+                "names, since what is done there would no longer be found; replace it with overwrite=True, or sweep in "
+                "another folder"
+            )
+
     def index(self) -> dict[str, Any]:
         """Return what is swept.
 
@@ -250,19 +279,6 @@ class SweepFolder:
         lines = traceback.format_exception(error)
         said = f"{type(error).__name__}: {error}"
         self.say(key, point, "failed", error=said, traceback="".join(lines), **more)
-
-    def forget(self, key: str) -> None:
-        """Remove what is known of a point, and its files.
-
-        Parameters
-        ----------
-        key : str
-            Of the point.
-        """
-        status = self.status(key) or {}
-        if "file" in status:
-            self.path(status["file"]).unlink(missing_ok=True)
-        (self.points / f"{key}.json").unlink(missing_ok=True)
 
     def _write(self, path: Path, content: Mapping[str, Any]) -> None:
         # Renamed, so that readers see it whole; not flushed, since a status that is lost is found again by the file.

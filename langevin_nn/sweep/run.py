@@ -43,14 +43,14 @@ def sweep(
     scheduler: Any = None,
     points_per_batch: int | None = None,
     retry: bool = True,
-    fresh: bool = False,
+    overwrite: bool = False,
     progress: bool | None = None,
 ) -> xr.DataTree:
     """Run a function at all points of a grid, and open what it gave as one dataset.
 
     Points that are done are found and not run again: the same call goes on with a sweep that was killed, and a larger grid
     adds what it has more. A point is known by the function's name, source and what it has closed over, its values and the
-    library versions; what the function calls is not looked at, so pass `fresh` after changing that.
+    library versions; what the function calls is not looked at, so pass `overwrite` after changing that.
 
     Parameters
     ----------
@@ -71,8 +71,9 @@ def sweep(
         The most simulations of a batch; unless said, enough for each worker to get several batches, and at most 64.
     retry : bool, optional
         Whether points that failed before are run again.
-    fresh : bool, optional
-        Whether all points are run again.
+    overwrite : bool, optional
+        Whether all points are run again, each in the place of what it gave before, and whether a sweep of something else that
+        lies in `folder` is replaced by this one.
     progress : bool, optional
         Whether to show a progress bar; on a terminal unless said. ``python -m langevin_nn watch FOLDER`` shows it in another.
 
@@ -84,7 +85,7 @@ def sweep(
     Raises
     ------
     ConfigurationError
-        If an argument cannot be used, or no point is done.
+        If an argument cannot be used, a finished sweep of something else lies in `folder`, or no point is done.
     StorageError
         If the disk fails; points that are done stay.
 
@@ -114,7 +115,7 @@ def sweep(
     if points_per_batch is not None:
         points_per_batch = whole_number("points_per_batch", points_per_batch, "at least 1 point (int)", least=1)
     again = truth("retry", retry, "whether points that failed are run again")
-    everything = truth("fresh", fresh, "whether all points are run again")
+    everything = truth("overwrite", overwrite, "whether all points are run again")
     hidden = None if progress is None else not truth("progress", progress, "or None for a bar on terminals only")
     files = SweepFolder(place)
     run = _importable(run)
@@ -122,18 +123,21 @@ def sweep(
     known = versions()
     keys = [key_of(said, point, known) for point in points]
     names = list(points[0])
+    if not everything:
+        files.refuse_another(said["name"], names)
     files.begin({"function": said, "names": names, "points": points, "keys": keys, "started": now(), "versions": known})
-    if everything:
-        for key in keys:
-            files.forget(key)
-    statuses = files.statuses(keys)
+    statuses = {} if everything else files.statuses(keys)
     missing = [
         (key, point)
         for key, point in zip(keys, points, strict=True)
         if not files.is_done(statuses.get(key)) and (again or statuses.get(key, {}).get("state") != "failed")
     ]
+    if everything:
+        for key, point in missing:
+            files.say(key, point, "waiting")  # so that a sweep that is killed does not take what was there for its own
     if missing:
-        _Sweep(run, files, dict(missing), known, hidden, len(points)).run(workers, scheduler, points_per_batch)
+        under_way = _Sweep(run, files, dict(missing), known, hidden, len(points), everything)
+        under_way.run(workers, scheduler, points_per_batch)
     return open_sweep(place)
 
 
@@ -154,6 +158,8 @@ class _Sweep:
         Whether to show no progress bar.
     total : int
         Points of the whole grid.
+    anew : bool
+        Whether what simulations gave before is to be replaced.
     """
 
     def __init__(
@@ -164,9 +170,10 @@ class _Sweep:
         known: dict[str, str],
         hidden: bool | None,
         total: int,
+        anew: bool,
     ) -> None:
         self._run, self._files, self._missing, self._known = run, files, missing, known
-        self._hidden, self._total = hidden, total
+        self._hidden, self._total, self._anew = hidden, total, anew
         self._next_look = 0.0
 
     def run(self, workers: int | None, scheduler: Any, points_per_batch: int | None) -> None:
@@ -194,7 +201,9 @@ class _Sweep:
         self, where: Executor, keys: list[str], bar: tqdm[Any]
     ) -> tuple[dict[str, list[tuple[str, Point, str]]], list[str]]:
         """Call the function at points; return those that are simulations, by batch, and those that ask for the same."""
-        tasks = [(self._run, str(self._files.folder), key, self._missing[key], self._known) for key in keys]
+        folder = str(self._files.folder)
+        tasks = [(self._run, folder, key, self._missing[key], self._known, self._anew) for key in keys]
+        self._anew = False  # those that ask for the same as others come again, and take what these gave
         simulations: dict[int, tuple[str, str]] = {}
         for ended in where.run(visit, tasks):
             if ended is not None and isinstance(ended[1], BaseException):

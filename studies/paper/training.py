@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from torch import nn
 
@@ -21,7 +20,7 @@ from langevin_nn.errors import ConfigurationError
 from models.datasets import DATA_VARIABLE, ImageData, load_dataset
 from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron, small_convolutional_network
-from studies.command import checked
+from studies.command import Output, checked, sized
 
 __all__ = ["DEVIATIONS", "SETTINGS", "Choices", "Setting", "hidden_weights", "landscape_of", "load", "settled"]
 
@@ -41,7 +40,7 @@ DEVIATIONS = (
 
 
 @dataclass(frozen=True)
-class Choices:
+class Choices(Output):
     """What can be chosen in every study of the paper."""
 
     dataset: str | None = None
@@ -62,12 +61,6 @@ class Choices:
     """Owner of all randomness: labels, initial weights, minibatches."""
     device: str = "cpu"
     """Where to compute: cpu, or cuda for a GPU."""
-    out: Path = field(default=Path("output"))
-    """Folder for trajectories, summary.json, claims.json and figures."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with the run that was killed or interrupted in the output folder, to the same results."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A small run of a few seconds that shows what comes out, with intervals too wide to conclude from."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +124,8 @@ def settled(config: C, quick: dict[str, Any], **other: dict[str, Any]) -> C:
         If there is no such data set.
     """
     config = checked(config)
-    defaults = type(config)()
     if config.quick:
-        config = replace(
-            config, **{name: value for name, value in quick.items() if getattr(config, name) == getattr(defaults, name)}
-        )
+        config = sized(config, quick)
     dataset = one_of("data set", config.dataset or _at_hand(config.data_dir), SETTINGS)
     config = replace(config, dataset=dataset)
     known = {each.name: getattr(SETTINGS[dataset], each.name) for each in fields(Setting)} | other.get(dataset, {})

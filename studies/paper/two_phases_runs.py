@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from langevin_nn.observables import Losses, NoiseSpectrum, OrderParameters, Weig
 from langevin_nn.observables.base import Observable
 from langevin_nn.schedules import AtSteps
 from models.datasets import ImageData
+from studies.command import of_the_numbers
 from studies.paper.training import hidden_weights, landscape_of, load
 from studies.paper.two_phases_plan import (
     CHOICES,
@@ -247,8 +247,7 @@ def grid_runs(config: Config, runs: Path) -> xr.Dataset:
     ConfigurationError
         If a point failed.
     """
-    # What does not change the numbers must not make points look new.
-    named = replace(config, resume=False, out=Path("output"))
+    named = of_the_numbers(config)
     grid = {"learning_rate": config.learning_rates, "batch_size": config.batch_sizes}
     tree = sweep(partial(grid_simulation, config=named), grid, runs / "grid", workers=1, progress=None)
     if tree.attrs["points_failed"]:

@@ -34,9 +34,11 @@ __all__ = [
     "MOST_TAIL_INDEX",
     "NEEDED",
     "PROCESSES",
+    "QUICK",
     "Config",
     "Plan",
     "landscape_for",
+    "plan_for",
     "processes",
     "settle",
 ]
@@ -49,8 +51,9 @@ PROCESSES = (
 # SGD of both kinds, which the others are held against; a twin, which none should differ from; and the equation.
 NEEDED = ("sgd", "sgd_twin", "independent_sgd", "langevin_quarter")
 MOST_TAIL_INDEX = 2.0
+_LEAST_RECORDS = 4
 
-_QUICK: dict[str, Any] = {
+QUICK: dict[str, Any] = {
     "samples_per_class": 8,
     "hidden": (8,),
     "learning_rate": 0.2,
@@ -144,10 +147,11 @@ def settle(config: Config) -> Config:
                 f"landscape={config.landscape!r} without {', '.join(missing)}: expected them, since nobody but you knows how "
                 "your network is trained"
             )
-    found = settled(config, _QUICK, **_SMALL)
+    found = settled(config, QUICK, **_SMALL)
     expected = f"at least {LEAST_REPLICAS} (int), since fewer pairs have no exchange rare enough to reject"
     whole_number("replicas", found.replicas, expected, least=LEAST_REPLICAS, most=10_000)
-    whole_number("records", found.records, "at least 4 (int), besides that of the start", least=4, most=10_000)
+    expected = f"at least {_LEAST_RECORDS} (int), besides that of the start"
+    whole_number("records", found.records, expected, least=_LEAST_RECORDS, most=10_000)
     number("tolerance", found.tolerance, "a finite number above 0, in spreads of SGD", above=0)
     number("refresh_epochs", found.refresh_epochs, "a finite number of epochs above 0", above=0)
     for each in found.processes:
@@ -173,6 +177,13 @@ def settle(config: Config) -> Config:
                 f"minibatches of at most {n_samples // 2}, half of them; choose smaller ones"
             )
         found = replace(found, scalings=fitting)
+    made = len(plan_for(found).losses)
+    if made <= _LEAST_RECORDS:
+        raise ConfigurationError(
+            f"epochs={found.epochs:g} and records={found.records}: expected at least {_LEAST_RECORDS} records besides the "
+            f"start at updates of their own in every run, got {made - 1}, since updates at the largest of "
+            f"scalings={shown(found.scalings)} are few; choose more epochs, or smaller scalings or minibatches"
+        )
     return found
 
 
@@ -234,6 +245,27 @@ def processes(config: Config) -> dict[str, Callable[[], Process]]:
     return {name: make for name, make in named.items() if kind[name] in config.processes}
 
 
+def plan_for(config: Config) -> Plan:
+    """Return when all runs are recorded.
+
+    Parameters
+    ----------
+    config : Config
+        Everything chosen.
+
+    Returns
+    -------
+    Plan
+        With the clocks of all processes, and of SGD at larger steps.
+    """
+    assert config.epochs is not None
+    assert config.batch_size is not None
+    n_samples = landscape_for(config).n_samples
+    clocks = {1 / make().epochs_per_step for make in processes(config).values()}
+    clocks |= {1 / (factor * config.batch_size / n_samples) for factor in config.scalings}
+    return Plan(config.epochs, config.records, tuple(sorted(each for each in clocks if each == each)))
+
+
 @dataclass(frozen=True)
 class Plan:
     """When runs are recorded.
@@ -243,11 +275,14 @@ class Plan:
     epochs : float
         Their length.
     records : int
-        How often, besides the start.
+        How often, besides the start; less often where two records would fall on one update.
+    clocks : tuple of float, optional
+        Updates an epoch of each run.
     """
 
     epochs: float
     records: int
+    clocks: tuple[float, ...] = ()
 
     @property
     def losses(self) -> tuple[float, ...]:
@@ -255,7 +290,15 @@ class Plan:
         spaced = self.epochs * (np.arange(self.records + 1) / self.records) ** 2
         if self.epochs >= 2 * self.records:
             spaced = np.unique([*np.rint(spaced), self.epochs])
-        return tuple(float(each) for each in spaced)
+        kept = [0.0]
+        for each in spaced[1:-1]:
+            if self._apart(kept[-1], each) and self._apart(each, self.epochs):
+                kept.append(float(each))
+        return (*kept, self.epochs)
+
+    def _apart(self, earlier: float, later: float) -> bool:
+        """Return whether two epochs are different updates in every run."""
+        return all(np.rint(earlier * clock) < np.rint(later * clock) for clock in self.clocks)
 
     @property
     def order_parameters(self) -> AtEpochs:

@@ -12,7 +12,8 @@ from torch import Tensor
 from langevin_nn import Process, Seeds, Simulation, sgd, simulate
 from langevin_nn.observables import Losses, OrderParameters, Weights
 from langevin_nn.schedules import AtEpochs
-from studies.sde.plan import Config, Plan, landscape_for, processes
+from studies.command import of_the_numbers
+from studies.sde.plan import Config, Plan, landscape_for, plan_for, processes
 from studies.sweeps import whole_sweep
 
 __all__ = ["all_runs", "pilot_run", "scaled_runs"]
@@ -65,8 +66,7 @@ def all_runs(config: Config, runs: Path) -> xr.Dataset:
     xarray.Dataset
         Losses and order parameters by ``process``.
     """
-    # What does not change the numbers must not make points look new.
-    named = replace(config, resume=False, out=Path("output"), workers=None)
+    named = replace(of_the_numbers(config), workers=None)
     grid = {"process": list(processes(config))}
     return _by_process(whole_sweep(partial(_simulation, config=named), grid, runs / "processes", config.workers))
 
@@ -86,7 +86,7 @@ def scaled_runs(config: Config, runs: Path) -> xr.Dataset:
     xarray.Dataset
         Losses and order parameters by ``process``, named after the factor.
     """
-    named = replace(config, resume=False, out=Path("output"), workers=None)
+    named = replace(of_the_numbers(config), workers=None)
     grid = {"process": [str(each) for each in config.scalings]}
     return _by_process(whole_sweep(partial(_scaled, config=named), grid, runs / "scaled", config.workers))
 
@@ -121,9 +121,10 @@ def _observables(config: Config, plan: Plan) -> list[Losses | OrderParameters]:
     return [Losses(), OrderParameters(config.alignment_minibatches, schedule=plan.order_parameters)]
 
 
+@cache
 def _plan(config: Config) -> Plan:
-    assert config.epochs is not None
-    return Plan(config.epochs, config.records)
+    # Not by the tail index, which is known only when the pilot has run.
+    return plan_for(replace(config, tail_index=None))
 
 
 def _noise(config: Config, name: str) -> Seeds:
