@@ -38,7 +38,7 @@ $(VENV)/compared: $(VENV)/installed
 	@touch $@
 
 paper: $(VENV)/compared
-	$(BIN)/python -m studies.reproduce_paper --resume $(ARGS)
+	$(BIN)/python -m studies.reproduce_paper $(if $(filter --overwrite,$(ARGS)),,--resume) $(ARGS)
 
 # A worker for each core. Threads that wait must not spin: they would take the core of the other worker.
 test: $(VENV)/installed

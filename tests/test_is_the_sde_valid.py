@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from scipy.stats import binom
 
 from langevin_nn import NetworkLandscape
 from langevin_nn.ensemble import covariance_factor
+from langevin_nn.schedules import AtEpochs
 from studies import is_the_sde_valid as study
 from studies.command import BAD_INPUT, DIVERGED
 from studies.sde.conditions import noise_to_signal, scaling_range
@@ -149,6 +152,7 @@ BAD = {
     "no tolerance": (["--tolerance", "0"], "tolerance=0"),
     "a step twice": (["--ladder", "2", "2"], "each of them once"),
     "no factor": (["--scalings", "0"], "scalings"),
+    "one update": (["--epochs", "0.3"], r"at least 4 records besides the start at updates of their own in every run"),
     "large minibatches": (["--batch-size", "40"], "expected minibatches of at most 40"),
     "no such module": (["--landscape", "no_such_module:landscape"], "expected a module that can be imported"),
     "no function": (["--landscape", "json"], "expected module:function"),
@@ -184,6 +188,50 @@ def test_records_are_at_whole_epochs_of_long_runs_and_denser_at_first():
     assert gaps[:5].mean() < gaps[-5:].mean()
     assert set(plan.order_parameters.at) < set(plan.losses)
     assert plan.losses[-1] in plan.order_parameters.at
+
+
+def coincide(plan, clocks):
+    """Every run has all records, at updates of their own: the k-th of one is the k-th of all others."""
+    for schedule in (AtEpochs(plan.losses), plan.order_parameters):
+        for clock in clocks:
+            last = round(plan.epochs / (1 / clock))
+            assert len({*schedule.steps(last, clock), last}) == len(schedule.at)
+
+
+@given(
+    epochs=st.floats(0.3, 300),
+    records=st.integers(1, 60),
+    n_samples=st.integers(20, 700),
+    batch_size=st.integers(1, 10),
+    factors=st.lists(st.sampled_from([1, 2, 3, 4, 8]), min_size=1, unique=True),
+)
+def test_records_of_all_runs_coincide_however_large_their_steps(epochs, records, n_samples, batch_size, factors):
+    clocks = tuple(1 / (factor * batch_size / n_samples) for factor in (0.25, 1, *factors))
+    assume(min(clocks) * epochs >= 1)
+    plan = Plan(epochs, records, clocks)
+    coincide(plan, clocks)
+    asked = set(Plan(epochs, records).losses)
+    assert {0.0, epochs} <= set(plan.losses) <= asked
+    # No more is left out than must be: where nothing coincides, everything is recorded.
+    steps = [{round(min(np.rint(each * clock), round(epochs / (1 / clock)))) for each in asked} for clock in clocks]
+    assert (set(plan.losses) == asked) == all(len(each) == len(asked) for each in steps)
+
+
+def test_a_plan_that_does_not_ask_the_clocks_is_caught():
+    """SGD of 10 updates an epoch, and at four times the step: two records would fall on the start."""
+    clocks = (10.0, 1 / (4 * 20 / 200))
+    coincide(Plan(3.0, 6, clocks), clocks)
+    with pytest.raises(AssertionError):
+        coincide(Plan(3.0, 6), clocks)
+
+
+def test_a_short_run_at_large_steps_is_analysed_to_the_end(tmp_path, capsys):
+    words = ["--samples-per-class", "4", "--hidden", "4", "--epochs", "3", "--records", "8", "--permutations", "99"]
+    words += ["--batch-size", "4", "--scalings", "4", "--minibatches", "50", "--processes", *NEEDED]
+    assert study.main(["--quick", *words, "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"\d of 9 records are left out: they would not be at an update of their own in every run", said)
+    assert {f"{name}.png" for name in FIGURES} <= {each.name for each in tmp_path.iterdir()}
 
 
 def compared(distance, half, *, rejected=False, diverged=0):

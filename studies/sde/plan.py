@@ -298,7 +298,10 @@ class Plan:
 
     def _apart(self, earlier: float, later: float) -> bool:
         """Return whether two epochs are different updates in every run."""
-        return all(np.rint(earlier * clock) < np.rint(later * clock) for clock in self.clocks)
+        return all(self._update(earlier, clock) < self._update(later, clock) for clock in self.clocks)
+
+    def _update(self, epoch: float, clock: float) -> float:
+        return min(float(np.rint(epoch * clock)), round(self.epochs / (1 / clock)))
 
     @property
     def order_parameters(self) -> AtEpochs:
