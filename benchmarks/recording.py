@@ -155,7 +155,9 @@ def throughput() -> None:
             flushed(folder / "xarray.nc")
 
         contestants: dict[str, Callable[[], object]] = {
-            "this package (chunks, checksums, renamed)": lambda: write_trajectory(tree, folder / "ours.nc"),
+            "this package (chunks, checksums, renamed)": lambda: write_trajectory(
+                tree, folder / "ours.nc", overwrite=True
+            ),
             "xarray to_netcdf (contiguous, no checksums)": by_xarray,
             "numpy.save, flushed: the disk": bare,
         }

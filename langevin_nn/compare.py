@@ -148,6 +148,11 @@ def compare(
             "compare tells the phases of learning from training errors, and the labels are no classes: expected labels as "
             "integers; run the processes one by one with simulate instead"
         )
+    if bool(landscape.cohort.all(1).any()):
+        raise ConfigurationError(
+            "no sample of a replica has its true label: expected some, since phases of learning are told from the errors of "
+            "correct and mislabeled samples; redraw fewer labels"
+        )
     if batch_size >= landscape.n_samples:
         raise ConfigurationError(
             f"batch_size={batch_size} with {landscape.n_samples} training samples: expected 1 to {landscape.n_samples - 1}, "

@@ -33,6 +33,7 @@ from studies.paper.cleaning_measures import results_of
 from studies.paper.cleaning_runs import RULES, Trained, cleaned, has_cleanlab, uncleaned
 from studies.paper.folder import begin, finish, words_of
 from studies.paper.training import DEVIATIONS, load, settled
+from studies.sweeps import complete
 
 __all__ = ["Config", "main", "run", "verdict"]
 
@@ -103,13 +104,16 @@ def _check(config: Config) -> None:
         )
 
 
+def _trained(config: Config) -> Trained:
+    return of_the_numbers(Trained(**{each.name: getattr(config, each.name) for each in fields(Trained)}))
+
+
 def _runs(config: Config, folder: Path) -> tuple[xr.DataTree, xr.Dataset]:
     """Return the runs on all samples, and those on what each rule leaves."""
-    choices = Trained(**{each.name: getattr(config, each.name) for each in fields(Trained)})
-    choices = of_the_numbers(choices)
+    choices = _trained(config)
     options: dict[str, Any] = {"workers": config.workers, "progress": None}
     place = folder / "uncleaned"
-    whole = _complete(
+    whole = complete(
         sweep(partial(uncleaned, choices=choices), {"label_noise": config.label_noises}, place, **options), place
     )
     points = [
@@ -119,7 +123,7 @@ def _runs(config: Config, folder: Path) -> tuple[xr.DataTree, xr.Dataset]:
         for noise in _noises_of(rule, config)
     ]
     run_at = partial(cleaned, choices=choices, place=str(place))
-    rest = _complete(sweep(run_at, points, folder / "cleaned", **options), folder / "cleaned")
+    rest = complete(sweep(run_at, points, folder / "cleaned", **options), folder / "cleaned")
     table = rest.to_dataset().load().set_index(point=["label_noise", "replica_index", "rule"]).unstack("point")
     return whole, table.rename(replica_index="replica")
 
@@ -138,15 +142,6 @@ def _at(whole: xr.DataTree, noise: float) -> xr.Dataset:
     names = ["sample_loss", "mislabeled"]
     on_root = samples[names].rename(sample_step="step").drop_vars([*samples.coords], errors="ignore")
     return root[["train_error", "test_error"]].assign({name: on_root[name] for name in names})
-
-
-def _complete(tree: xr.DataTree, place: Path) -> xr.DataTree:
-    if tree.attrs["points_failed"]:
-        raise ConfigurationError(
-            f"{tree.attrs['points_failed']} points of {str(place)!r} failed: expected all of them, since they are compared; "
-            "langevin_nn.points_of_sweep(folder) says why, then go on with --resume"
-        )
-    return tree
 
 
 def run(config: Config) -> tuple[xr.Dataset, list[Claim]]:
@@ -172,6 +167,7 @@ def run(config: Config) -> tuple[xr.Dataset, list[Claim]]:
     started = time.perf_counter()
     config = _sized(config)
     n_samples = len(load(config).train_labels)
+    uncleaned(config.shown_noise, choices=_trained(config))  # what cannot run is refused before anything does
     folder = begin(config, "cleaning", RESULTS)
     whole, rest = _runs(config, folder)
     results = results_of(whole, rest)

@@ -31,6 +31,7 @@ from langevin_nn.figures import (
     write_figures,
 )
 from langevin_nn.landscape import NetworkLandscape
+from langevin_nn.process import sgd
 from langevin_nn.provenance import attributes
 from langevin_nn.report import say
 from langevin_nn.store import write_trajectory
@@ -234,6 +235,11 @@ def run(config: Config) -> tuple[list[Claim], Runs]:
     started = time.perf_counter()
     config = _chosen(config)
     data = load(config)
+    for parameters in ("*", hidden_weights(data.name)):  # what cannot run is refused before anything does
+        landscape = landscape_of(
+            data, config, label_noise=config.label_noise, hidden=config.hidden, parameters=parameters
+        )
+        sgd(landscape, config.learning_rate, config.batch_size)
     folder = begin(config, NAME, RESULTS)
     runs = _runs(config, data, folder)
     claims = claims_of(runs, config.dataset == "cifar10", _setting(config))

@@ -155,10 +155,14 @@ def simulation(label_noise: float, samples_per_class: int, *, config: Config) ->
     )
 
 
+def _made(config: Config) -> partial[Simulation]:
+    return partial(simulation, config=replace(of_the_numbers(config), workers=None))
+
+
 def _runs(config: Config, place: Path) -> tuple[xr.Dataset, xr.Dataset]:
     """Return trajectories by label noise, and by number of samples."""
     assert config.class_sizes is not None
-    made = partial(simulation, config=replace(of_the_numbers(config), workers=None))
+    made = _made(config)
     everything = {"label_noise": config.label_noises, "samples_per_class": [config.samples_per_class]}
     smaller = sorted(each for each in config.class_sizes if each != config.samples_per_class)
     by_noise = whole_sweep(made, everything, place / "label_noise", config.workers)
@@ -237,6 +241,8 @@ def run(config: Config) -> tuple[list[Claim], list[Finding]]:
     config = settled(config, _QUICK, **_OTHER)
     _checked(config)
     data = _data(config)
+    for size in config.class_sizes or ():
+        _made(config)(config.label_noise, size)  # what cannot run is refused before anything does
     place = begin(config, NAME, RESULTS)
     started = time.perf_counter()
     runs, sizes = _runs(config, place)

@@ -208,9 +208,8 @@ def simulation(
     )
 
 
-def _sweeps(config: Config, place: Path) -> tuple[xr.Dataset, xr.Dataset]:
-    """Return the trajectories of the diagram and of the sizes."""
-    fixed: dict[str, Any] = {"longest": config.longest, "records": config.records, "seed": config.seed}
+def _grids(config: Config) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the grid of the diagram and the points of the sizes."""
     diagram = {
         "label_noise": config.label_noises,
         "learning_rate": config.learning_rates,
@@ -221,7 +220,13 @@ def _sweeps(config: Config, place: Path) -> tuple[xr.Dataset, xr.Dataset]:
     base = (config.label_noise, config.learning_rate, config.batch_size)
     pairs = [(width, config.samples_per_class) for width in config.widths]
     pairs += [(config.width, size) for size in config.class_sizes if (config.width, size) not in pairs]
-    sizes = [dict(zip(diagram, (*base, *pair), strict=True)) for pair in pairs]
+    return diagram, [dict(zip(diagram, (*base, *pair), strict=True)) for pair in pairs]
+
+
+def _sweeps(config: Config, place: Path) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return the trajectories of the diagram and of the sizes."""
+    fixed: dict[str, Any] = {"longest": config.longest, "records": config.records, "seed": config.seed}
+    diagram, sizes = _grids(config)
     one = whole_sweep(
         partial(simulation, replicas=config.replicas, **fixed), diagram, place / "diagram", config.workers
     )
@@ -229,6 +234,14 @@ def _sweeps(config: Config, place: Path) -> tuple[xr.Dataset, xr.Dataset]:
         partial(simulation, replicas=config.size_replicas, **fixed), sizes, place / "sizes", config.workers
     )
     return one, other
+
+
+def _refuse_what_cannot_run(config: Config) -> None:
+    """Make the runs that ask for most, before any is run."""
+    diagram, sizes = _grids(config)
+    largest = {name: max(values) for name, values in diagram.items()}
+    for each in (largest, *sizes):
+        simulation(**each, replicas=1, longest=config.longest, records=config.records, seed=config.seed)
 
 
 def _with_own_cohorts(runs: xr.Dataset) -> xr.Dataset:
@@ -441,6 +454,7 @@ def run(config: Config) -> dict[str, xr.Dataset]:
     """
     config = checked(config).sized()
     _checked(config)
+    _refuse_what_cannot_run(config)
     place = begin(config, NAME, RESULTS, runs="sweeps")
     started = time.perf_counter()
     diagram, of_sizes = _sweeps(config, place)

@@ -143,6 +143,12 @@ def run(config: Config) -> xr.DataTree:
             f"batch_size={config.batch_size} with {landscape.n_samples} training samples: expected at most half of them in a "
             "minibatch, since shuffled epochs and independent draws are to differ; choose a smaller one"
         )
+    most = landscape.n_parameters
+    if config.dimensions[-1] > most:
+        raise ConfigurationError(
+            f"dimensions={shown(config.dimensions)} with {most} parameters: expected at most as many directions as there are "
+            "parameters; choose fewer"
+        )
     length = round(config.horizon * per_epoch)
     stride = -(-length // _MOST_RECORDS)
     updates = np.arange(stride, length + 1, stride)

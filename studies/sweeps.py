@@ -10,10 +10,40 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn import sweep
+from langevin_nn import points_of_sweep, sweep
 from langevin_nn.errors import ConfigurationError
 
-__all__ = ["record_times", "whole_sweep"]
+__all__ = ["complete", "record_times", "whole_sweep"]
+
+
+def complete(tree: xr.DataTree, folder: Path) -> xr.DataTree:
+    """Return a sweep, all of whose points are done.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        Of `langevin_nn.sweep`.
+    folder : Path
+        Where points are kept.
+
+    Returns
+    -------
+    xarray.DataTree
+        The same.
+
+    Raises
+    ------
+    ConfigurationError
+        If points failed, with the reason of the first.
+    """
+    if tree.attrs["points_failed"]:
+        points = points_of_sweep(folder)
+        first = str(points.error.values[points.state.values == "failed"][0])
+        raise ConfigurationError(
+            f"{tree.attrs['points_failed']} points of {str(folder)!r} failed, the first by {first}: expected all of them, "
+            "since they are compared; langevin_nn.points_of_sweep(folder) says why each did, then go on with --resume"
+        )
+    return tree
 
 
 def whole_sweep(run: Callable[..., Any], grid: Any, folder: Path, workers: int | None) -> xr.Dataset:
@@ -40,13 +70,7 @@ def whole_sweep(run: Callable[..., Any], grid: Any, folder: Path, workers: int |
     ConfigurationError
         If points failed.
     """
-    tree = sweep(run, grid, folder, workers=workers)
-    if tree.attrs["points_failed"]:
-        raise ConfigurationError(
-            f"{tree.attrs['points_failed']} points of {str(folder)!r} failed: expected all of them, since they are "
-            "compared; langevin_nn.points_of_sweep(folder) says why, then go on with --resume"
-        )
-    return tree.to_dataset().load()
+    return complete(sweep(run, grid, folder, workers=workers), folder).to_dataset().load()
 
 
 def record_times(longest: float, records: int, *, least: float = 0.05) -> NDArray[np.float64]:

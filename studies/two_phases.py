@@ -35,7 +35,7 @@ from models.datasets import ImageData
 from studies.command import Command
 from studies.paper.claims import Claim, write_claims
 from studies.paper.folder import begin, finish, words_of
-from studies.paper.training import DEVIATIONS, SETTINGS, load, settled
+from studies.paper.training import DEVIATIONS, SETTINGS, landscape_of, load, settled
 from studies.paper.two_phases_claims import Evidence, claims
 from studies.paper.two_phases_curves import Curves
 from studies.paper.two_phases_plan import CHOICES, FAST, LATE, Config, Plan
@@ -126,6 +126,8 @@ def run(config: Config) -> list[Claim]:
             f"batch_sizes={shown(config.batch_sizes)} with {len(data.train_inputs)} training samples: expected at most a "
             "quarter of them in a minibatch; choose smaller ones"
         )
+    for width in (*config.hidden, *config.widths):
+        landscape_of(data, config, hidden=(width, width))  # what is too large is refused before anything runs
     started = time.perf_counter()
     runs = begin(config, "two_phases", RESULTS)
     found, sketch = _evidence(config, data, plan, runs)

@@ -152,6 +152,8 @@ BAD = {
     "no tolerance": (["--tolerance", "0"], "tolerance=0"),
     "a step twice": (["--ladder", "2", "2"], "each of them once"),
     "no factor": (["--scalings", "0"], "scalings"),
+    "few permutations": (["--permutations", "300"], "permutations=300: expected at least 559"),
+    "few minibatches": (["--minibatches", "100"], "minibatches=100: expected at least 200"),
     "one update": (["--epochs", "0.3"], r"at least 4 records besides the start at updates of their own in every run"),
     "large minibatches": (["--batch-size", "40"], "expected minibatches of at most 40"),
     "no such module": (["--landscape", "no_such_module:landscape"], "expected a module that can be imported"),
@@ -226,8 +228,8 @@ def test_a_plan_that_does_not_ask_the_clocks_is_caught():
 
 
 def test_a_short_run_at_large_steps_is_analysed_to_the_end(tmp_path, capsys):
-    words = ["--samples-per-class", "4", "--hidden", "4", "--epochs", "3", "--records", "8", "--permutations", "99"]
-    words += ["--batch-size", "4", "--scalings", "4", "--minibatches", "50", "--processes", *NEEDED]
+    words = ["--samples-per-class", "4", "--hidden", "4", "--epochs", "3", "--records", "8", "--permutations", "599"]
+    words += ["--batch-size", "4", "--scalings", "4", "--minibatches", "200", "--processes", *NEEDED]
     assert study.main(["--quick", *words, "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert re.search(r"\d of 9 records are left out: they would not be at an update of their own in every run", said)

@@ -327,7 +327,7 @@ def test_an_older_file_stays_until_the_run_that_goes_on_has_ended(tmp_path, monk
     with monkeypatch.context() as context:
         context.setattr(sys.modules[__name__], "FUSE", [Fuse(5)])
         with pytest.raises(Stopped):
-            simulate(process, path=path, **(OPTIONS | options))
+            simulate(process, path=path, overwrite=True, **(OPTIONS | options))
     same_bits(open_trajectory(path), older)
     same_bits(simulate(process, resume=path, **(OPTIONS | options)), simulate(process, **(OPTIONS | options)))
 

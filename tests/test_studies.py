@@ -97,6 +97,10 @@ BAD = {
     "a matrix on the command line": (["--label-noise-kind", "transition"], r"expected one of uniform, exclusive"),
     "label noise beyond 1": (["--label-noise", "1.5"], r"label_noise.*0 to 1, got 1\.5"),
     "label noise not a number": (["--label-noise", "nan"], r"label.noise.*nan"),
+    "no label left": (
+        ["--label-noise", "1", "--label-noise-kind", "exclusive"],
+        r"no sample of a replica has its true",
+    ),
     "unknown data set": (["--dataset", "minst"], r"minst.*digits, mnist, mnist10k, cifar10"),
     "unknown label noise": (["--label-noise-kind", "odd"], r"odd.*uniform"),
     "missing data folder": (["--dataset", "mnist10k", "--data-dir", "/nowhere/at/all"], r"/nowhere/at/all"),
@@ -213,6 +217,14 @@ def test_a_finished_run_is_left_alone_and_the_error_names_both_ways_out(name, tm
     assert "--overwrite" in said
     assert "overwrite and resume were both chosen" in refused("--overwrite", "--resume")
     assert "replicas=0" in refused("--overwrite", "--replicas", "0"), "bad input is found before anything is touched"
+
+
+@pytest.mark.parametrize("choice", [["--batch-size", "100000"], ["--hidden", "4000", "4000"]], ids=["batch", "network"])
+@pytest.mark.parametrize(
+    "name", [each for each in STUDIES if "hidden" in vars(import_module(f"studies.{each}").Config)]
+)
+def test_what_cannot_run_is_refused_before_the_work_begins(name, choice, refused):
+    assert "expected" in refused(import_module(f"studies.{name}").main, ["--quick", *choice])
 
 
 @pytest.mark.parametrize("name", STUDIES)

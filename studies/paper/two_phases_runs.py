@@ -10,9 +10,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from langevin_nn import Seeds, Simulation, sgd, simulate, simulate_together, sweep
+from langevin_nn import Seeds, Simulation, sgd, simulate, simulate_together
 from langevin_nn.ensemble import draw_minibatch_gradients, project_gradients
-from langevin_nn.errors import ConfigurationError
 from langevin_nn.observables import Losses, NoiseSpectrum, OrderParameters, Weights
 from langevin_nn.observables.base import Observable
 from langevin_nn.schedules import AtSteps
@@ -30,6 +29,7 @@ from studies.paper.two_phases_plan import (
     Plan,
     n_measured,
 )
+from studies.sweeps import whole_sweep
 
 __all__ = ["control_run", "grid_runs", "grid_simulation", "long_run", "sketches", "width_runs"]
 
@@ -249,13 +249,7 @@ def grid_runs(config: Config, runs: Path) -> xr.Dataset:
     """
     named = of_the_numbers(config)
     grid = {"learning_rate": config.learning_rates, "batch_size": config.batch_sizes}
-    tree = sweep(partial(grid_simulation, config=named), grid, runs / "grid", workers=1, progress=None)
-    if tree.attrs["points_failed"]:
-        raise ConfigurationError(
-            f"{tree.attrs['points_failed']} points of {str(runs / 'grid')!r} failed: expected all of them, since they are "
-            "compared; langevin_nn.points_of_sweep(folder) says why, then go on with --resume"
-        )
-    return tree.to_dataset().load()
+    return whole_sweep(partial(grid_simulation, config=named), grid, runs / "grid", 1)
 
 
 def sketches(config: Config, data: ImageData, trajectory: xr.DataTree) -> xr.Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from langevin_nn import (
     sgd,
     svag,
 )
+from langevin_nn.analyzers import LawComparison
+from langevin_nn.analyzers.phases import FOUR_PHASES
+from langevin_nn.analyzers.tails import LEAST_SAMPLES
 from langevin_nn.checks import number, one_of, shown, whole_number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.schedules import AtEpochs
@@ -177,6 +181,14 @@ def settle(config: Config) -> Config:
                 f"minibatches of at most {n_samples // 2}, half of them; choose smaller ones"
             )
         found = replace(found, scalings=fitting)
+    expected = f"at least {LEAST_SAMPLES} (int), since tails are rare"
+    whole_number("minibatches", found.minibatches, expected, least=LEAST_SAMPLES)
+    tests = max(len(processes(found)) - 1, len(found.scalings) + 1) * (
+        len(FOUR_PHASES) if landscape.is_classifier else 1
+    )
+    needed = ceil(tests / LawComparison().level) - 1
+    expected = f"at least {needed} (int), since {tests} tests, of all processes in all phases, are corrected together"
+    whole_number("permutations", found.permutations, expected, least=needed)
     made = len(plan_for(found).losses)
     if made <= _LEAST_RECORDS:
         raise ConfigurationError(
