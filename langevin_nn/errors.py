@@ -19,6 +19,7 @@ __all__ = [
     "UndefinedQuantityWarning",
     "UnknownNameError",
     "UnstableTrajectory",
+    "UntoldFunctionWarning",
 ]
 
 
@@ -109,6 +110,10 @@ class StrayFileWarning(UserWarning):
 
 class ResumedElsewhereWarning(UserWarning):
     """A run that goes on with other versions of libraries, so that its bits are no longer promised."""
+
+
+class UntoldFunctionWarning(UserWarning):
+    """A function that reads what cannot be told from outside, so that nobody can say whether it is still the same."""
 
 
 class UnstableTrajectory(LangevinError):

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import float32, float64, njit
+from numba import float32, float64
 from numpy.typing import NDArray
 
 from langevin_nn import PotentialLandscape
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.kernels.cache import cached
 from langevin_nn.kernels.fields import TILE, signatures
 from langevin_nn.kernels.normals import LANES
 from langevin_nn.kernels.sources import CompiledField, CompiledNoise
@@ -82,7 +83,7 @@ def _positive(**values: float) -> None:
             raise ConfigurationError(f"{name}={value!r}: expected a positive, finite number")
 
 
-@njit(_TILES, cache=True, error_model="numpy")
+@cached(_TILES, error_model="numpy")
 def _double_well(x, constants, out):  # type: ignore[no-untyped-def]
     scale = x.dtype.type(4) * constants[0]
     for lane in range(LANES):
@@ -137,7 +138,7 @@ _MUELLER_BROWN = np.array(
 )
 
 
-@njit(_TILES, cache=True, error_model="numpy")
+@cached(_TILES, error_model="numpy")
 def _mueller_brown_gradient(x, constants, out):  # type: ignore[no-untyped-def]
     for lane in range(LANES):
         out[0, lane] = x.dtype.type(0)
@@ -191,7 +192,7 @@ def mueller_brown(scale: float = 1.0, *, dtype: torch.dtype = torch.float64) -> 
     )
 
 
-@njit(_TILES, cache=True, error_model="numpy")
+@cached(_TILES, error_model="numpy")
 def _rugged(x, constants, out):  # type: ignore[no-untyped-def]
     stiffness, height, number = constants[0], constants[1], constants[2]
     for i in range(x.shape[0]):
@@ -238,7 +239,7 @@ def rugged(
     return Formula(potential, _rugged, [stiffness, roughness, wave_number], n_parameters, dtype=dtype)
 
 
-@njit(_TILES, cache=True, error_model="numpy")
+@cached(_TILES, error_model="numpy")
 def _degenerate_valley(x, constants, out):  # type: ignore[no-untyped-def]
     mean, variation, number = constants[0], constants[1], constants[2]
     half, one = x.dtype.type(0.5), x.dtype.type(1)
@@ -302,7 +303,7 @@ def degenerate_valley(
     return Formula(potential, _degenerate_valley, constants, n_parameters, dtype=dtype)
 
 
-@njit(_TILES, cache=True, error_model="numpy")
+@cached(_TILES, error_model="numpy")
 def _two_valleys(x, constants, out):  # type: ignore[no-untyped-def]
     height, mean, skew = constants[0], constants[1], constants[2]
     one, four, eight = x.dtype.type(1), x.dtype.type(4), x.dtype.type(8)
@@ -321,7 +322,7 @@ def _two_valleys(x, constants, out):  # type: ignore[no-untyped-def]
             out[i, lane] = eight * height * slope * slope * x[i, lane]
 
 
-@njit(_TILES, cache=True, error_model="numpy")
+@cached(_TILES, error_model="numpy")
 def _two_valleys_amplitude(x, constants, out):  # type: ignore[no-untyped-def]
     scale, mean, skew = constants[0], constants[1], constants[2]
     one = x.dtype.type(1)

@@ -6,23 +6,31 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
-from inspect import getclosurevars
-from types import FunctionType, ModuleType
+from time import monotonic
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
-from numba import float32, float64, njit
+from numba import float32, float64
 from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError, NumbaExperimentalFeatureWarning
 from numba.core.types import WrapperAddressProtocol
+from numpy.typing import NDArray
 
-from langevin_nn.errors import ConfigurationError
+from langevin_nn.errors import ConfigurationError, UntoldFunctionWarning
+from langevin_nn.identity import identity
+from langevin_nn.kernels.cache import CompiledCache, compile_function
 
-__all__ = ["Pointer", "announced", "compiled", "pointer", "quiet"]
+__all__ = ["Compiled", "Pointer", "announced", "compiled", "pointer", "quiet"]
 
 _PATIENCE = 1.0  # seconds
+
+# Where a compiled function is held against the plain one: so many points, so far apart, for so many seconds.
+_TRIALS, _AWAY, _LONGEST = 4, 0.1, 0.3
+_ROUNDING = {8: 1e-8, 4: 1e-3}  # of the largest number, by bytes of precision
 
 
 @contextmanager
@@ -96,23 +104,14 @@ class Pointer(WrapperAddressProtocol):
         return self._signature
 
 
-def _outside(function: Callable[..., Any]) -> tuple[tuple[str, str], ...]:
-    """Return the values that a function takes from outside, which compiling freezes: names of modules say nothing new."""
-    plain = getattr(function, "py_func", function)
-    if not isinstance(plain, FunctionType):
-        return ()
-    variables = getclosurevars(plain)
-    found = {**variables.nonlocals, **variables.globals}
-    return tuple((name, repr(value)) for name, value in sorted(found.items()) if not isinstance(value, ModuleType))
-
-
+@lru_cache(maxsize=1024)
 def pointer(function: Any, kind: int, dtype: np.dtype[Any]) -> Pointer:
-    """Return the address of a compiled function, or of a user's function once it is compiled.
+    """Return the address of a compiled kernel.
 
     Parameters
     ----------
-    function : callable
-        Plain Python, or compiled already.
+    function : compiled function
+        Of this package.
     kind : int
         Of `langevin_nn.kernels.fields`.
     dtype : numpy.dtype
@@ -123,16 +122,50 @@ def pointer(function: Any, kind: int, dtype: np.dtype[Any]) -> Pointer:
     Pointer
         For kernels.
     """
-    return _pointer(function, kind, dtype, () if isinstance(function, Dispatcher) else _outside(function))
+    return Pointer(function, _signature(kind, dtype))
 
 
-@lru_cache(maxsize=1024)
-def _pointer(function: Any, kind: int, dtype: np.dtype[Any], _values: tuple[tuple[str, str], ...]) -> Pointer:
+def _signature(kind: int, dtype: np.dtype[Any]) -> Any:
     from langevin_nn.kernels.fields import signatures
 
-    signature = signatures(float64 if dtype == np.float64 else float32)[kind]
-    known = isinstance(function, Dispatcher) and tuple(signature.args) in function.overloads
-    return Pointer(function if known else compiled(function, kind, dtype), signature)
+    return signatures(float64 if dtype == np.float64 else float32)[kind]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A user's function, compiled.
+
+    Parameters
+    ----------
+    function : compiled function
+        To be called from Python.
+    pointer : Pointer
+        For kernels.
+    """
+
+    function: Any
+    pointer: Pointer
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is to be compiled: requests for what computes the same are equal."""
+
+    digest: str
+    kind: int
+    dtype: np.dtype[Any]
+    own_options: bool
+    function: Any = field(compare=False)
+    near: NDArray[np.float64] | None = field(compare=False)
+    rank: int = field(compare=False)
+
+    @property
+    def plain(self) -> Any:
+        return getattr(self.function, "py_func", self.function)
+
+    @property
+    def name(self) -> str:
+        return str(getattr(self.plain, "__name__", type(self.plain).__name__))
 
 
 def _cause(error: Exception) -> str:
@@ -143,10 +176,17 @@ def _cause(error: Exception) -> str:
     return (telling or lines or [type(error).__name__])[0][:200]
 
 
-def compiled(function: Callable[..., Any], kind: int, dtype: np.dtype[Any]) -> Any:
-    """Return a user's function, compiled anew where a value changed that it takes from outside.
+def compiled(
+    function: Callable[..., Any],
+    kind: int,
+    dtype: np.dtype[Any],
+    near: NDArray[np.float64] | None = None,
+    rank: int = 0,
+) -> Compiled:
+    """Return a user's function, compiled anew where anything changed that it reads.
 
-    It is cached beside its file where it takes nothing but modules from there.
+    A function whose identity is known is compiled once in a process, and cached beside its file; what cannot be told is
+    compiled at each call. Whether it comes from there or not, it is held against the plain function at a few points.
 
     Parameters
     ----------
@@ -156,43 +196,187 @@ def compiled(function: Callable[..., Any], kind: int, dtype: np.dtype[Any]) -> A
         `POINT`, `POTENTIAL` or `MATRIX` of `langevin_nn.kernels.fields`.
     dtype : numpy.dtype
         float64 or float32.
+    near : ndarray of float64, shape (parameter,), optional
+        Near where it is held against the plain function; nowhere unless said.
+    rank : int, optional
+        Columns that a matrix has.
 
     Returns
     -------
-    compiled function
+    Compiled
         With the signature of its kind.
 
     Raises
     ------
     ConfigurationError
-        If Numba cannot compile it.
+        If Numba cannot compile it, or the compiled function gives other numbers than the plain one.
     """
-    return _compiled(function, kind, dtype, _outside(function))
+    known = identity(function)
+    signature = _signature(kind, dtype)
+    own_options = isinstance(function, Dispatcher) and tuple(signature.args) in function.overloads
+    request = _Request(known.digest, kind, dtype, own_options, function, near, rank)
+    if known.known:
+        return _kept(request)
+    warnings.warn(
+        f"{request.name} reads what cannot be told from outside: {', '.join(known.unknown)}: expected numbers, arrays and "
+        "attributes of modules, by whose values a compiled function is known again; it is compiled anew at each use",
+        UntoldFunctionWarning,
+        stacklevel=2,
+    )
+    return _made(request, None)
 
 
 @lru_cache(maxsize=256)
-def _compiled(
-    function: Callable[..., Any], kind: int, dtype: np.dtype[Any], values: tuple[tuple[str, str], ...]
-) -> Any:
-    from langevin_nn.kernels.fields import POTENTIAL, signatures
+def _kept(request: _Request) -> Compiled:
+    cache = None
+    with suppress(RuntimeError, TypeError, OSError):  # there is no file
+        cache = CompiledCache(request.plain, f"{request.digest} {request.own_options}")
+    return _made(request, cache)
 
-    plain = getattr(function, "py_func", function)
-    signature = signatures(float64 if dtype == np.float64 else float32)[kind]
-    name = getattr(plain, "__name__", repr(plain))
-    with announced(f"{name}()"):
+
+def _made(request: _Request, cache: CompiledCache | None) -> Compiled:
+    from langevin_nn.kernels.fields import POTENTIAL
+
+    signature, name = _signature(request.kind, request.dtype), request.name
+    options = request.function.targetoptions if request.own_options else {"error_model": "numpy"}
+    try:
+        with announced(f"{name}()"):
+            renewed = _Renewal(request.digest).function(request.plain)
+            options = {key: value for key, value in options.items() if key != "nopython"}
+            made = compile_function(renewed, signature, cache, **options)
+    except (NumbaError, TypeError, NotImplementedError) as error:
+        wanted = (
+            "potential(x) that returns a number at one point x, shape (parameter,)"
+            if request.kind == POTENTIAL
+            else f"{name}(x, out) that writes its result at one point x, shape (parameter,), into out"
+        )
+        raise ConfigurationError(
+            f"{name} cannot be compiled ({_cause(error)}): expected {wanted}; use plain "
+            "numbers, loops and numpy functions"
+        ) from error
+    if request.near is not None:
         try:
-            try:
-                return njit(signature, cache=not values, error_model="numpy")(plain)
-            # A function typed into an interpreter cannot be cached, one cached under another name of its file not be loaded.
-            except (RuntimeError, ImportError, AttributeError):
-                return njit(signature, error_model="numpy")(plain)
-        except (NumbaError, TypeError, NotImplementedError) as error:
-            wanted = (
-                "potential(x) that returns a number at one point x, shape (parameter,)"
-                if kind == POTENTIAL
-                else f"{name}(x, out) that writes its result at one point x, shape (parameter,), into out"
-            )
+            _hold_against_the_plain_function(request, made)
+        except ConfigurationError:
+            for path in cache.loaded if cache else ():
+                path.unlink(missing_ok=True)
+            raise
+    return Compiled(made, Pointer(made, signature))
+
+
+class _Renewal:
+    """Copies functions, so that helpers which Numba compiled before are compiled again: what they read may have changed.
+
+    Copies have names of their own: Numba finds code by its name, and code from the cache was named in another process.
+    """
+
+    def __init__(self, digest: str) -> None:
+        self._digest = digest
+        self._done: dict[int, tuple[Any, Any]] = {}
+
+    def function(self, function: FunctionType) -> FunctionType:
+        copy = self._copy(function)
+        self._fill(copy, function)
+        return copy
+
+    def _copy(self, function: FunctionType) -> FunctionType:
+        if not isinstance(function, FunctionType):
+            raise TypeError(f"it is of type {type(function).__name__} and no function")
+        cells = tuple(CellType() for _ in function.__closure__ or ())
+        names, code = {**function.__globals__}, function.__code__
+        copy = FunctionType(code, names, function.__name__, function.__defaults__, cells)
+        copy.__kwdefaults__, copy.__module__ = function.__kwdefaults__, __name__
+        copy.__qualname__ = f"{function.__name__}_{self._digest[:32]}_{len(self._done)}"
+        return copy
+
+    def _fill(self, copy: FunctionType, function: FunctionType) -> None:
+        names = _names(function.__code__)
+        for name in names & set(copy.__globals__):
+            copy.__globals__[name] = self._value(copy.__globals__[name], names)
+        for new, old in zip(copy.__closure__ or (), function.__closure__ or (), strict=True):
+            with suppress(ValueError):  # not yet filled
+                new.cell_contents = self._value(old.cell_contents, names)
+
+    def _value(self, value: Any, names: set[str]) -> Any:
+        if id(value) in self._done:
+            return self._done[id(value)][1]
+        if type(value) is tuple:
+            return tuple(self._value(each, names) for each in value)
+        if isinstance(value, Dispatcher) and not _is_of_library(value.py_func.__module__):
+            copy = self._copy(value.py_func)
+            compiler = value._compiler.pipeline_class  # type: ignore[attr-defined]
+            renewed = type(value)(copy, dict(value.locals), dict(value.targetoptions), compiler)
+            self._done[id(value)] = (value, renewed)
+            self._fill(copy, value.py_func)
+            return renewed
+        if isinstance(value, ModuleType) and not _is_of_library(value.__name__):
+            self._done[id(value)] = (value, value)
+            found = {name: vars(value)[name] for name in names & set(vars(value))}
+            changed = {name: new for name, each in found.items() if (new := self._value(each, names)) is not each}
+            if changed:
+                stand_in = ModuleType(value.__name__)
+                vars(stand_in).update(vars(value), **changed)
+                self._done[id(value)] = (value, stand_in)
+            return self._done[id(value)][1]
+        return value
+
+
+def _names(code: CodeType) -> set[str]:
+    return set(code.co_names).union(*(_names(each) for each in code.co_consts if isinstance(each, CodeType)))
+
+
+def _is_of_library(module: str) -> bool:
+    package = module.split(".", 1)[0]
+    return (
+        package in ("langevin_nn", "llvmlite", "numba", "numpy", "scipy", "torch") or package in sys.stdlib_module_names
+    )
+
+
+def _hold_against_the_plain_function(request: _Request, made: Any) -> None:
+    """Raise unless the compiled function gives at a few points what the plain one gives, but for rounding."""
+    from langevin_nn.kernels.fields import MATRIX, POTENTIAL
+
+    near = request.near
+    assert near is not None
+    dtype = np.dtype(np.float64) if request.kind == POTENTIAL else request.dtype
+    shape = {POTENTIAL: (), MATRIX: (len(near), request.rank)}.get(request.kind, near.shape)
+    generator, size = np.random.default_rng(0), np.maximum(1, np.abs(near))
+    rows, began = [], monotonic()
+    for number in range(_TRIALS):
+        away = _AWAY * size * generator.standard_normal(len(near)) * (number > 0)
+        point = (near + away).astype(dtype)
+        # As far as it moves when its point does by rounding.
+        plain, moved = (
+            _called(request.plain, point.astype(np.float64) + step, shape)
+            for step in (0, 4 * np.finfo(dtype).eps * size)
+        )
+        if plain is not None and moved is not None:
+            rows.append((point, plain, np.abs(moved - plain), _called(made, point, shape)))
+        if monotonic() - began > _LONGEST:
+            break
+    counted = [np.abs(plain[np.isfinite(plain)]).max(initial=0) for _, plain, _, _ in rows]
+    scale = max(counted, default=0)
+    for point, plain, moved, found in rows:
+        usual = np.isfinite(moved) & (np.abs(plain) < np.finfo(dtype).max * np.finfo(dtype).eps)
+        allowed = _ROUNDING[dtype.itemsize] * scale + 1e3 * moved
+        if found is None or not (np.abs(found - plain) <= allowed)[usual].all():
             raise ConfigurationError(
-                f"{name} cannot be compiled ({_cause(error)}): expected {wanted}; use plain "
-                "numbers, loops and numpy functions"
-            ) from error
+                f"the compiled {request.name} gives {'an error' if found is None else found} at {point}, where the plain "
+                f"function gives {plain}: expected the same but for rounding, since runs follow the compiled one. A helper "
+                "that Numba compiled keeps the values that it read then: call its recompile() after a change, and take "
+                "cache=True from it; whole numbers beyond 64 bits and random numbers differ, too"
+            )
+
+
+def _called(function: Any, point: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float64] | None:
+    """Return what a function gives at a point; None where it fails."""
+    out = np.full(shape, np.nan, point.dtype)
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if shape == ():
+                return np.asarray(function(point.copy()), np.float64)
+            function(point.copy(), out)
+    except Exception:
+        return None
+    return out.astype(np.float64)

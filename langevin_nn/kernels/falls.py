@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import float64, njit
+from numba import float64
+
+from langevin_nn.kernels.cache import cached
 
 __all__ = ["autoregressive", "fall_statistics"]
 
 
-@njit(float64[:, ::1](float64[:, ::1], float64), cache=True, nogil=True)
+@cached(float64[:, ::1](float64[:, ::1], float64), nogil=True)
 def autoregressive(shocks, correlation):
     """Return x_t = ρ x_{t−1} + shock_t for each series, from x_0 = shock_0.
 
@@ -33,7 +35,7 @@ def autoregressive(shocks, correlation):
     return series
 
 
-@njit(float64[:, ::1](float64[:, ::1]), cache=True, nogil=True)
+@cached(float64[:, ::1](float64[:, ::1]), nogil=True)
 def fall_statistics(series):
     """Return how much each series looks like a fall, by pooling adjacent violators (Best & Chakravarti 1990).
 

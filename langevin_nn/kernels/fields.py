@@ -13,6 +13,7 @@ import numpy as np
 from numba import float32, float64, njit, types, void
 from numpy.typing import NDArray
 
+from langevin_nn.kernels.cache import cached
 from langevin_nn.kernels.normals import LANES
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def function_types(real: Any) -> dict[int, Any]:
 _TILES = [signatures(real)[TILE] for real in _BOTH]
 
 
-@njit(_TILES, cache=True, error_model="numpy")
+@cached(_TILES, error_model="numpy")
 def no_tile(x, constants, out):
     """Stand where there is no tile function.
 
@@ -103,7 +104,7 @@ def no_tile(x, constants, out):
     out[:] = 0
 
 
-@njit([signatures(real)[POINT] for real in _BOTH], cache=True)
+@cached([signatures(real)[POINT] for real in _BOTH])
 def no_point(x, out):
     """Stand where there is no function of a point.
 
@@ -117,7 +118,7 @@ def no_point(x, out):
     out[:] = 0
 
 
-@njit([signatures(real)[MATRIX] for real in _BOTH], cache=True)
+@cached([signatures(real)[MATRIX] for real in _BOTH])
 def no_matrix(x, out):
     """Stand where there is no matrix-valued function.
 
@@ -131,7 +132,7 @@ def no_matrix(x, out):
     out[:] = 0
 
 
-@njit(signatures(float64)[POTENTIAL], cache=True)
+@cached(signatures(float64)[POTENTIAL])
 def no_potential(x):
     """Stand where there is no potential.
 
@@ -148,7 +149,7 @@ def no_potential(x):
     return 0.0
 
 
-@njit(_TILES, cache=True, error_model="numpy")
+@cached(_TILES, error_model="numpy")
 def linear(x, constants, out):
     """Write A (x − c).
 
@@ -169,7 +170,7 @@ def linear(x, constants, out):
     np.dot(constants[: n * n].reshape(n, n), centred, out)
 
 
-@njit(_TILES, cache=True, error_model="numpy")
+@cached(_TILES, error_model="numpy")
 def diagonal_linear(x, constants, out):
     """Write a (x − c), one a for each coordinate.
 
@@ -189,7 +190,7 @@ def diagonal_linear(x, constants, out):
             out[i, lane] = a * (x[i, lane] - c)
 
 
-@njit(_TILES, cache=True, error_model="numpy")
+@cached(_TILES, error_model="numpy")
 def confinement(x, constants, out):
     """Write k (r − R) (x − c)/r beyond the radius R around c, and 0 within.
 
@@ -215,7 +216,7 @@ def confinement(x, constants, out):
             out[i, lane] = pull * (x[i, lane] - centre[i])
 
 
-@njit(_TILES, cache=True, error_model="numpy")
+@cached(_TILES, error_model="numpy")
 def regression_factor(x, constants, out):
     """Write a factor of the minibatch covariance of linear regression, lower triangular, row by row.
 
@@ -360,7 +361,8 @@ def evaluate(field: CompiledField, positions: NDArray[np.float64], n_rows: int |
             result[start : start + count] = out[:, :count].T
         return result
     plain: Any = field.function
-    function = compiled(plain, field.kind, np.dtype(np.float64))
+    near = positions[0] if n_replicas else None
+    function = compiled(plain, field.kind, np.dtype(np.float64), near, n_rows // n_parameters).function
     if field.kind == POTENTIAL:
         for replica in range(n_replicas):
             _write_differences.py_func(function, np.array(positions[replica], np.float64), result[replica])

@@ -15,6 +15,7 @@ from numba import boolean, float32, float64, get_num_threads, int64, njit, prang
 from numpy.typing import NDArray
 
 from langevin_nn.kernels.bits import borrowed
+from langevin_nn.kernels.cache import cached
 from langevin_nn.kernels.compilation import announced, quiet
 from langevin_nn.kernels.fields import MATRIX, NOTHING, POINT, POTENTIAL, TILE, function_types
 from langevin_nn.kernels.normals import LANES, fill_normals, steps_per_fill
@@ -227,7 +228,7 @@ def kernel(dtype: Any) -> Any:
         uint64[::1], uint64, uint64, int64, real[:, :, ::1], real, real, real, row, boolean[::1], int64,
     )  # fmt: skip
     with announced("the integrators"), quiet():
-        return njit(signature, cache=True, parallel=True, **_OPTIONS)(_make(_sources()))
+        return cached(signature, parallel=True, **_OPTIONS)(_make(_sources()))
 
 
 def advance(
@@ -296,8 +297,9 @@ def advance(
         return np.array(values, dtype).reshape(-1)
 
     terms = [*drift, *[CompiledField(NOTHING)] * (MAXIMUM_TERMS - len(drift))]
-    tiles, points, potentials, _ = zip(*(each.slots(dtype) for each in terms), strict=True)
-    amplitude = noise.field.slots(dtype)
+    near = positions[0].astype(np.float64) if len(positions) else None
+    tiles, points, potentials, _ = zip(*(each.slots(dtype, near) for each in terms), strict=True)
+    amplitude = noise.field.slots(dtype, near, noise.rank)
     given = np.empty((0, 0, 0), dtype) if given is None else np.ascontiguousarray(given, dtype)
     diverged = np.zeros(len(positions), np.bool_) if diverged is None else np.ascontiguousarray(diverged, np.bool_)
     n_tiles = -(-len(positions) // LANES)

@@ -18,6 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from langevin_nn.kernels.bits import double_from_bits, double_to_bits, single_from_bits, single_to_bits
+from langevin_nn.kernels.cache import cached
 
 __all__ = ["LANES", "draw_normals", "fill_normals", "philox", "steps_per_fill"]
 
@@ -208,12 +209,11 @@ def fill_normals(out, replicas, key, first, words):
         _fill_single(out, replicas, key, first // np.uint64(4), words)
 
 
-@njit(
+@cached(
     [
         "void(float64[:, :, ::1], uint64[::1], uint64, uint64)",
         "void(float32[:, :, ::1], uint64[::1], uint64, uint64)",
     ],
-    cache=True,
 )
 def _draw(out, replicas, key, first_step):
     n_replicas, n_steps, per_step = out.shape

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit, prange
 
 from langevin_nn.kernels.bits import single_from_bits
+from langevin_nn.kernels.cache import cached
 from langevin_nn.kernels.products import add_combinations, dot_products, row_addresses
 
 __all__ = ["GELU", "RELU", "TANH", "at_once", "descend", "weighted_gradient"]
@@ -72,7 +73,7 @@ def _normal_law(x):
     return (_ONE - upper if x > _ZERO else upper), _ROOT_2PI * bell
 
 
-@njit(fastmath=_ROUNDING, cache=True)
+@cached(fastmath=_ROUNDING)
 def _add_bias_and_activate(rows, bias, activation, slopes):
     for i in range(rows.shape[0]):
         row, slope = rows[i], slopes[i]
@@ -94,7 +95,7 @@ def _add_bias_and_activate(rows, bias, activation, slopes):
                 slope[j] = below + value * density
 
 
-@njit(fastmath=_ROUNDING, cache=True)
+@cached(fastmath=_ROUNDING)
 def _multiply(signals, slopes):
     for i in range(signals.shape[0]):
         signal, slope = signals[i], slopes[i]
@@ -102,7 +103,7 @@ def _multiply(signals, slopes):
             signal[j] *= slope[j]
 
 
-@njit(fastmath=_ROUNDING, cache=True)
+@cached(fastmath=_ROUNDING)
 def _cross_entropy_signals(rows, bias, labels, samples, coefficients):
     for i in range(rows.shape[0]):
         row = rows[i]
@@ -121,7 +122,7 @@ def _cross_entropy_signals(rows, bias, labels, samples, coefficients):
         row[labels[samples[i]]] -= coefficients[i]
 
 
-@njit(fastmath=_ROUNDING, cache=True)
+@cached(fastmath=_ROUNDING)
 def _add_column_sums(rows, out):
     for i in range(rows.shape[0]):
         row = rows[i]
@@ -129,7 +130,7 @@ def _add_column_sums(rows, out):
             out[j] += row[j]
 
 
-@njit(cache=True)
+@cached()
 def _workspace(widths, n_rows):
     """Return room for activations, their slopes and the signals of a pass, and for addresses."""
     units = widths[1:]
@@ -138,7 +139,7 @@ def _workspace(widths, n_rows):
     )
 
 
-@njit(cache=True)
+@cached()
 def _add_gradient(weights, inputs, samples, labels, coefficients, widths, activation, work, addresses, out):
     """Add Σ_k c_k ∇ℓ_k over some samples to `out`, which may be the weights themselves."""
     n_layers, n_rows = widths.shape[0] - 1, coefficients.shape[0]
@@ -187,7 +188,7 @@ def _add_gradient(weights, inputs, samples, labels, coefficients, widths, activa
         _add_column_sums(own, out[offset + n_out * n_in : offset + n_out * (n_in + 1)])
 
 
-@njit(parallel=True, cache=True)
+@cached(parallel=True)
 def weighted_gradient(weights, inputs, labels, indices, coefficients, widths, activation, out):
     """Write Σ_k c_k ∇ℓ_k of every replica into `out`.
 
@@ -232,13 +233,13 @@ def weighted_gradient(weights, inputs, labels, indices, coefficients, widths, ac
             )
 
 
-@njit(fastmath=_ROUNDING, cache=True)
+@cached(fastmath=_ROUNDING)
 def _accelerate(velocity, weights, momentum, weight_decay):
     for k in range(len(weights)):
         velocity[k] = momentum * velocity[k] + weight_decay * weights[k]
 
 
-@njit(fastmath=_ROUNDING, cache=True)
+@cached(fastmath=_ROUNDING)
 def _move(weights, velocity, time_step):
     for k in range(len(weights)):
         weights[k] -= time_step * velocity[k]
@@ -262,7 +263,7 @@ def at_once(batch_size: int, momentum: float, weight_decay: float) -> bool:
     return batch_size <= _CHUNK and momentum == 0 and weight_decay == 0
 
 
-@njit(parallel=True, cache=True)
+@cached(parallel=True)
 def descend(weights, velocities, inputs, labels, indices, time_steps, momentum, weight_decay, widths, activation):
     """Make a block of updates v ← μv + g + λw, w ← w − Δt v in place, g the mean gradient over each minibatch.
 

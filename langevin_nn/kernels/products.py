@@ -15,9 +15,11 @@ from functools import cache
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
-from numba import config, njit, types
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from langevin_nn.kernels.cache import cached
 
 __all__ = ["LANES", "add_combinations", "dot_products", "row_addresses"]
 
@@ -246,7 +248,7 @@ _wide, _wide_row = (_combinations(i, _VECTORS, False) for i in (_HEIGHT, 1))
 _narrow, _narrow_row = (_combinations(i, 1, True) for i in (_HEIGHT, 1))
 
 
-@njit(cache=True)
+@cached()
 def row_addresses(matrix, out):
     """Write the addresses of the rows of a contiguous matrix.
 
@@ -262,7 +264,7 @@ def row_addresses(matrix, out):
         out[i] = start + i * matrix.shape[1] * 4
 
 
-@njit(cache=True)
+@cached()
 def dot_products(rows, n_rows, matrix, out):
     """Write the dot products of rows with those of a matrix, out = A Bᵀ.
 
@@ -299,7 +301,7 @@ def dot_products(rows, n_rows, matrix, out):
         i += _TILE if high else 1
 
 
-@njit(cache=True)
+@cached()
 def add_combinations(coefficients, terms, transposed, out):
     """Add linear combinations of rows to a matrix, out += A B, or Aᵀ B.
 

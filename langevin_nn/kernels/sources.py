@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from langevin_nn.kernels.compilation import Pointer, pointer
+from langevin_nn.kernels.compilation import Pointer, compiled, pointer
 from langevin_nn.kernels.fields import (
     MATRIX,
     NOTHING,
@@ -50,13 +50,19 @@ class CompiledField:
     function: Callable[..., Any] | None = None
     constants: NDArray[np.float64] = dataclasses.field(default_factory=lambda: np.zeros(0))
 
-    def slots(self, dtype: np.dtype[Any]) -> tuple[Pointer, ...]:
+    def slots(
+        self, dtype: np.dtype[Any], near: NDArray[np.float64] | None = None, rank: int = 0
+    ) -> tuple[Pointer, ...]:
         """Return the functions that a kernel takes, one of them this field's, the others stand-ins.
 
         Parameters
         ----------
         dtype : numpy.dtype
             Precision.
+        near : ndarray of float64, shape (parameter,), optional
+            Near where the compiled form of a user's function is held against the plain one; nowhere unless said.
+        rank : int, optional
+            Columns that a matrix has.
 
         Returns
         -------
@@ -64,8 +70,13 @@ class CompiledField:
             Tile, point, potential, matrix.
         """
         stand_ins = {TILE: no_tile, POINT: no_point, POTENTIAL: no_potential, MATRIX: no_matrix}
-        functions = {**stand_ins, self.kind: self.function}
-        return tuple(pointer(functions[kind], kind, dtype) for kind in stand_ins)
+        slots = {kind: pointer(function, kind, dtype) for kind, function in stand_ins.items()}
+        if self.kind == TILE:
+            slots[TILE] = pointer(self.function, TILE, dtype)
+        elif self.kind != NOTHING:
+            assert self.function is not None
+            slots[self.kind] = compiled(self.function, self.kind, dtype, near, rank).pointer
+        return tuple(slots.values())
 
 
 def linear_field(matrix: NDArray[np.float64], centre: NDArray[np.float64]) -> CompiledField:

@@ -88,8 +88,9 @@ class StateDependentNoise(FactoredNoise):
         from langevin_nn.kernels.fields import MATRIX, POINT
         from langevin_nn.seeds import Seeds
 
-        compiled(self.amplitude, POINT if self.rank is None else MATRIX, np.dtype(np.float64))
         start = landscape.initial_weights((0,), Seeds(0))[0].double().cpu().numpy()
+        kind, rank = (POINT, 0) if self.rank is None else (MATRIX, self.rank)
+        compiled(self.amplitude, kind, np.dtype(np.float64), start, rank)
         shape = (landscape.n_parameters,) if self.rank is None else (landscape.n_parameters, self.rank)
         try_out("amplitude", self.amplitude, start, shape)
         super().check(landscape)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import float32, float64, njit
+from numba import float32, float64
 
+from langevin_nn.kernels.cache import cached
 from langevin_nn.kernels.fields import TILE, signatures
 from langevin_nn.kernels.normals import LANES
 
 __all__ = ["affine"]
 
 
-@njit([signatures(real)[TILE] for real in (float64, float32)], cache=True, error_model="numpy")
+@cached([signatures(real)[TILE] for real in (float64, float32)], error_model="numpy")
 def affine(x, constants, out):  # type: ignore[no-untyped-def]
     """Write g + H x, also where no x makes it zero.
 
