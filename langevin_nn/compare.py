@@ -145,8 +145,9 @@ def compare(
     chosen = _processes(landscape, names, learning_rate, batch_size, momentum, weight_decay, refresh_every)
     if not landscape.is_classifier:
         raise ConfigurationError(
-            "compare tells the phases of learning from training errors, and the labels are no classes: expected labels as "
-            "integers; run the processes one by one with simulate instead"
+            "compare tells the phases of learning from training errors, and there are none: expected labels of one class a "
+            "sample (whole numbers) and one output a class, or one logit with a loss that is symmetric in both classes; run "
+            "the processes one by one with simulate instead"
         )
     if bool(landscape.cohort.all(1).any()):
         raise ConfigurationError(

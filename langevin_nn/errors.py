@@ -11,6 +11,7 @@ __all__ = [
     "DamagedTrajectory",
     "EstimationRefused",
     "LangevinError",
+    "OwnWeightsWarning",
     "ResumedElsewhereWarning",
     "RunInUse",
     "SampleMixingError",
@@ -58,6 +59,10 @@ class UnknownNameError(ConfigurationError):
 
 class SampleMixingError(ConfigurationError):
     """A network whose output for one sample is not a function of that sample and the weights alone."""
+
+
+class OwnWeightsWarning(UserWarning):
+    """Replicas start from the weights that a network came with, though nobody said so."""
 
 
 class UndefinedQuantityWarning(UserWarning):

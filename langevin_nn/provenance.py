@@ -65,7 +65,12 @@ def digest(*arrays: Any) -> str:
     """
     found = hashlib.sha256()
     for each in arrays:
-        array = np.ascontiguousarray(each.detach().cpu().numpy() if isinstance(each, torch.Tensor) else each)
+        if isinstance(each, torch.Tensor):
+            each = each.detach().cpu()
+            if each.dtype == torch.bfloat16:  # which NumPy lacks
+                found.update(b"bfloat16")
+                each = each.view(torch.int16)
+        array = np.ascontiguousarray(each)
         found.update(f"{array.dtype.str}{np.shape(each)}".encode())
         found.update(array.data)
     return found.hexdigest()

@@ -151,7 +151,7 @@ def _drawn(root: xr.Dataset) -> list[str]:
     """Return a plot of the first process: errors where there are classes, else the loss."""
     if "process" in root.sizes:
         root = root.isel(process=0)
-    kind = "error" if "train_error" in root.data_vars else "loss"
+    kind = "error" if "train_error" in root.data_vars and bool(root["train_error"].notnull().any()) else "loss"
     curves: dict[str, NDArray[np.float64]] = {}
     for which in ("train", "test"):
         name = f"{which}_{kind}"

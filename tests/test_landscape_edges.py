@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,11 @@ from conftest import digits_landscape
 from test_network_landscape import N_CLASSES, assert_close, classes, normal, slow_gradients
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import prune
 
-from langevin_nn import NetworkLandscape, Seeds, gradient_ensemble, sgd
+from langevin_nn import NetworkLandscape, Seeds, compare, detect_phases, gradient_ensemble, sgd, simulate
 from langevin_nn.errors import ConfigurationError, SampleMixingError, UnknownNameError
+from langevin_nn.landscape import checks, network, verification
 
 N = 12
 
@@ -225,3 +229,327 @@ def test_a_landscape_on_digits_has_its_cohorts():
     landscape = digits_landscape()
     assert int(landscape.relabeled.sum()) == 24
     assert 0 < int(landscape.mislabeled.sum()) <= 24
+
+
+# --- samples that are reordered or mixed
+
+
+class Sorting(nn.Module):
+    """Reorders its samples inside, and turns their order back where it is told to."""
+
+    def __init__(self, back=True):
+        super().__init__()
+        self.a, self.out, self.back = nn.Linear(5, 8), nn.Linear(8, N_CLASSES), back
+
+    def forward(self, x):
+        order = x[:, 0].argsort()
+        outputs = self.out(self.a(x[order]).relu())
+        return outputs[order.argsort()] if self.back else outputs
+
+
+def sorted_at_first(n=60):
+    """Inputs of which the first come in order."""
+    inputs = normal(n, 5)
+    inputs[:3, 0] = torch.tensor([-1.0, 0.0, 1.0])
+    return inputs
+
+
+def only_the_first(monkeypatch):
+    """Try the first three samples alone, in their order."""
+    for module in (checks, verification):
+        monkeypatch.setattr(module, "trial_positions", lambda n: torch.arange(min(3, n)))
+        monkeypatch.setattr(module, "arrangements", lambda n: [torch.arange(n)])
+        monkeypatch.setattr(module, "with_moved", lambda inputs: inputs)
+
+
+def assert_reordered_samples_are_measured_right():
+    network, inputs, labels = Sorting(), sorted_at_first(), classes(60)
+    landscape = NetworkLandscape(network, inputs, labels)
+    expected = slow_gradients(network, landscape.own_weights, inputs, labels)
+    assert_close(landscape.sample_gradients(landscape.own_weights).dense(), expected)
+    assert_close(landscape.gradient(landscape.own_weights[None])[0], expected.mean(0))
+
+
+def assert_mixed_samples_are_refused():
+    try:
+        NetworkLandscape(Sorting(back=False), sorted_at_first(), classes(60))
+    except SampleMixingError:
+        return
+    raise AssertionError("outputs of other samples were taken")
+
+
+ABOUT_ORDER = [assert_reordered_samples_are_measured_right, assert_mixed_samples_are_refused]
+
+
+@pytest.mark.parametrize("check", ABOUT_ORDER)
+def test_samples_that_are_reordered_inside(check, monkeypatch):
+    check()
+    only_the_first(monkeypatch)
+    with pytest.raises(AssertionError):
+        check()
+
+
+def broadcast(outputs, targets):
+    return ((outputs - targets) ** 2).mean(-1)
+
+
+def centred(outputs, targets):
+    return (outputs - targets[:, None]).square().sum(1) + 0.01 * outputs.std()
+
+
+def assert_refused_loss(loss, labels, message):
+    said = ""
+    try:
+        NetworkLandscape(nn.Linear(5, 1), normal(60, 5), labels, loss=loss)
+    except SampleMixingError as error:
+        said = str(error)
+    assert re.search(message, said)
+
+
+RARE = (torch.arange(60) == 37).long()
+MIXING_LOSSES = {
+    "broadcasts": (
+        broadcast,
+        normal(60, seed=5),
+        r"\(8, 1\), labels \(8,\).* broadcast to \(8, 8\).*squeeze\(-1\)",
+    ),
+    "broadcasts, and one label differs": (broadcast, RARE, r"they broadcast to \(7, 7\)"),
+    "a mean over samples": (centred, normal(60, seed=5), "no mean, sum or extremum over the first dimension"),
+}
+
+
+@pytest.mark.parametrize("case", MIXING_LOSSES.values(), ids=MIXING_LOSSES.keys())
+def test_losses_that_mix_samples_are_refused(case, monkeypatch):
+    assert_refused_loss(*case)
+    monkeypatch.setattr(network, "refuse_loss_mixing", lambda *_: None)
+    with pytest.raises(AssertionError):
+        assert_refused_loss(*case)
+
+
+def test_a_loss_that_needs_two_samples_trains_and_is_not_measured():
+    def loss(outputs, targets):
+        return functional.binary_cross_entropy_with_logits(outputs.squeeze(), targets, reduction="none")
+
+    landscape = NetworkLandscape(nn.Linear(5, 1), normal(N, 5), torch.ones(N), loss=loss)
+    assert landscape.gradient(landscape.own_weights[None]).isfinite().all()
+    with pytest.raises(ConfigurationError, match=r"cannot take one sample alone.*squeeze\(-1\)"):
+        landscape.sample_gradients(landscape.own_weights)
+
+
+class Scaled(nn.Linear):
+    """Divided by the root of a small variance, which must stay positive."""
+
+    def __init__(self, *widths):
+        super().__init__(*widths)
+        self.v = nn.Parameter(torch.full((widths[1],), 0.01))
+
+    def forward(self, x):
+        return super().forward(x) / self.v.sqrt()
+
+
+def test_a_trial_beyond_the_domain_of_a_network_is_no_randomness():
+    module, inputs, labels = nn.Sequential(nn.Linear(5, 4), Scaled(4, N_CLASSES)), normal(N, 5), classes(N)
+    landscape = NetworkLandscape(module, inputs, labels)
+    gradients = landscape.sample_gradients(landscape.own_weights)
+    assert gradients.paths["0.weight"] == "outer products"
+    assert_close(gradients.dense(), slow_gradients(module, landscape.own_weights, inputs, labels))
+
+
+# --- errors
+
+
+def of_tokens(outputs, labels):
+    return functional.cross_entropy(outputs.mT, labels, reduction="none").mean(1)
+
+
+def of_logit(outputs, labels, **options):
+    return functional.binary_cross_entropy_with_logits(outputs.squeeze(-1), labels.float(), reduction="none", **options)
+
+
+def of_flags(outputs, labels):
+    return functional.binary_cross_entropy_with_logits(outputs, labels.float(), reduction="none").sum(1)
+
+
+def of_pixels(outputs, labels):
+    return functional.cross_entropy(outputs, labels, reduction="none").mean((1, 2))
+
+
+def of_probability(outputs, labels):
+    return functional.binary_cross_entropy(outputs.squeeze(-1), labels.float(), reduction="none")
+
+
+TOKENS = torch.as_tensor(np.random.default_rng(0).integers(7, size=(N, 6)))
+POSITIVE = (normal(N, 5)[:, 0] > 0).long()
+WITHOUT_ERRORS = {
+    "tokens": (nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7)), TOKENS, TOKENS, of_tokens),
+    "flags": (nn.Linear(5, 4), normal(N, 5), (normal(N, 4, seed=3) > 0).long(), of_flags),
+    "pixels": (nn.Conv2d(1, 3, 3, padding=1), normal(N, 1, 4, 4), classes(N, 4, 4), of_pixels),
+    "0 and 1 by regression": (nn.Linear(5, 1), normal(N, 5), POSITIVE, lambda o, t: (o[:, 0] - t).square()),
+    "a probability": (nn.Sequential(nn.Linear(5, 1), nn.Sigmoid()), normal(N, 5), POSITIVE, of_probability),
+    "counts": (nn.Linear(5, 1), normal(N, 5), classes(N), lambda o, t: o[:, 0].exp() - t * o[:, 0]),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_ERRORS.values(), ids=WITHOUT_ERRORS.keys())
+def test_labels_that_are_not_one_class_a_sample_have_no_error(case):
+    module, inputs, labels, loss = case
+    landscape = NetworkLandscape(module, inputs, labels, loss=loss, test_inputs=inputs, test_labels=labels)
+    tree = simulate(sgd(landscape, 0.1, 5), steps=2, replicas=2, progress=False)
+    assert np.isfinite(tree.train_loss.sel(cohort="all")).all()
+    assert np.isfinite(tree.activity.sel(cohort="all")).all()
+    assert tree.train_error.isnull().all()
+    assert tree.test_error.isnull().all()
+    with pytest.raises(ConfigurationError, match="phases of learning from training errors, and there are none"):
+        compare(landscape, learning_rate=0.1, batch_size=5, epochs=1)
+    with pytest.raises(ConfigurationError, match="every training error is NaN"):
+        detect_phases(tree)
+
+
+def assert_sign_tells(landscape):
+    """One logit, the first input, whose sign is the label: no error; the other way round, all are wrong."""
+    weights = torch.tensor([[9.0, 0, 0, 0, 0, 0], [-9.0, 0, 0, 0, 0, 0]])
+    assert landscape.losses_and_errors(weights)[1].mean(1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        of_logit,
+        lambda o, t: of_logit(o, t, pos_weight=torch.tensor(3.0)),
+        lambda o, t: (1 - (2 * t - 1) * o[:, 0]).relu(),
+    ],
+    ids=["cross-entropy", "weighted", "hinge"],
+)
+def test_the_sign_of_one_logit_is_its_class(loss):
+    landscape = NetworkLandscape(nn.Linear(5, 1), normal(N, 5), POSITIVE, loss=loss)
+    assert landscape.is_classifier
+    assert_sign_tells(landscape)
+    landscape._class_rule = "largest output"  # of one
+    with pytest.raises(AssertionError):
+        assert_sign_tells(landscape)
+
+
+# --- what is frozen
+
+
+class PartlyFrozen(nn.Module):
+    """A recurrent layer of which one matrix is frozen, a frozen layer, and one that is shared."""
+
+    def __init__(self):
+        super().__init__()
+        self.recurrent = nn.LSTM(1, 4, batch_first=True)
+        self.recurrent.weight_hh_l0.requires_grad_(False)
+        self.features, self.again, self.out = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, N_CLASSES)
+        self.again.weight = self.features.weight
+        self.features.weight.requires_grad_(False)
+
+    def forward(self, x):
+        hidden = self.recurrent(x[:, :2, None])[0][:, -1]
+        return self.out(self.again(torch.tanh(self.features(hidden))))
+
+
+def trained_names(module):
+    return [name for name, tensor in module.named_parameters() if tensor.requires_grad]
+
+
+@pytest.mark.parametrize("given", [PartlyFrozen(), PartlyFrozen], ids=["a module", "a function that makes one"])
+def test_frozen_parameters_stay_and_the_others_are_weight_space(given):
+    landscape, inputs, labels = NetworkLandscape(given, normal(N, 5), classes(N)), normal(N, 5), classes(N)
+    module = given if isinstance(given, nn.Module) else PartlyFrozen()
+    module.load_state_dict(landscape._module.state_dict())
+    trained = [tensor for tensor in module.parameters() if tensor.requires_grad]
+    assert landscape.n_parameters == sum(tensor.numel() for tensor in trained)
+    assert list(landscape.measured_parameters) == trained_names(module)
+    assert landscape.description["frozen_parameters"]["names"] == ["recurrent.weight_hh_l0", "features.weight"]
+    weights = landscape.initial_weights((0, 1), Seeds(0))
+    for row, gradient in zip(weights, landscape.gradient(weights), strict=True):
+        nn.utils.vector_to_parameters(row, trained)
+        loss = functional.cross_entropy(module(inputs), labels)
+        expected = torch.cat([each.reshape(-1) for each in torch.autograd.grad(loss, trained)])
+        assert_close(gradient, expected.double())
+        assert_close(landscape.sample_gradients(row).dense().mean(0), expected.double())
+
+
+def test_other_frozen_values_are_another_run():
+    def described(seed):
+        torch.manual_seed(seed)
+        module = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, N_CLASSES))
+        module[0].requires_grad_(False)
+        return NetworkLandscape(module, normal(N, 5), classes(N)).description
+
+    with torch.random.fork_rng(devices=[]):
+        assert described(0) == described(0) != described(1)
+
+
+# --- what raised
+
+
+class Branch(nn.Linear):
+    """Does what its inputs' values say."""
+
+    def forward(self, x):
+        return super().forward(x) if x.max() < 99 else super().forward(x.clamp(-9, 9))
+
+
+class Unused(nn.Linear):
+    """Owns a parameter that is not used."""
+
+    def __init__(self, *widths):
+        super().__init__(*widths)
+        self.scale = nn.Parameter(torch.ones(widths[1]))
+
+
+def unused():
+    module = nn.Linear(5, N_CLASSES)
+    module.scale = nn.Parameter(torch.ones(3))
+    return module
+
+
+@pytest.mark.parametrize("make", [lambda: Branch(5, N_CLASSES), lambda: Unused(5, N_CLASSES), unused])
+def test_branches_and_parameters_that_are_not_used(make):
+    module, inputs, labels = make(), normal(N, 5), classes(N)
+    landscape = NetworkLandscape(module, inputs, labels)
+    weights = landscape.initial_weights((0, 1), Seeds(0))
+    gradients = landscape.gradient(weights)
+    for row, gradient in zip(weights, gradients, strict=True):
+        rows = landscape.sample_gradients(row).dense()
+        expected = slow_gradients(nn.Linear(5, N_CLASSES), row[:18], inputs, labels)
+        assert_close(rows[:, :18], expected)
+        assert (rows[:, 18:] == 0).all()
+        assert_close(gradient[:18], expected.mean(0))
+
+
+def test_bfloat16_is_taken():
+    landscape = NetworkLandscape(nn.Linear(5, N_CLASSES).bfloat16(), normal(N, 5), classes(N))
+    tree = simulate(sgd(landscape, 0.1, 5), steps=2, replicas=2, progress=False)
+    assert np.isfinite(tree.train_loss.sel(cohort="all")).all()
+
+
+class Pair(nn.Linear):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+def pruned():
+    module = nn.Linear(5, N_CLASSES)
+    prune.l1_unstructured(module, "weight", 0.3)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Pair(5, 3), "returned something of type tuple: expected one tensor"),
+        (pruned, r"cannot be copied .*prune\.remove"),
+    ],
+)
+def test_what_cannot_be_run_is_said(make, message):
+    with pytest.raises(ConfigurationError, match=message):
+        NetworkLandscape(make(), normal(N, 5), classes(N))
+
+
+def test_a_dictionary_of_weights_is_refused_with_the_vector_to_take():
+    module = nn.Linear(5, N_CLASSES)
+    landscape = NetworkLandscape(module, normal(N, 5), classes(N))
+    with pytest.raises(ConfigurationError, match=r"weights are of type OrderedDict.*landscape\.own_weights"):
+        gradient_ensemble(landscape, module.state_dict(), batch_size=5)

@@ -225,12 +225,6 @@ def test_anisotropic_noise_takes_numpy_arrays():
 # Item 6: networks.
 
 
-class Partly(nn.Sequential):
-    def __init__(self) -> None:
-        super().__init__(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-        self[0].requires_grad_(False)
-
-
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
@@ -246,8 +240,9 @@ class Partly(nn.Sequential):
         ({"device": "gpu"}, ("device='gpu' cannot be used here", "expected a device of this machine")),
         ({"device": "meta"}, ("device='meta' cannot be used here",)),
         ({"parameters": ()}, ("parameters=() names no tensor", "at least one pattern")),
-        ({"module": Partly()}, ("frozen", "0.weight, 0.bias", "all parameters are trained")),
-        ({"module": Partly}, ("frozen", "0.weight, 0.bias", "all parameters are trained")),
+        ({"module": nn.Linear(3, 2).requires_grad_(False)}, ("all parameters are frozen", "at least one to train")),
+        ({"start": "given"}, ("unknown start 'given'", "own, drawn")),
+        ({"inputs": {"x": np.zeros((6, 3))}}, ("inputs are of type dict", "expected one tensor or array")),
         ({"module": "linear"}, ("module is of type str", "torch.nn.Module")),
         ({"module": lambda: 3}, ("returned something of type int", "torch.nn.Module")),
         ({"cohort_mask": "wrong"}, ("unknown cohort mask 'wrong'", "mislabeled, relabeled")),
@@ -262,10 +257,6 @@ def test_networks_that_cannot_be_run_are_refused(change, parts):
 def test_cuda_without_a_gpu_is_refused():
     with refused("device='cuda' cannot be used here", "cpu, since no GPU"):
         network(device="cuda")
-
-
-def test_a_network_that_is_frozen_throughout_is_trained():
-    assert network(module=nn.Linear(3, 2).requires_grad_(False)).n_parameters == 8
 
 
 def test_own_weights_are_a_copy_of_what_the_module_came_with():

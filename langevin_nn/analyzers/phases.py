@@ -112,11 +112,17 @@ class PhaseDetector:
         Raises
         ------
         ConfigurationError
-            If the training errors were not recorded, or some replicas have mislabeled samples and others none.
+            If the training errors were not recorded or are all NaN, or some replicas have mislabeled samples and others
+            none.
         """
         root = root_of(trajectory)
         require(root, "train_error", "time")
         errors = root["train_error"]
+        if errors.size and not bool(errors.sel(cohort="all").notnull().any()):
+            raise ConfigurationError(
+                "every training error is NaN: expected errors of labels that are one class a sample, since phases are told "
+                "from their fall; look at train_loss instead"
+            )
         noisy = bool(errors.sel(cohort="mislabeled").notnull().any())
         names = FOUR_PHASES if noisy else TWO_PHASES
         wrong = errors.sel(cohort="mislabeled").notnull().any("step")

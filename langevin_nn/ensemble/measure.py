@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from langevin_nn.checks import kind_of
 from langevin_nn.ensemble.base import GradientEnsemble
 from langevin_nn.ensemble.empirical import EmpiricalEnsemble
 from langevin_nn.ensemble.moments import MomentEnsemble
@@ -76,6 +77,11 @@ def gradient_ensemble(
     >>> gradient_ensemble(landscape, torch.tensor([1.0, 0.0])).spectrum().noise_eigenvalue.values
     array([3., 1.])
     """
+    if not hasattr(weights, "ndim"):
+        raise ConfigurationError(
+            f"weights are {kind_of(weights)}: expected a tensor of shape (parameter,), one point of weight space; take "
+            "landscape.own_weights, or torch.nn.utils.parameters_to_vector(module.parameters())"
+        )
     if weights.ndim != 1:
         raise ConfigurationError(
             f"weights have shape {tuple(weights.shape)}: expected (parameter,), one point of weight space; use "

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -9,17 +13,142 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from langevin_nn.errors import ConfigurationError, SampleMixingError
+from langevin_nn.landscape.initialisation import perturbed
+from langevin_nn.landscape.layout import ParameterLayout
 
-__all__ = ["check_sample_losses", "refuse_sample_mixing"]
+__all__ = [
+    "arrangements",
+    "check_sample_losses",
+    "doubled",
+    "general_point",
+    "in_double",
+    "refuse_loss_mixing",
+    "refuse_sample_mixing",
+    "trial_positions",
+    "with_moved",
+]
+
+_TRIED = 6  # samples as they are, and as many moved a little
+_TOGETHER = (5, 3, 2)  # sizes of smaller arrangements of them
 
 
-def _distinct(inputs: Tensor) -> Tensor:
-    """Return a few samples that differ from one another, where numbers can be changed."""
-    few = inputs[torch.linspace(0, len(inputs) - 1, min(3, len(inputs))).long()]
-    if not few.is_floating_point():
-        return few
-    kick = torch.randn(few.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return few + 0.1 * kick.to(few.device, few.dtype)
+def trial_positions(n_samples: int) -> Tensor:
+    """Return the positions of a few samples from all over the data, in random order, the same at each call.
+
+    Parameters
+    ----------
+    n_samples : int
+        N.
+
+    Returns
+    -------
+    Tensor of int64, shape (trial sample,)
+        On the CPU.
+    """
+    return torch.randperm(n_samples, generator=torch.Generator().manual_seed(1))[:_TRIED]
+
+
+def arrangements(n: int) -> list[Tensor]:
+    """Return orders in which trial samples are passed together: all of them, and fewer, each in an order of its own.
+
+    Parameters
+    ----------
+    n : int
+        Of how many trial samples.
+
+    Returns
+    -------
+    list of Tensor of int64
+        Positions among them.
+    """
+    generator = torch.Generator().manual_seed(2)
+    return [torch.randperm(n, generator=generator)[:size] for size in (n, *(each for each in _TOGETHER if each < n))]
+
+
+def with_moved(inputs: Tensor) -> Tensor:
+    """Return samples and, where numbers can be changed, as many that are moved a little, so that no two are alike.
+
+    Parameters
+    ----------
+    inputs : Tensor, shape (sample, ...)
+        A few.
+
+    Returns
+    -------
+    Tensor, shape (sample or 2·sample, ...)
+        Those given come first.
+    """
+    if not inputs.is_floating_point():
+        return inputs
+    kick = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return torch.cat([inputs, inputs + 0.1 * kick.to(inputs.device, inputs.dtype)])
+
+
+def in_double(module: torch.nn.Module, parameters: Mapping[str, Tensor]) -> tuple[torch.nn.Module, dict[str, Tensor]]:
+    """Return a copy of a network at some weights in float64, where differences are told from rounding.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    parameters : mapping of str to Tensor
+        Its weights.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        Which shares nothing with it.
+    parameters : dict of str to Tensor
+        The weights.
+    """
+    return deepcopy(module).double(), {name: tensor.double() for name, tensor in parameters.items()}
+
+
+def doubled(tensor: Tensor) -> Tensor:
+    """Return floating-point numbers in float64, anything else as it is.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Any.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape.
+    """
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def general_point(module: torch.nn.Module, layout: ParameterLayout, weights: Tensor, inputs: Tensor) -> Tensor:
+    """Return weights near some others at which nothing vanishes by chance, and all outputs are finite.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    layout : ParameterLayout
+        Order of its parameters.
+    weights : Tensor, shape (parameter,)
+        Where, perhaps with entries at exactly zero.
+    inputs : Tensor, shape (sample, ...)
+        All samples; a few are passed through the network.
+
+    Returns
+    -------
+    Tensor, shape (parameter,)
+        The weights themselves where numbers beyond their neighbourhood are all that the network gives.
+    """
+    few = inputs[trial_positions(len(inputs)).to(inputs.device)]
+    for moved in (perturbed(weights), perturbed(weights, relative=True)):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            try:
+                outputs = functional_call(module, layout.split(moved), (few,))
+            except (RuntimeError, ValueError, IndexError, TypeError):
+                return weights  # whoever needs the outputs says what is wrong
+        if isinstance(outputs, Tensor) and bool(torch.isfinite(outputs).all()):
+            return moved
+    return weights
 
 
 def refuse_sample_mixing(module: torch.nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> None:
@@ -32,12 +161,12 @@ def refuse_sample_mixing(module: torch.nn.Module, parameters: dict[str, Tensor],
     parameters : dict of str to Tensor
         Weights in general position: at special ones a dependence may vanish.
     inputs : Tensor, shape (sample, ...)
-        A few samples are passed through the network, together, alone and twice.
+        A few from all over them are passed through the network, alone and together, in several random orders.
 
     Raises
     ------
     ConfigurationError
-        If the network cannot take the inputs.
+        If the network cannot take the inputs, or returns something else than a tensor.
     SampleMixingError
         Naming the layer where its type tells, with the remedy.
     """
@@ -53,29 +182,63 @@ def refuse_sample_mixing(module: torch.nn.Module, parameters: dict[str, Tensor],
                 f"layer {name!r} ({type(layer).__name__}, p={layer.p}) draws random numbers of its own: the gradient "
                 "noise would no longer be that of the minibatches alone; put it into evaluation mode with .eval()"
             )
-    few = _distinct(inputs)
+    untouched = deepcopy(module)  # evaluations may leave what cannot be copied
+    few = with_moved(inputs[trial_positions(len(inputs)).to(inputs.device)])
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             together = functional_call(module, parameters, (few,))
+            again = functional_call(module, parameters, (few,))
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             raise ConfigurationError(
                 f"the network cannot take inputs of shape (sample, {', '.join(map(str, inputs.shape[1:]))}) and type "
                 f"{inputs.dtype}: {str(error).splitlines()[0]}; reshape or convert them (images to floating point)"
             ) from error
-        again = functional_call(module, parameters, (few,))
-        alone = torch.cat([functional_call(module, parameters, (few[k : k + 1],)) for k in range(len(few))])
-    if not torch.equal(together, again):
-        raise SampleMixingError(
-            "the network gave two different outputs for the same inputs: expected a function of inputs and weights "
-            "alone; remove the random layer or put the network into evaluation mode with .eval()"
-        )
-    if together.shape != alone.shape or not torch.allclose(together, alone, rtol=1e-3, atol=1e-5):
-        culprit = _first_that_mixes(module, parameters, few)
+        if not isinstance(together, Tensor):
+            raise ConfigurationError(
+                f"the network returned something of type {type(together).__name__}: expected one tensor, whose first "
+                "dimension are the samples, as outputs for the loss; wrap it in a module that picks the tensor"
+            )
+        if not torch.equal(together.isnan(), again.isnan()) or not torch.equal(
+            together.nan_to_num(), again.nan_to_num()
+        ):
+            raise SampleMixingError(
+                "the network gave two different outputs for the same inputs: expected a function of inputs and weights "
+                "alone; remove the random layer or put the network into evaluation mode with .eval()"
+            )
+        try:
+            mixing = _mixing(*in_double(untouched, parameters), doubled(few), 1e-5, 2e-6)
+        except (RuntimeError, TypeError):  # its code fixes the precision, or the device knows one only
+            mixing = _mixing(module, parameters, few, 1e-3, 1e-3)
+    if mixing is not None:
+        culprit = _first_that_mixes(module, parameters, few[mixing])
         raise SampleMixingError(
             f"the output {culprit} for a sample changes with the other samples of the batch: expected an independent "
             "output for each sample, since sample gradients are undefined otherwise; use layers that normalise within "
             "a sample (GroupNorm, LayerNorm)"
         )
+
+
+def _mixing(
+    module: torch.nn.Module, parameters: dict[str, Tensor], few: Tensor, of_spread: float, of_largest: float
+) -> Tensor | None:
+    """Return the first arrangement of samples in which an output differs from that of the sample alone."""
+    rows = [functional_call(module, parameters, (few[k : k + 1],)) for k in range(len(few))]
+    if any(row.shape != (1, *rows[0].shape[1:]) for row in rows):
+        return arrangements(len(few))[0]
+    alone = torch.cat(rows)
+    # A trial that leaves the network's domain says nothing.
+    usable = torch.isfinite(alone.flatten(1)).all(1).nonzero()[:, 0].cpu()
+    if not len(usable):
+        return None
+    alone = alone[usable].flatten(1).to(torch.promote_types(alone.dtype, torch.float32))
+    allowed = of_spread * (alone - alone.mean(0)).abs().max() + of_largest * alone.abs().max()
+    for order in arrangements(len(usable)):
+        together = functional_call(module, parameters, (few[usable[order]],))
+        if len(together) != len(order) or together.shape[1:] != rows[0].shape[1:]:
+            return usable[order]
+        if not bool(((together.flatten(1) - alone[order]).abs() <= allowed).all()):
+            return usable[order]
+    return None
 
 
 def _first_that_mixes(module: torch.nn.Module, parameters: dict[str, Tensor], few: Tensor) -> str:
@@ -105,6 +268,60 @@ def _first_that_mixes(module: torch.nn.Module, parameters: dict[str, Tensor], fe
         if not torch.allclose(output[:1], alone, rtol=1e-3, atol=1e-5):
             return name
     return "of the network"
+
+
+def refuse_loss_mixing(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, labels: Tensor) -> str | None:
+    """Raise if the loss of a sample depends on the outputs or labels of the others, as one that broadcasts does.
+
+    Parameters
+    ----------
+    loss : callable
+        (outputs, labels) → one loss a sample.
+    outputs : Tensor, shape (sample, ...)
+        Of a few samples.
+    labels : Tensor, shape (sample, ...)
+        Their labels.
+
+    Returns
+    -------
+    str or None
+        What the loss raises where a sample comes alone.
+
+    Raises
+    ------
+    SampleMixingError
+        Naming the shapes and the remedy.
+    """
+    pairs = [(outputs[k : k + 1], labels[k : k + 1]) for k in range(len(outputs))]
+    said = alone = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            alone = torch.stack([loss(*pair).reshape(()) for pair in pairs])
+        except (RuntimeError, ValueError, IndexError) as error:
+            said = str(error).splitlines()[0]
+    if alone is None or not bool(torch.isfinite(alone).all()):
+        # A squeeze() that knows no minibatch of one, or a deviation among one: each comes twice.
+        alone = torch.stack([loss(*(torch.cat([each, each]) for each in pair))[0] for pair in pairs])
+    usable = torch.isfinite(alone).nonzero()[:, 0]
+    if not len(usable):
+        return said
+    rounding = max(1e-6, torch.finfo(alone.dtype).eps)
+    allowed = rounding * (20 * alone[usable].abs().max() + outputs[usable].abs().max())
+    for order in (usable[each] for each in arrangements(len(usable))):
+        if not bool(((loss(outputs[order], labels[order]) - alone[order]).abs() <= allowed).all()):
+            n, remedy = len(outputs), "take no mean, sum or extremum over the first dimension, that of the samples"
+            if {outputs.shape[1:], labels.shape[1:]} == {(), (1,)}:
+                remedy = (
+                    f"if one is taken from the other they broadcast to ({n}, {n}): give both the same shape, with "
+                    f"outputs.squeeze(-1) or labels[:, None]; else {remedy}"
+                )
+            raise SampleMixingError(
+                "the loss of a sample changes with the other samples of its minibatch: outputs have shape "
+                f"{tuple(outputs.shape)}, labels {tuple(labels.shape)}; expected the loss of each sample to depend on its "
+                f"own output and label alone, since sample gradients are undefined otherwise; {remedy}"
+            )
+    return said
 
 
 def check_sample_losses(losses: Tensor, n_samples: int) -> None:

@@ -173,7 +173,10 @@ class TracedGradient:
                 def flat(w: Tensor, x: Tensor, y: Tensor, c: Tensor) -> Tensor:
                     return self.untraced(w, x, y, c, own_inputs)
 
-                self._graphs[shape] = make_fx(flat)(weights, inputs, labels, coefficients)
+                try:
+                    self._graphs[shape] = make_fx(flat)(weights, inputs, labels, coefficients)
+                except RuntimeError:  # what the network does depends on values, which no graph holds
+                    self._graphs[shape] = flat
             return self._graphs[shape](weights, inputs, labels, coefficients)
 
 

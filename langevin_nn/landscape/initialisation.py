@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 
 import torch
@@ -12,7 +12,7 @@ from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.layout import ParameterLayout
 from langevin_nn.seeds import Seeds
 
-__all__ = ["draw_weights", "flat_parameters", "perturbed"]
+__all__ = ["draw_weights", "flat_parameters", "perturbed", "redrawn", "without_frozen"]
 
 
 def flat_parameters(module: nn.Module, layout: ParameterLayout) -> Tensor:
@@ -33,13 +33,15 @@ def flat_parameters(module: nn.Module, layout: ParameterLayout) -> Tensor:
     return layout.flatten({name: tensor.detach() for name, tensor in module.named_parameters()})
 
 
-def perturbed(weights: Tensor) -> Tensor:
+def perturbed(weights: Tensor, *, relative: bool = False) -> Tensor:
     """Return weights in general position near some others, for checks that special points would deceive.
 
     Parameters
     ----------
     weights : Tensor, shape (parameter,)
         Where, perhaps with entries at exactly zero.
+    relative : bool, optional
+        Whether each is changed in proportion to itself, so that none changes its sign.
 
     Returns
     -------
@@ -47,7 +49,32 @@ def perturbed(weights: Tensor) -> Tensor:
         The same at each call.
     """
     kick = torch.randn(weights.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return weights + 0.1 * kick.to(weights.device, weights.dtype)
+    kick = kick.to(weights.device, weights.dtype)
+    return weights + 0.1 * (weights * kick.clamp(-5, 5) if relative else kick)
+
+
+def without_frozen(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """Make constants (buffers) of the parameters that are not trained.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network, which is changed.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        The same.
+    names : tuple of str
+        Of the parameters that have ``requires_grad=False``.
+    """
+    names = tuple(name for name, tensor in module.named_parameters() if not tensor.requires_grad)
+    for layer in module.modules() if names else ():
+        frozen = {name: tensor for name, tensor in layer.named_parameters(recurse=False) if not tensor.requires_grad}
+        for name, tensor in frozen.items():
+            delattr(layer, name)
+            layer.register_buffer(name, tensor.detach())
+    return module, names
 
 
 def draw_weights(
@@ -80,7 +107,7 @@ def draw_weights(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.integer("initial weights", replica))
-        module = _reset(source) if isinstance(source, nn.Module) else source().cpu()
+        module = _reset(deepcopy(source).cpu()) if isinstance(source, nn.Module) else without_frozen(source())[0].cpu()
     made = ParameterLayout.of(module)
     if dict(made.shapes) != dict(layout.shapes):
         raise ConfigurationError(
@@ -90,15 +117,48 @@ def draw_weights(
     return flat_parameters(module, layout)
 
 
-def _reset(module: nn.Module) -> nn.Module:
+def redrawn(module: nn.Module, layout: ParameterLayout, count: int) -> Iterator[Tensor]:
+    """Yield weights that the layers of a network draw, the same at each call.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    layout : ParameterLayout
+        Order of its parameters.
+    count : int
+        How many times.
+
+    Yields
+    ------
+    Tensor, shape (parameter,)
+        On the CPU.
+    """
     fresh = deepcopy(module).cpu()
-    for name, layer in fresh.named_modules():
-        if hasattr(layer, "reset_parameters"):
-            layer.reset_parameters()
+    for k in range(count):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(k)
+            _reset(fresh)
+        yield flat_parameters(fresh, layout)
+
+
+def _reset(fresh: nn.Module) -> nn.Module:
+    """Have each layer draw its weights, after the layers that it holds: what it says of them is the last word."""
+    for name, layer in _inside_out("", fresh, set()):
+        if callable(reset := getattr(layer, "reset_parameters", None)):
+            reset()
         elif next(layer.parameters(recurse=False), None) is not None:
             raise ConfigurationError(
                 f"layer {name!r} ({type(layer).__name__}) owns parameters but has no reset_parameters(): replicas need "
                 "initial weights of their own; pass a function that makes the network instead of the network itself "
-                "(lambda: MyNetwork()), or the weights to start from"
+                "(lambda: MyNetwork()), or start all from the network's own weights with start='own'"
             )
     return fresh
+
+
+def _inside_out(name: str, module: nn.Module, seen: set[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    seen.add(module)
+    for child, layer in module.named_children():
+        if layer not in seen:
+            yield from _inside_out(f"{name}.{child}" if name else child, layer, seen)
+    yield name, module

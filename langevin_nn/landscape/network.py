@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy, deepcopy
 from functools import cached_property
@@ -14,14 +15,22 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from langevin_nn.checks import shown
-from langevin_nn.errors import ConfigurationError, UnknownNameError
+from langevin_nn.checks import kind_of, one_of, shown
+from langevin_nn.errors import ConfigurationError, OwnWeightsWarning, UnknownNameError
 from langevin_nn.landscape.base import CapturableGradient, Descent, EmpiricalLandscape, Kept
 from langevin_nn.landscape.batched import BatchedPerceptronGradient
-from langevin_nn.landscape.checks import check_sample_losses, refuse_sample_mixing
+from langevin_nn.landscape.checks import (
+    check_sample_losses,
+    general_point,
+    refuse_loss_mixing,
+    refuse_sample_mixing,
+    trial_positions,
+)
+from langevin_nn.landscape.classes import class_rule
 from langevin_nn.landscape.derivative import GradientDerivative
+from langevin_nn.landscape.given import loss_unlike_drawn, weights_unlike_drawn
 from langevin_nn.landscape.gradients import Loss, TracedGradient, weighted_loss
-from langevin_nn.landscape.initialisation import draw_weights, flat_parameters, perturbed
+from langevin_nn.landscape.initialisation import draw_weights, flat_parameters, redrawn, without_frozen
 from langevin_nn.landscape.layout import ParameterLayout
 from langevin_nn.landscape.perceptron import PerceptronGradient
 from langevin_nn.landscape.sample_gradients import SampleGradients
@@ -36,6 +45,9 @@ from langevin_nn.threads import WORTH_A_THREAD, side_by_side
 __all__ = ["COHORT_MASKS", "NetworkLandscape", "cross_entropy"]
 
 COHORT_MASKS = ("mislabeled", "relabeled")
+STARTS = ("own", "drawn")
+# Of a larger network the weights tell; losses of a few samples are compared where there are few weights.
+_FEW_PARAMETERS, _FEW_SAMPLES, _FEW_DRAWS = 50_000, 64, 8
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -64,8 +76,9 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
 class NetworkLandscape(EmpiricalLandscape):
     """The training loss of a network as a function of its weights.
 
-    Replicas start from weights drawn anew, each its own; those that the given module came with are `own_weights`, from
-    which ``simulate(..., weights=landscape.own_weights.expand(replicas, -1))`` starts instead. All parameters are trained.
+    Replicas start from weights drawn anew, each its own, unless the given module came with others than its initialisation
+    draws; see `start`. What is trained are the parameters with ``requires_grad``, and weight space is theirs alone, in the
+    order of ``module.named_parameters()``; those that are frozen stay as they are.
 
     Parameters
     ----------
@@ -91,16 +104,21 @@ class NetworkLandscape(EmpiricalLandscape):
     cohort_mask : {"mislabeled", "relabeled"}, optional
         Which samples make the cohort `mislabeled` of every measurement: those whose given label is wrong, or all whose
         label was redrawn, as the paper has it.
+    start : {"own", "drawn"}, optional
+        Where replicas start: all at the weights that the module came with, `own_weights`, or each at weights of its own,
+        which the layers draw in ``reset_parameters`` or the function that makes the network. Unless said, drawn, but for a
+        module whose weights are surely none that were just drawn, such as one that was trained or initialised by hand:
+        replicas start from these, with an `OwnWeightsWarning`.
 
     Raises
     ------
     ConfigurationError
         If shapes do not fit together, the loss is not one value a sample, inputs are not finite, there is no such device
-        or some parameters are frozen.
+        or all parameters are frozen.
     UnknownNameError
-        If there is no such cohort mask.
+        If there is no such cohort mask or start.
     SampleMixingError
-        If a layer mixes the samples of a batch or draws random numbers.
+        If the network or the loss mixes the samples of a batch, or a layer draws random numbers.
 
     Examples
     --------
@@ -126,6 +144,7 @@ class NetworkLandscape(EmpiricalLandscape):
         parameters: str | Iterable[str] = "*",
         device: str | torch.device | None = None,
         cohort_mask: Literal["mislabeled", "relabeled"] = "mislabeled",
+        start: Literal["own", "drawn"] | None = None,
     ) -> None:
         if not callable(module):  # modules are callable too
             raise ConfigurationError(
@@ -135,6 +154,9 @@ class NetworkLandscape(EmpiricalLandscape):
         if cohort_mask not in COHORT_MASKS:
             raise UnknownNameError("cohort mask", cohort_mask, COHORT_MASKS)
         self.cohort_mask = cohort_mask
+        if start is not None:
+            one_of("start", start, STARTS)
+        self._start = start
         self._make = None if isinstance(module, nn.Module) else module
         made = module if isinstance(module, nn.Module) else _seeded(module)
         if not isinstance(made, nn.Module):
@@ -142,12 +164,17 @@ class NetworkLandscape(EmpiricalLandscape):
                 f"the function that makes the network returned something of type {type(made).__name__}: expected a "
                 "torch.nn.Module; return the network"
             )
-        _refuse_partly_frozen(made)
-        self._module = deepcopy(made).requires_grad_(False)
+        if next(made.parameters(), None) is None:
+            raise ConfigurationError("the network has no parameters: expected at least one weight to train")
+        self._module, self._frozen = without_frozen(_copied(made))
+        self._module.requires_grad_(False)
         self._layout = ParameterLayout.of(self._module)
         first = next(self._module.parameters(), None)
         if first is None:
-            raise ConfigurationError("the network has no parameters: expected at least one weight to train")
+            raise ConfigurationError(
+                "all parameters are frozen (requires_grad=False): expected at least one to train, since frozen ones stay as "
+                "they are; call .requires_grad_(True) on what is to be trained"
+            )
         self.device = _device(device) if device is not None else first.device
         self.dtype = first.dtype
         self._module.to(self.device)
@@ -200,7 +227,7 @@ class NetworkLandscape(EmpiricalLandscape):
         self._layers: dict[str, nn.Module] | None = None
 
     def _as_inputs(self, values: Any, name: str) -> Tensor:
-        tensor = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values), device=self.device)
+        tensor = _as_tensor(values, name, self.device)
         if not tensor.is_floating_point():
             return tensor
         tensor = tensor.to(self.dtype).contiguous()
@@ -215,7 +242,7 @@ class NetworkLandscape(EmpiricalLandscape):
 
     def _as_labels(self, values: Any, name: str, n: int, classes: bool) -> Tensor:
         """Return labels with a leading axis of length 1 or replica."""
-        tensor = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values), device=self.device)
+        tensor = _as_tensor(values, name, self.device)
         if classes and tensor.is_floating_point():
             raise ConfigurationError(
                 f"{name} are of type {tensor.dtype}: the cross-entropy expects classes as integers; convert them, or pass "
@@ -236,7 +263,7 @@ class NetworkLandscape(EmpiricalLandscape):
             self._module.register_forward_pre_hook(lambda _, given: (given[0].clone(), *given[1:]))
         # Evaluations may leave what cannot be copied in a module whose layers share weights.
         self._untouched = deepcopy(self._module)
-        parameters = self._layout.split(perturbed(flat_parameters(self._module, self._layout)))
+        parameters = self._layout.split(self._general_point(self.own_weights))
         refuse_sample_mixing(self._module, parameters, self.inputs)
         few = slice(0, min(2, self.n_samples))
         with torch.no_grad():
@@ -246,6 +273,22 @@ class NetworkLandscape(EmpiricalLandscape):
             if self.test_labels is not None:
                 self._check_classes("test_labels", self.test_labels, outputs.shape[-1])
         check_sample_losses(self._loss(outputs, self.labels[0, few]), len(outputs))
+        tried = self._trial_of_labels()
+        with torch.no_grad():
+            outputs = functional_call(self._module, parameters, (self.inputs[tried],))
+            self._one_sample_error = refuse_loss_mixing(self._loss, outputs, self.labels[0, tried])
+        of_test = () if self.test_labels is None else (self.test_labels,)
+        self._class_rule = class_rule(self._loss, outputs, self.labels.flatten(0, 1), *of_test)
+
+    def _trial_of_labels(self) -> Tensor:
+        """Return positions of a few samples from all over the data; their labels differ where labels do."""
+        tried, labels = trial_positions(self.n_samples).to(self.device), self.labels[0]
+        others = (labels != labels[tried[0]]).reshape(self.n_samples, -1).any(1).nonzero()[:, 0]
+        return torch.cat([tried, others[trial_positions(len(others)).to(self.device)[:2]]])
+
+    def _general_point(self, weights: Tensor) -> Tensor:
+        """Return weights nearby at which a check is not deceived."""
+        return general_point(self._module, self._layout, weights.to(self.device, self.dtype), self.inputs)
 
     def _check_classes(self, name: str, labels: Tensor, n_classes: int) -> None:
         smallest, largest = int(labels.min()), int(labels.max())
@@ -257,8 +300,8 @@ class NetworkLandscape(EmpiricalLandscape):
 
     @property
     def is_classifier(self) -> bool:
-        """Whether labels are classes, so that an error rate is defined."""
-        return not self.labels.is_floating_point()
+        """Whether labels are one class a sample and outputs say which, so that an error rate is defined."""
+        return self._class_rule is not None
 
     @property
     def mislabeled(self) -> Tensor:
@@ -290,7 +333,15 @@ class NetworkLandscape(EmpiricalLandscape):
             "device": str(self.device),
             "gradient_path": self.gradient_path,
             "data_sha256": self._data_digest,
+            **({"start": "own"} if self.start == "own" else {}),
+            **({"frozen_parameters": self._frozen_values} if self._frozen else {}),
         }
+
+    @cached_property
+    def _frozen_values(self) -> dict[str, object]:
+        """A run beside other frozen weights is another run."""
+        values = {name: self._module.get_buffer(name) for name in self._frozen}
+        return {"names": list(values), "sha256": digest(*values.values())}
 
     @cached_property
     def _data_digest(self) -> str:
@@ -362,7 +413,43 @@ class NetworkLandscape(EmpiricalLandscape):
         """
         return self.labels[replica if len(self.labels) > 1 else 0]
 
+    @cached_property
+    def start(self) -> Literal["own", "drawn"]:
+        """Where replicas start: all at the network's own weights, or each where it is drawn."""
+        if self._start is not None:
+            return self._start
+        return "drawn" if self._not_drawn is None else "own"
+
+    @cached_property
+    def _not_drawn(self) -> str | None:
+        """Why the given network's weights are surely none that its initialisation draws; None where they may be."""
+        if self._make is not None:
+            return None
+        try:
+            reason = weights_unlike_drawn(self._untouched, self._layout)
+        except ConfigurationError:  # which `initial_weights` raises
+            return None
+        if reason is not None or self.n_parameters > _FEW_PARAMETERS:
+            return reason
+        drawn = torch.stack(list(redrawn(self._untouched, self._layout, _FEW_DRAWS))).to(self.device)
+        tried = torch.randperm(self.n_samples, generator=torch.Generator().manual_seed(0))[:_FEW_SAMPLES].to(
+            self.device
+        )
+        outputs = self.outputs(torch.cat([self.own_weights[None], drawn]), self.inputs[tried])
+        labels = self.labels[0, tried]
+        losses = [float(self._loss(each, labels).mean()) for each in outputs]
+        return loss_unlike_drawn(losses[0], np.array(losses[1:]))
+
     def initial_weights(self, replicas: tuple[int, ...], seeds: Seeds) -> Tensor:  # noqa: D102
+        if self.start == "own":
+            if self._start is None:
+                warnings.warn(
+                    f"all replicas start from the weights that the network came with, since these were not just drawn: "
+                    f"{self._not_drawn}; say so with start='own', or have each replica draw its own with start='drawn'",
+                    OwnWeightsWarning,
+                    stacklevel=2,
+                )
+            return self.own_weights.repeat(len(replicas), 1)
         rows = [draw_weights(self._make or self._module, self._layout, seeds, replica) for replica in replicas]
         return torch.stack(rows).to(self.device)
 
@@ -408,7 +495,8 @@ class NetworkLandscape(EmpiricalLandscape):
         losses : Tensor, shape (replica, sample)
             ℓ_k.
         errors : Tensor, shape (replica, sample)
-            1 where wrong, 0 where right, NaN throughout where labels are no classes.
+            1 where wrong, 0 where right; NaN throughout where labels are not one class a sample, or outputs do not say which
+            (`is_classifier`).
 
         Raises
         ------
@@ -422,9 +510,10 @@ class NetworkLandscape(EmpiricalLandscape):
         labels = labels.expand(len(weights), *labels.shape[1:])
         outputs = self.outputs(weights, inputs)  # type: ignore[arg-type]
         losses = torch.stack([self._loss(out, label) for out, label in zip(outputs, labels, strict=True)])
-        if not self.is_classifier:
+        if self._class_rule is None:
             return losses, torch.full_like(losses, torch.nan)
-        return losses, (outputs.argmax(-1) != labels).to(losses.dtype)
+        said = outputs.argmax(-1) if self._class_rule == "largest output" else outputs.reshape(losses.shape) > 0
+        return losses, (said != labels.reshape(losses.shape)).to(losses.dtype)
 
     def sample_losses(self, weights: Tensor) -> Tensor:  # noqa: D102
         return self.losses_and_errors(weights)[0]
@@ -518,10 +607,18 @@ class NetworkLandscape(EmpiricalLandscape):
             raise ConfigurationError(
                 f"weights have shape {tuple(weights.shape)}: expected ({self.n_parameters},), one point of weight space"
             )
+        if self._one_sample_error is not None:
+            raise ConfigurationError(
+                f"the loss cannot take one sample alone ({self._one_sample_error}): expected outputs of any number of "
+                "samples, since the gradient of each is measured; name the dimension, outputs.squeeze(-1) in the place of "
+                "outputs.squeeze()"
+            )
         layers = self._layers
         if layers is None:
             # Away from special points: a gate at zero or units that are all active would hide what differs elsewhere.
-            layers, decided = verified_layers(self._source(perturbed(weights), replica, tuple(self._layout.shapes), {}))
+            layers, decided = verified_layers(
+                self._source(self._general_point(weights), replica, tuple(self._layout.shapes), {})
+            )
             self._layers = layers if decided else None
         names = tuple(self._layout.shapes) if everywhere else self.measured_parameters
         source = self._source(weights, replica, names, layers)
@@ -555,14 +652,25 @@ def _device(device: str | torch.device) -> torch.device:
     return chosen
 
 
-def _refuse_partly_frozen(module: nn.Module) -> None:
-    frozen = [name for name, tensor in module.named_parameters() if not tensor.requires_grad]
-    if frozen and len(frozen) < len(list(module.parameters())):
-        names = ", ".join(frozen[:3]) + (", …" if len(frozen) > 3 else "")
+def _as_tensor(values: Any, name: str, device: torch.device) -> Tensor:
+    try:
+        return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values), device=device)
+    except (TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"some parameters are frozen (requires_grad=False): {names}; expected none, since all parameters are trained "
-            "here and frozen ones would move; turn what is fixed into buffers, or call .requires_grad_(True) to train all"
-        )
+            f"{name} are {kind_of(values)} ({str(error)[:60]}…): expected one tensor or array of numbers, whose first "
+            "dimension are the samples; join what belongs together, and let the module take it apart"
+        ) from error
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    try:
+        return deepcopy(module)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"the network cannot be copied ({str(error).splitlines()[0][:120]}): expected weights that are parameters, since "
+            "each replica has its own; make what was pruned or normalised permanent first (torch.nn.utils.prune.remove, "
+            "remove_weight_norm)"
+        ) from error
 
 
 def _constants(module: nn.Module) -> str | None:

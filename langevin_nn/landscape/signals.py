@@ -42,9 +42,14 @@ def fast_layers(module: nn.Module) -> dict[str, nn.Module]:
     Returns
     -------
     dict of str to torch.nn.Module
-        Linear layers and convolutions, by name; subclasses are left out, since they may compute something else.
+        Linear layers and convolutions, by name; subclasses, and those that own another tensor, are left out, since they may
+        compute something else.
     """
-    return {name: layer for name, layer in module.named_modules() if type(layer) in _FAST}
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if type(layer) in _FAST and set(layer._parameters) <= {"weight", "bias"}
+    }
 
 
 def owner(tensor: str) -> str:

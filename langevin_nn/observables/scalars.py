@@ -49,12 +49,13 @@ class Losses(Observable):
         mislabeled = np.broadcast_to(landscape.cohort.cpu().numpy(), (len(weights), landscape.n_samples))
         losses, errors = snapshot.training
         measured = {"train_loss": _by_cohort(_array(losses), mislabeled)}
-        if landscape.is_classifier:
+        has_error = not landscape.labels.is_floating_point()  # NaN where these are no classes
+        if has_error:
             measured["train_error"] = _by_cohort(_array(errors), mislabeled)
         if landscape.test_inputs is not None:
             losses, errors = landscape.losses_and_errors(weights, test=True)
             measured["test_loss"] = _array(losses).mean(1)
-            if landscape.is_classifier:
+            if has_error:
                 measured["test_error"] = _array(errors).mean(1)
         return measured
 

@@ -1,0 +1,68 @@
+"""Which class a network's outputs say, where labels are one class a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["class_rule"]
+
+_LOGITS = (0.5, 1.0, 3.0)
+
+
+def class_rule(
+    loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, *labels: Tensor
+) -> Literal["largest output", "sign"] | None:
+    """Return the rule by which outputs say a class, or None where labels are not one class a sample.
+
+    Of several outputs, one a class, the largest tells. Of one output its sign does where the loss says so: where the loss
+    of class 1 at o is that of class 0 at −o, to a factor, and falls as o grows, as for one logit. Any other threshold is
+    not known here.
+
+    Parameters
+    ----------
+    loss : callable
+        (outputs, labels) → one loss a sample.
+    outputs : Tensor, shape (sample, ...)
+        Of a few samples.
+    *labels : Tensor, shape (sample, ...)
+        All labels there are.
+
+    Returns
+    -------
+    {"largest output", "sign"} or None
+        The rule.
+
+    Examples
+    --------
+    >>> labels = torch.tensor([0, 1, 1])
+    >>> class_rule(lambda o, y: torch.nn.functional.cross_entropy(o, y, reduction="none"), torch.zeros(3, 2), labels)
+    'largest output'
+    >>> class_rule(lambda o, y: torch.nn.functional.softplus((1 - 2 * y) * o), torch.zeros(3), labels)
+    'sign'
+    >>> class_rule(lambda o, y: (o - y).square(), torch.zeros(3), labels) is None  # regression on 0 and 1
+    True
+    """
+    if any(each.is_floating_point() or each[0].numel() != 1 for each in labels):
+        return None
+    smallest, largest = min(int(each.min()) for each in labels), max(int(each.max()) for each in labels)
+    if outputs.ndim == 2 and outputs.shape[1] > 1:
+        return "largest output" if smallest >= 0 and largest < outputs.shape[1] else None
+    of_two = outputs[0].numel() == 1 and smallest >= 0 and largest <= 1
+    return "sign" if of_two and _is_of_a_logit(loss, outputs, labels[0]) else None
+
+
+def _is_of_a_logit(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, labels: Tensor) -> bool:
+    """Return whether ℓ(o, 1) is a multiple of ℓ(−o, 0) that falls with o."""
+    logits = outputs.new_tensor([*_LOGITS, *(-each for each in _LOGITS)]).reshape(-1, *outputs.shape[1:])
+    ones = labels.new_ones(len(logits), *labels.shape[1:])
+    try:
+        with torch.no_grad():
+            of_one, of_zero = loss(logits, ones), loss(-logits, 0 * ones)
+    except (RuntimeError, ValueError, IndexError):  # of a probability, for example
+        return False
+    falls = of_one[: len(_LOGITS)] < of_one[len(_LOGITS) :]
+    return bool(falls.all()) and torch.allclose(of_one * of_zero[-1], of_zero * of_one[-1], rtol=1e-4, atol=1e-8)
