@@ -22,7 +22,7 @@ FLOORS = (
     ("checks",),
     ("kernels", "theory"),
     ("memory", "operators"),
-    ("seeds", "schema", "schedules"),
+    ("identity", "seeds", "schema", "schedules"),
     ("draws", "provenance"),
     ("landscape",),
     ("ensemble",),

@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn.analyzers.base import require, root_of
+from langevin_nn.analyzers.base import common_start, require, root_of
 from langevin_nn.analyzers.statistics import logarithm, mean_with_interval
-from langevin_nn.errors import EstimationRefused, UnknownNameError
+from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
 
 __all__ = ["COMPARED", "ComparisonAnalyzer", "Quantity", "at_equal_loss"]
 
@@ -111,10 +111,13 @@ class ComparisonAnalyzer:
         xarray.Dataset
             Along ``quantity`` and ``process``: ``difference`` (…, clock), the mean of δ/s with its t interval
             (``_lower``, ``_upper``), signed; ``distance`` (…, replica), the average over the clock of |δ|/s; and
-            ``excess`` (…, replica), the distance less that of the null at the same moments.
+            ``excess`` (…, replica), the distance less that of the null at the same moments. The attribute ``common_start``
+            is 1 where losses at step 0 show that all start from the same weights, and 0 where none were recorded there.
 
         Raises
         ------
+        ConfigurationError
+            If a replica comes twice, processes start from other weights, or the null is a copy of the reference.
         EstimationRefused
             If there are fewer than two replicas, and hence no spread, or no records after the start.
         UnknownNameError
@@ -132,9 +135,26 @@ class ComparisonAnalyzer:
                 f"{root.sizes['replica']}: run more of them (4 or more give useful intervals)",
                 replicas=root.sizes["replica"],
             )
-        each = [self._one(quantity.of(root), clock) for quantity in self.quantities]
+        shown = common_start(root, self.reference)
+        compared = [quantity.of(root) for quantity in self.quantities]
+        self._refuse_a_copy(compared, clock)
         names = xr.Variable("quantity", [quantity.name for quantity in self.quantities])
-        return xr.concat(each, dim=names)
+        found = xr.concat([self._one(each, clock) for each in compared], dim=names)
+        return found.assign_attrs(common_start=int(shown))
+
+    def _refuse_a_copy(self, compared: list[xr.DataArray], clock: str) -> None:
+        """Raise where the null has the numbers of the reference: it would say that chance makes no distance at all."""
+        moved, same = False, True
+        for values in compared:
+            after = values.isel({clock: slice(1, None)})
+            own, other = (after.sel(process=name) for name in (self.reference, self.null))
+            same &= bool((own.fillna(0) == other.fillna(0)).all())
+            moved |= bool(own.var("replica").sum() > 0)
+        if same and moved and self.null != self.reference:
+            raise ConfigurationError(
+                f"{self.null!r} has the numbers of {self.reference!r} to the last bit: expected noise of its own, since the "
+                "distance between the two says what chance makes; run it with another seed from the same weights"
+            )
 
     def _one(self, values: xr.DataArray, clock: str) -> xr.Dataset:
         # Everything starts from the same weights: the first record says nothing.

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn.analyzers.base import require
+from langevin_nn.analyzers.base import each_once, require
 from langevin_nn.analyzers.statistics import mean_with_interval
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.schema import CLOCKS
@@ -46,8 +46,9 @@ def group_with(trajectory: xr.DataTree | xr.Dataset, *names: str) -> xr.Dataset:
     Raises
     ------
     ConfigurationError
-        If none has, naming what is missing.
+        If none has, naming what is missing, or if a replica comes twice.
     """
+    each_once(trajectory)
     if isinstance(trajectory, xr.DataTree):
         groups = [node.to_dataset() for node in trajectory.subtree]
         for group in groups:

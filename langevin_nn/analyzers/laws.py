@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn.analyzers.base import require, root_of
+from langevin_nn.analyzers.base import common_start, require, root_of
 from langevin_nn.analyzers.comparison import COMPARED, Quantity
 from langevin_nn.analyzers.permutation import LEAST_PAIRS, holm, swap_test
 from langevin_nn.analyzers.statistics import jackknife
@@ -113,7 +113,8 @@ class LawComparison:
             ``_lower`` and ``_upper``, ``diverged_count``; by ``quantity`` besides: ``distance`` and ``spread_ratio`` with
             ``_lower`` and ``_upper``, ``mean_p_value`` and ``spread_p_value``, adjusted for all that was compared in the
             window. NaN where half of the reference's replicas are equal, which have no spread to speak of.
-            ``record_count`` by phase.
+            ``record_count`` by phase. The attribute ``common_start`` is 1 where losses at step 0 show that all start from
+            the same weights, and 0 where none were recorded there.
 
         Raises
         ------
@@ -122,7 +123,8 @@ class LawComparison:
         UnknownNameError
             If the reference is not among the processes.
         ConfigurationError
-            If there is nothing to compare, or the permutations cannot reach the corrected level.
+            If there is nothing to compare, the permutations cannot reach the corrected level, a replica comes twice, or
+            processes start from other weights.
         """
         root = root_of(trajectories)
         known = [str(name) for name in root["process"].values]
@@ -140,6 +142,7 @@ class LawComparison:
                 replicas=root.sizes["replica"],
                 needed=LEAST_PAIRS,
             )
+        shown = common_start(root, self.reference)
         values, first = self._values(root), known.index(self.reference)
         records = self._records(root, windows)
         if len(others) * len(records) > self.level * (self.permutations + 1):
@@ -169,7 +172,8 @@ class LawComparison:
             base, _, side = str(name).rpartition("_")
             words = f"{side} end of the interval of {_WORDS[base]}" if side in ("lower", "upper") else _WORDS[str(name)]
             variable.attrs.update(long_name=words, units="1")
-        return found.assign_attrs(reference=self.reference, level=self.level, permutations=self.permutations)
+        described = {"reference": self.reference, "level": self.level, "permutations": self.permutations}
+        return found.assign_attrs(described, common_start=int(shown))
 
     def _values(self, root: xr.Dataset) -> dict[str, Floats]:
         """Return each quantity that was recorded and is defined, shape (process, replica, step)."""

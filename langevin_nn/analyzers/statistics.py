@@ -10,6 +10,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from langevin_nn.replicas import check_each_once
+
 __all__ = ["jackknife", "logarithm", "mean_with_interval"]
 
 
@@ -55,12 +57,19 @@ def mean_with_interval(values: xr.DataArray, dimension: str = "replica", level: 
     xarray.Dataset
         ``mean_value``, ``standard_error``, ``lower``, ``upper``, ``count``; errors are NaN for fewer than two values.
 
+    Raises
+    ------
+    ConfigurationError
+        If a replica comes twice.
+
     Examples
     --------
     >>> result = mean_with_interval(xr.DataArray([1.0, 2.0, 3.0], dims="replica"))
     >>> float(result.mean_value), round(float(result.standard_error), 4), round(float(result.upper), 3)
     (2.0, 0.5774, 4.484)
     """
+    if dimension == "replica":
+        check_each_once(values.coords.to_dataset())
     numbers = np.asarray(values.transpose(..., dimension).values, dtype=np.float64)
     present = np.isfinite(numbers)
     count = present.sum(-1)

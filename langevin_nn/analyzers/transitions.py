@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn.analyzers.base import require
+from langevin_nn.analyzers.labels import group_with
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
 __all__ = ["TransitionRates"]
@@ -73,8 +73,7 @@ class TransitionRates:
         EstimationRefused
             If no replica ever is in a core.
         """
-        dataset = trajectory["weights"].to_dataset() if isinstance(trajectory, xr.DataTree) else trajectory
-        require(dataset, "weights", "time")
+        dataset = group_with(trajectory, "weights", "time")
         position = dataset["weights"].isel(parameter=self.parameter).transpose("replica", "weight_step").values
         core = _last_core(position, self.below, self.above)
         if not np.isfinite(core).any():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.replicas import KEPT_LABELS, Replica, check_each_once, replicas_of, runs_of, said_of
 from langevin_nn.provenance import attributes, configuration, differences
 from langevin_nn.schema import CLOCKS, describe
 from langevin_nn.store.lazy import joined, stacked_lazily
@@ -17,7 +21,6 @@ __all__ = ["join_processes", "merge"]
 
 _COUNT = "update_count"
 _OF_COUNTS = {"long_name": "number of updates", "units": "1"}
-_KEPT_LABELS = "replica_of_file"
 
 
 def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str, Any]) -> xr.DataTree:
@@ -178,7 +181,7 @@ def merge(trajectories: Sequence[xr.DataTree]) -> xr.DataTree:
     Raises
     ------
     ConfigurationError
-        If they were recorded with other observables, or at other moments.
+        If they were recorded with other observables, or at other moments, or a replica comes twice.
     """
     trees = list(trajectories)
     if len(trees) < 2:
@@ -189,6 +192,9 @@ def merge(trajectories: Sequence[xr.DataTree]) -> xr.DataTree:
         for config, count in _runs_of(tree):
             configs.append(config)
             counts.append(count)
+    # Coordinates that an earlier merge made: a file that was not merged need not have them.
+    said = {name.rpartition(".")[2] for config in configs for name in differences(config, {})}
+    made = [name for tree in trees if "merged" in configuration(tree.attrs) for name in said & {*map(str, tree.coords)}]
     swept = {name: np.repeat(np.asarray(values), counts) for name, values in _swept(configs).items()}
     groups: dict[str, xr.Dataset] = {}
     for number, tree in enumerate(trees):
@@ -199,15 +205,16 @@ def merge(trajectories: Sequence[xr.DataTree]) -> xr.DataTree:
                 "alike"
             )
     for path in trees[0].groups:
-        groups[path] = _merged_group([_group(tree, path) for tree in trees], CLOCKS[path.strip("/")], [*swept])
+        groups[path] = _merged_group([_group(tree, path) for tree in trees], CLOCKS[path.strip("/")], [*swept, *made])
+    _check_each_once([tree.to_dataset() for tree in trees])
     labels = np.concatenate([tree["replica"].values for tree in trees])
     attrs = {"long_name": "replica", "units": "1"}
     root = groups["/"]
-    if len(np.unique(labels)) < len(labels) or any(_KEPT_LABELS in tree.coords for tree in trees):
+    if len(np.unique(labels)) < len(labels) or any(KEPT_LABELS in tree.coords for tree in trees):
         kept = {"long_name": "replica in the file that it came from", "units": "1"}
         # Of files that were merged before, too: these are the labels that address randomness.
-        first = [tree.coords[_KEPT_LABELS if _KEPT_LABELS in tree.coords else "replica"].values for tree in trees]
-        root = root.assign_coords({_KEPT_LABELS: ("replica", np.concatenate(first), kept)})
+        first = [tree.coords[KEPT_LABELS if KEPT_LABELS in tree.coords else "replica"].values for tree in trees]
+        root = root.assign_coords({KEPT_LABELS: ("replica", np.concatenate(first), kept)})
         labels = np.arange(len(labels))
     root = root.assign_coords(replica=("replica", labels, attrs))
     for name, values in swept.items():
@@ -225,13 +232,48 @@ def merge(trajectories: Sequence[xr.DataTree]) -> xr.DataTree:
 
 def _runs_of(tree: xr.DataTree) -> list[tuple[dict[str, Any], int]]:
     """Return the configurations of a trajectory, each with how many replicas it made: several where it was merged."""
-    config = configuration(tree.attrs)
-    runs = config.get("merged")
-    if isinstance(runs, list):
-        counts = [each["replicas"] if isinstance(each.get("replicas"), int) else len(each["replicas"]) for each in runs]
-        if sum(counts) == tree.sizes["replica"]:  # else they lie side by side as processes
-            return list(zip(runs, counts, strict=True))
-    return [(config, tree.sizes["replica"])]
+    root, config = _group(tree, "/"), configuration(tree.attrs)
+    runs = runs_of(root) or [(0, config, label) for label in root["replica"].values.tolist()]
+    found = []
+    for _, same in groupby(runs, key=itemgetter(0)):
+        rows = list(same)
+        found.append((_of_replicas(rows[0][1], [label for _, _, label in rows]), len(rows)))
+    return found
+
+
+def _of_replicas(config: dict[str, Any], labels: list[int]) -> dict[str, Any]:
+    """Return the configuration of some of the replicas that it had."""
+    had = config.get("replicas")
+    had = list(range(had)) if isinstance(had, int) else had
+    if had == labels:
+        return config
+    found = {**config, "replicas": labels}
+    weights = config.get("weights") or {}
+    rows = weights.get("values")
+    if had and rows and len(rows) == len(had) and set(labels) <= set(had):
+        chosen = [rows[had.index(label)] for label in labels]
+        found["weights"] = {**weights, "shape": [len(chosen), *weights["shape"][1:]], "values": chosen}
+    return found
+
+
+def _check_each_once(roots: Sequence[xr.Dataset]) -> None:
+    """Raise where two files hold the same replica, or one holds it twice."""
+    owners: dict[Replica, int] = {}
+    shared: dict[tuple[int, int], list[Replica]] = {}
+    for number, root in enumerate(roots):
+        check_each_once(root)
+        own = dict.fromkeys(replace(each, told=()) for each in replicas_of(root))
+        for each in own:
+            if each in owners:
+                shared.setdefault((owners[each], number), []).append(each)
+        owners = dict.fromkeys(own, number) | owners
+    if shared:
+        pairs = [f"trajectories {one} and {other} both hold {said_of(each)}" for (one, other), each in shared.items()]
+        raise ConfigurationError(
+            f"{'; '.join(pairs)}: expected each replica once, since configuration, seed and index name one path of the "
+            "process, and errors over replicas would look smaller than they are; run other seeds, leave one of them out, or "
+            "choose replicas with .sel(replica=[...])"
+        )
 
 
 _NOT_SWEPT = ("versions", "replicas", "choices.seed", "sha256")
@@ -267,7 +309,7 @@ def _leaf(config: Any, name: str) -> Any:
 def _merged_group(parts: list[xr.Dataset], clock: str, swept: list[str]) -> xr.Dataset:
     in_all = {name for name in parts[0].coords if all(name in part.coords for part in parts)}
     # What a file has because it was merged before, another need not have: it is said anew for all of them.
-    said_anew = [_COUNT, *({_KEPT_LABELS, *swept} - in_all)]
+    said_anew = [_COUNT, *({KEPT_LABELS, *swept} - in_all)]
     moments = [part["time"].values if "time" in part.coords else None for part in parts]
     updates = [_counts(part) for part in parts] if clock == "step" and clock in parts[0].sizes else []
     counted = any(_COUNT in part.variables for part in parts)

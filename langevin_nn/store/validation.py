@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.replicas import is_silent, repetitions, runs_of, said_of
 from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, SCHEMA_VERSION, describe
 from langevin_nn.store.netcdf import DIGEST, content_digest
 from langevin_nn.store.trajectory import open_trajectory
@@ -21,6 +23,10 @@ from langevin_nn.store.trajectory import open_trajectory
 __all__ = ["validate"]
 
 _ROUNDING = 1e-6  # of the largest term of an identity
+# By which paths are told apart, the first that was recorded, at so many records.
+_PATHS = (("", "train_loss"), ("samples", "sample_loss"), ("weights", "weights"))
+_TRIED = 16
+_BLOCK = 2**25  # bytes that are held at a time
 _ATTRIBUTES = ("schema_version", "config_json", "created_at", "source", "complete")
 
 
@@ -30,7 +36,8 @@ def validate(trajectory: xr.DataTree | xr.Dataset | str | os.PathLike[str]) -> t
     Names, dimensions, units and long names are those of `langevin_nn.schema`; clocks move forward; the order parameters obey
     the identities that hold to rounding (A = A₀ + D = A∥ + A⊥, D = A⊥ + D∥, A∥ = A₀ + D∥, σ_λ² = D∥/A₀, A₀ = A₀,c + A₀,w +
     2 (A₀,c A₀,w)^½ R_cw; Feng & Tu 2021, doi 10.1088/2632-2153/abf5b9), eigenvalues descend and do not exceed D, errors are
-    shares, and the attributes say where the file comes from. All values are read, so that a finished file's checksums are
+    shares, the attributes say where the file comes from, and each replica comes once: no two have one configuration, seed and
+    index, nor, where there is noise, the same numbers. All values are read, so that a finished file's checksums are
     tried too.
 
     Parameters
@@ -69,7 +76,7 @@ def validate(trajectory: xr.DataTree | xr.Dataset | str | os.PathLike[str]) -> t
     unreadable, changed = (list(chain.from_iterable(each)) for each in zip(*damage, strict=True))
     if not unreadable:
         root = trajectory.to_dataset()
-        found += (*_shares(root), *_identities(root), *_spectra(trajectory))
+        found += (*_shares(root), *_identities(root), *_spectra(trajectory), *_repeated(trajectory))
     return (*found, *unreadable, *changed, *_provenance(trajectory.attrs))
 
 
@@ -225,6 +232,71 @@ def _spectra(tree: xr.DataTree) -> Iterator[str]:
     with np.errstate(invalid="ignore"):
         if (total > (1 + 1e-3) * strength).any():
             yield "the sum of 'noise_eigenvalue' exceeds 'noise_strength', its trace"
+
+
+def _repeated(tree: xr.DataTree) -> Iterator[str]:
+    """Name replicas that are counted twice: by what the file says of them, or by their numbers."""
+    root = tree.to_dataset()
+    if found := repetitions(root):
+        yield (
+            f"{said_of(found)} come{'s' * (len(found) == 1)} twice: expected each once, since configuration, seed and index "
+            "name one path, and errors over replicas look smaller than they are"
+        )
+        return
+    if "replica" not in root.dims:
+        return
+    labels = root["replica"].values.tolist() if "replica" in root.coords else [*range(root.sizes["replica"])]
+    names = [str(name) for name in root["process"].values] if "process" in root.coords else [None]
+    for position, name in enumerate(names):
+        of_process = {} if name is None else {"process": position}
+        for equal in _of_equal_numbers(tree, of_process):
+            if not _may_be_equal(root.isel(of_process), name, equal):
+                same = ", ".join(str(labels[k]) for k in equal)
+                of_name = "" if name is None else f" of process {name!r}"
+                yield (
+                    f"replicas {same}{of_name} have the same numbers to the last bit, and not at the start alone: expected "
+                    "paths of their own, since noise drives them; one is a copy of the other, or their seeds are one"
+                )
+
+
+def _of_equal_numbers(tree: xr.DataTree, of_process: dict[str, int]) -> list[list[int]]:
+    """Return groups of replicas whose numbers are the same bits at records after the start, and move."""
+    for group, name in _PATHS:
+        node = tree.children.get(group, tree)
+        if name not in node.data_vars or not {"replica", CLOCKS[group]} <= {*node[name].dims}:
+            continue
+        values = node[name].isel(of_process)
+        if "cohort" in values.dims:
+            values = values.isel(cohort=0)
+        if values.dtype.kind != "f":
+            continue
+        length = values.sizes[CLOCKS[group]]
+        at = np.unique(np.linspace(1, max(length - 1, 1), _TRIED).round().astype(int))[: length - 1]
+        chosen = values.isel({CLOCKS[group]: at}).transpose("replica", CLOCKS[group], ...)
+        together = max(1, _BLOCK * chosen.sizes["replica"] // max(chosen.nbytes, 1))
+        rows: dict[tuple[bytes, ...], list[int]] = {}
+        for begin in range(0, chosen.sizes["replica"], together):
+            block = np.asarray(chosen.isel(replica=slice(begin, begin + together)).values)
+            for position, own in enumerate(block, begin):
+                bits = tuple(hashlib.sha256(record.tobytes()).digest() for record in own)
+                if len(set(bits)) > 1 and np.isfinite(own).all():
+                    rows.setdefault(bits, []).append(position)
+        return [each for each in rows.values() if len(each) > 1]
+    return []
+
+
+def _may_be_equal(root: xr.Dataset, name: str | None, equal: list[int]) -> bool:
+    """Return whether replicas have no noise, as the file says; where it does not, whether all of them are one path."""
+    if "driving_noise_strength" in root:
+        strength = root["driving_noise_strength"].isel(replica=equal).values
+        if not np.nan_to_num(strength).any():
+            return True
+    runs = runs_of(root) or [(0, {}, 0)] * root.sizes["replica"]
+    described = [runs[k][1] for k in equal]
+    processes = [each.get("process") or dict(each.get("processes") or {}).get(name) for each in described]
+    if all(processes):
+        return any(is_silent(each) for each in processes)
+    return len(equal) == root.sizes["replica"]
 
 
 def _provenance(attributes: Any) -> Iterator[str]:
