@@ -20,7 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from langevin_nn import DiagonalNoise, EulerMaruyama, LandscapeNoise, Noise, Process, simulate
+from langevin_nn import DiagonalNoise, EulerMaruyama, LandscapeNoise, Noise, Process, Seeds, simulate
 from langevin_nn.analyzers import TransitionRates
 from langevin_nn.checks import number, shown, whole_number
 from langevin_nn.errors import ConfigurationError
@@ -202,7 +202,8 @@ def _measured(config: Config, batch_size: int, name: str) -> xr.Dataset:
         process,
         steps=steps,
         replicas=config.replicas,
-        seed=config.seed,
+        # Of its own: changes with the batch size are held to the errors of two independent runs.
+        seed=Seeds(config.seed).integer(f"{name} noise at B = {batch_size}", 0),
         weights=starts,
         observables=Weights(schedule=EverySteps(max(1, steps // config.records))),
         progress=False,

@@ -149,6 +149,7 @@ def simulation(label_noise: float, samples_per_class: int, *, config: Config) ->
         sgd(landscape, config.learning_rate, config.batch_size),
         steps=int(steps[-1]),
         replicas=config.replicas,
+        # One for all points: each statistic is one number a replica over all of them, and intervals are over replicas.
         seed=config.seed,
         schedule=AtSteps(tuple(np.unique(steps).tolist())),
         observables=[Losses()],

@@ -158,6 +158,7 @@ def simulation(
     longest: float,
     records: int,
     seed: int,
+    of_sizes: bool = False,
 ) -> Simulation:
     """Return the run at one point.
 
@@ -178,7 +179,9 @@ def simulation(
     longest : float
         Gradient-flow time at which it ends.
     seed : int
-        Of the labels, and with the rates of everything else.
+        Of the labels, which all points of a size share, and with the rates of everything else.
+    of_sizes : bool, optional
+        Whether width and samples give the point randomness of its own, too.
 
     Returns
     -------
@@ -197,12 +200,15 @@ def simulation(
     )
     process = sgd(landscape, learning_rate, batch_size)
     last = round(longest / learning_rate)
+    # Weights and minibatches of their own wherever curves are compared or a law is fitted through points: rates, and sizes.
+    ensemble = f"ensemble at α = {learning_rate!r}, B = {batch_size}"
+    if of_sizes:
+        ensemble += f", {width} units, {samples_per_class} samples a class"
     return Simulation(
         process,
         steps=last,
         replicas=replicas,
-        # Weights and minibatches of their own at every learning rate and batch size, whose curves are compared.
-        seed=Seeds(seed).integer(f"ensemble at α = {learning_rate!r}, B = {batch_size}", 0),
+        seed=Seeds(seed).integer(ensemble, 0),
         schedule=AtSteps(tuple(int(each) for each in np.rint(record_times(longest, records) / learning_rate))),
         observables=[Losses()],
     )
@@ -231,7 +237,10 @@ def _sweeps(config: Config, place: Path) -> tuple[xr.Dataset, xr.Dataset]:
         partial(simulation, replicas=config.replicas, **fixed), diagram, place / "diagram", config.workers
     )
     other = whole_sweep(
-        partial(simulation, replicas=config.size_replicas, **fixed), sizes, place / "sizes", config.workers
+        partial(simulation, replicas=config.size_replicas, of_sizes=True, **fixed),
+        sizes,
+        place / "sizes",
+        config.workers,
     )
     return one, other
 

@@ -15,7 +15,7 @@ from langevin_nn import points_of_sweep
 from langevin_nn.analyzers import Timescales, collapse_distance, fit_power_law
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from studies import phase_diagram
-from studies.phase_diagram import Config, main, run, sharpness
+from studies.phase_diagram import Config, main, run, sharpness, simulation
 
 SIZES = np.array([10, 20, 40, 80, 160])
 
@@ -171,6 +171,18 @@ def test_times_of_points_with_their_own_clocks():
 
 
 # --- the study
+
+
+def test_points_through_which_laws_are_fitted_have_noise_of_their_own():
+    options = {"label_noise": 0.5, "learning_rate": 0.2, "batch_size": 10, "replicas": 3, "longest": 1.0, "records": 4}
+
+    def seeds(**changes):
+        sizes = [{"width": width, "samples_per_class": size} for width, size in ((4, 2), (8, 2), (4, 3))]
+        return [simulation(**options, **each, seed=0, **changes).seeds.seed for each in sizes]
+
+    assert len({*seeds(of_sizes=True)}) == 3
+    assert len({*seeds()}) == 1  # mutated twin: one seed for all sizes, as it was
+
 
 FILES = ["collapse.png", "finite_size.png", "phase_diagram.png", "phases.nc", "summary.json", "sweeps"]
 

@@ -98,6 +98,7 @@ def test_random_points_are_those_of_their_seed_and_lie_in_their_ranges():
         ({"point": [1]}, "dimensions of the result"),
         ({3: [1]}, "expected the name of an argument"),
         ({"a": [1, 1]}, "point 1 is point 0 again"),
+        ({"a": [1, 1.0]}, "point 1 is point 0 again"),
         ([{"a": 1}, {"b": 1}], "having a, b"),
         ([3], "a point of the grid"),
         (3, "a mapping of names to values"),
@@ -289,6 +290,17 @@ def test_simulations_are_those_alone_with_their_own_clocks(done):
         assert own.learning_rate == point["learning_rate"]
     assert found.epoch.dims == ("step",)
     assert found.time.dims == found.update_count.dims == ("point", "step")
+
+
+def test_points_that_ask_for_one_simulation_are_counted(tmp_path):
+    """SGD has no use for a temperature: its points are one path, named twice."""
+
+    def trained(temperature, rate):
+        return network(0.5, rate, epochs=1)
+
+    found = sweep(trained, {"temperature": [1.0, 2.0], "rate": [0.1, 0.2]}, tmp_path, workers=1)
+    assert (found.sizes["point"], found.attrs["points_repeated"]) == (4, 2)
+    assert np.array_equal(found.train_loss[0], found.train_loss[2], equal_nan=True)
 
 
 def test_analyzers_work_on_all_points_at_once(done):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from math import isfinite
@@ -197,9 +196,9 @@ def points_of(grid: Any) -> list[Point]:
                 f"point {position} and the first differ in having {odd}: expected the same names in all points, since each "
                 "becomes a coordinate; give it everywhere"
             )
-    seen: dict[str, int] = {}
+    seen: dict[tuple[Any, ...], int] = {}
     for position, point in enumerate(points):
-        said = json.dumps(point, sort_keys=True)
+        said = tuple(point[name] for name in points[0])  # 1 and 1.0 are one value
         if said in seen:
             raise ConfigurationError(
                 f"point {position} is point {seen[said]} again, {shown(point)}: expected each once, since the same "

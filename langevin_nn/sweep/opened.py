@@ -114,7 +114,9 @@ def open_sweep(folder: str | os.PathLike[str]) -> xr.DataTree:
         With the dimension ``point`` first and the swept values as coordinates along it. Coordinates that differ between
         points, such as ``time`` where learning rates do, are along ``point`` too; ``step`` is then that of the first point,
         and ``update_count`` (point, step) says the updates of each. What a point has less of than another is filled up with
-        NaN. Points that failed, or have not ended, are left out: `points_of_sweep` tells which.
+        NaN. Points that failed, or have not ended, are left out: `points_of_sweep` tells which. Points of one seed share the
+        noise of each replica: compare them replica by replica, and average over replicas or points of other seeds alone.
+        ``points_repeated`` counts those that asked for a simulation that another point had asked for: one path, named twice.
 
     Raises
     ------
@@ -161,6 +163,7 @@ def open_sweep(folder: str | os.PathLike[str]) -> xr.DataTree:
             "points": len(keys),
             "points_done": len(done),
             "points_failed": failed,
+            "points_repeated": len(done) - len({each["file"] for each in done}),
         }
     )
     return tree
