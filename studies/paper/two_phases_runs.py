@@ -87,13 +87,15 @@ def _simulation(
     replicas: int,
     losses: tuple[int, ...],
     observables: Sequence[Observable],
+    seed: int | None = None,
 ) -> Simulation:
     landscape = landscape_of(data, config, hidden=hidden, parameters=parameters)
     assert config.learning_rate is not None
     assert config.batch_size is not None
     process = sgd(landscape, config.learning_rate, config.batch_size)
+    own = config.seed if seed is None else seed
     return Simulation(
-        process, steps=last, replicas=replicas, seed=config.seed, schedule=AtSteps(losses), observables=observables
+        process, steps=last, replicas=replicas, seed=own, schedule=AtSteps(losses), observables=observables
     )
 
 
@@ -163,6 +165,8 @@ def width_runs(config: Config, data: ImageData, plan: Plan, runs: Path) -> xr.Da
             _simulation(
                 config, data, (width, width), parameters, half.last, config.few_replicas, losses,
                 [Losses(), NoiseSpectrum(n_modes=most, schedule=moments)],
+                # Of its own: shares are counted over widths and replicas together.
+                seed=Seeds(config.seed).integer(f"width {width}", 0),
             )
             for parameters, most in measured
         ]  # fmt: skip
