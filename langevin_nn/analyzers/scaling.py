@@ -107,7 +107,7 @@ def collapse_distance(one: Any, other: Any) -> xr.Dataset:
     Parameters
     ----------
     one, other : array, shape (replica, record)
-        The curves, at common records.
+        The curves, at common records; independent of each other, from seeds of their own.
 
     Returns
     -------

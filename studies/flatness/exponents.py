@@ -78,7 +78,8 @@ def pooled(measured: xr.Dataset) -> xr.Dataset:
     -------
     xarray.Dataset
         What `langevin_nn.analyzers.fit_power_law` gives (process, basis), of geometric means over networks at each rank with
-        their standard errors.
+        their standard errors, as if ranks were independent, which share their networks: claims go by `exponents`, whose
+        intervals are over networks.
     """
     rows = []
     for process in measured.process.values:
