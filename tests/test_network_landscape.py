@@ -764,7 +764,8 @@ def test_initial_weights_leave_the_global_generator_alone(source):
 def test_layers_that_cannot_draw_weights_are_refused_with_a_way_out():
     landscape = accepted(module=made(Residual))
     with pytest.raises(
-        ConfigurationError, match=r"\(Residual\) owns parameters but has no reset_parameters.*lambda: MyNetwork.*start='own'"
+        ConfigurationError,
+        match=r"\(Residual\) owns parameters but has no reset_parameters.*lambda: MyNetwork.*start='own'",
     ):
         landscape.initial_weights((0,), Seeds(5))
 

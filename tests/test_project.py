@@ -22,7 +22,7 @@ FLOORS = (
     ("checks",),
     ("kernels", "theory"),
     ("memory", "operators"),
-    ("identity", "seeds", "schema", "schedules"),
+    ("replicas", "seeds", "schema", "schedules"),
     ("draws", "provenance"),
     ("landscape",),
     ("ensemble",),

@@ -77,7 +77,7 @@ def forged(tree: xr.DataTree, **claims) -> xr.DataTree:
 def by_labels_alone(patch: pytest.MonkeyPatch) -> None:
     """The old fault: whatever came was counted."""
     patch.setattr(langevin_nn.store.join, "_check_each_once", lambda _: None)
-    for module in ("identity", "store.validation"):
+    for module in ("replicas", "store.validation"):
         patch.setattr(f"langevin_nn.{module}.repetitions", lambda _: [])
     patch.setattr("langevin_nn.store.validation._of_equal_numbers", lambda *_: [])
 
