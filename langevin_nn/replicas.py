@@ -13,7 +13,7 @@ import xarray as xr
 
 from langevin_nn.errors import ConfigurationError
 
-__all__ = ["KEPT_LABELS", "Replica", "check_each_once", "replicas_of", "is_silent", "repetitions", "runs_of", "said_of"]
+__all__ = ["KEPT_LABELS", "Replica", "check_each_once", "is_silent", "repetitions", "replicas_of", "runs_of", "said_of"]
 
 # Labels before a merge numbered replicas anew: the ones that address randomness.
 KEPT_LABELS = "replica_of_file"

@@ -40,9 +40,9 @@ from langevin_nn.analyzers import (
 )
 from langevin_nn.compare import compare
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.replicas import check_each_once, replicas_of
 from langevin_nn.noise import Silent
 from langevin_nn.observables import Losses, Weights
+from langevin_nn.replicas import check_each_once, replicas_of
 from langevin_nn.schedules import AtSteps, EverySteps
 from langevin_nn.store import join_processes
 

@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.replicas import KEPT_LABELS, Replica, check_each_once, replicas_of, runs_of, said_of
 from langevin_nn.provenance import attributes, configuration, differences
+from langevin_nn.replicas import KEPT_LABELS, Replica, check_each_once, replicas_of, runs_of, said_of
 from langevin_nn.schema import CLOCKS, describe
 from langevin_nn.store.lazy import joined, stacked_lazily
 
