@@ -814,7 +814,7 @@ def test_a_surrogate_is_run_again_from_its_file_alone_to_the_same_bits(tmp_path,
     other = simulate(process, steps=20, replicas=(2, 0), seed=4, observables=observables, schedule=EVERY)
     other.attrs.update(open_trajectory(path).attrs)
     if not isinstance(process.noise, Silent):
-        assert "/weights/weights" in rerun(write_trajectory(other, path)).differences
+        assert "/weights/weights" in rerun(write_trajectory(other, path, overwrite=True)).differences
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())

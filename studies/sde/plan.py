@@ -301,19 +301,9 @@ class Plan:
         """Epochs at which losses are recorded: denser at first, whole ones in long runs, where all processes pause."""
         spaced = self.epochs * (np.arange(self.records + 1) / self.records) ** 2
         if self.epochs >= 2 * self.records:
-            spaced = np.unique([*np.rint(spaced), self.epochs])
-        kept = [0.0]
-        for each in spaced[1:-1]:
-            if self._apart(kept[-1], each) and self._apart(each, self.epochs):
-                kept.append(float(each))
-        return (*kept, self.epochs)
-
-    def _apart(self, earlier: float, later: float) -> bool:
-        """Return whether two epochs are different updates in every run."""
-        return all(self._update(earlier, clock) < self._update(later, clock) for clock in self.clocks)
-
-    def _update(self, epoch: float, clock: float) -> float:
-        return min(float(np.rint(epoch * clock)), round(self.epochs / (1 / clock)))
+            whole = np.rint(spaced)
+            spaced = np.unique([*whole[whole < self.epochs], self.epochs])
+        return common_times(spaced.tolist(), self.clocks)
 
     @property
     def order_parameters(self) -> AtEpochs:
