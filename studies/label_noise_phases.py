@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from langevin_nn.analyzers import detect_phases, phase_means
 from langevin_nn.analyzers.phases import FOUR_PHASES
 from langevin_nn.checks import number, whole_number
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.figures import (
     cohort_order_parameter_figure,
     gradient_sketch,
@@ -34,6 +35,7 @@ from langevin_nn.landscape import NetworkLandscape
 from langevin_nn.process import sgd
 from langevin_nn.provenance import attributes
 from langevin_nn.report import say
+from langevin_nn.schedules import AtEpochs
 from langevin_nn.store import write_trajectory
 from models.datasets import ImageData
 from studies.command import Command
@@ -46,6 +48,7 @@ from studies.paper.label_noise_measures import (
     kept,
     middle_records,
     order_parameters_of,
+    record_epochs,
     sketches_of,
     spectra_of,
     spread_records,
@@ -56,6 +59,7 @@ from studies.paper.training import DEVIATIONS, SETTINGS, Choices, hidden_weights
 __all__ = ["Config", "main", "run"]
 
 NAME = "label_noise_phases"
+LEAST_RECORDS = 10
 _FIGURES = ("errors", "order_parameters_hidden", "order_parameters_all", "noise_spectra", "gradients")
 RESULTS = ("order_parameters.nc", "claims.json", "summary.json", *(f"{name}.png" for name in _FIGURES))
 _QUICK: dict[str, Any] = {
@@ -116,14 +120,32 @@ def _chosen(config: Config) -> Config:
         config = replace(config, **untouched)
     config = settled(config, _QUICK)
     number("label_noise", config.label_noise, "a share above 0, since phases are told by two cohorts", above=0, most=1)
-    whole_number(
-        "records", config.records, "at least 10 (int), since phases are told by their records", least=10, most=5000
-    )
+    expected = f"at least {LEAST_RECORDS} (int), since phases are told by their records"
+    whole_number("records", config.records, expected, least=LEAST_RECORDS, most=5000)
     whole_number("records_of_all", config.records_of_all, "at least 5 (int)", least=5, most=config.records)
     for name in ("spectrum_replicas", "spectrum_replicas_of_all"):
         expected = "at least 2 (int), since effective dimensions come with intervals"
         whole_number(name, getattr(config, name), expected, least=2)
     return config
+
+
+def _refuse_what_cannot_run(config: Config, data: ImageData) -> None:
+    """Make networks and plans before anything is run."""
+    assert config.learning_rate is not None
+    assert config.batch_size is not None
+    assert config.epochs is not None
+    options: dict[str, Any] = {"label_noise": config.label_noise, "hidden": config.hidden}
+    for parameters in ("*", hidden_weights(data.name)):
+        process = sgd(
+            landscape_of(data, config, parameters=parameters, **options), config.learning_rate, config.batch_size
+        )
+    last = round(config.epochs / process.epochs_per_step)
+    made = len(AtEpochs(record_epochs(config.epochs, config.records)).steps(last, 1 / process.epochs_per_step))
+    if made < LEAST_RECORDS:
+        raise ConfigurationError(
+            f"epochs={config.epochs:g} are {last} updates: expected at least {LEAST_RECORDS} records at updates of their "
+            f"own, got {made}, since phases are told by them; train longer"
+        )
 
 
 def _runs(config: Config, data: ImageData, folder: Path) -> Runs:
@@ -235,11 +257,7 @@ def run(config: Config) -> tuple[list[Claim], Runs]:
     started = time.perf_counter()
     config = _chosen(config)
     data = load(config)
-    for parameters in ("*", hidden_weights(data.name)):  # what cannot run is refused before anything does
-        landscape = landscape_of(
-            data, config, label_noise=config.label_noise, hidden=config.hidden, parameters=parameters
-        )
-        sgd(landscape, config.learning_rate, config.batch_size)
+    _refuse_what_cannot_run(config, data)
     folder = begin(config, NAME, RESULTS)
     runs = _runs(config, data, folder)
     claims = claims_of(runs, config.dataset == "cifar10", _setting(config))

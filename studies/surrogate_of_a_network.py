@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn import NetworkLandscape, Surrogate, fit_surrogate
+from langevin_nn import NetworkLandscape, Simulation, Surrogate, fit_surrogate, sgd
 from langevin_nn.checks import number, one_of, shown, whole_number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.figures import surrogate_figure, write_figures
@@ -143,6 +143,9 @@ def run(config: Config) -> xr.DataTree:
             f"batch_size={config.batch_size} with {landscape.n_samples} training samples: expected at most half of them in a "
             "minibatch, since shuffled epochs and independent draws are to differ; choose a smaller one"
         )
+    assert config.learning_rate is not None
+    # What cannot run is refused before anything does.
+    Simulation(sgd(landscape, config.learning_rate, config.batch_size), epochs=config.epochs)
     most = landscape.n_parameters
     if config.dimensions[-1] > most:
         raise ConfigurationError(

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from langevin_nn import NetworkLandscape, sgd
+from langevin_nn import NetworkLandscape, Simulation, sgd
 from langevin_nn.analyzers import logarithm
 from langevin_nn.checks import listed, number, one_of, shown, whole_number
 from langevin_nn.errors import ConfigurationError
@@ -182,7 +182,10 @@ def run(config: Config) -> Found:
     config = _settled(config)
     data = load(config)
     landscape = network(config, data)
-    sgd(landscape, config.learning_rate, config.batch_size)  # what cannot run is refused before anything does
+    assert config.learning_rate is not None
+    assert config.batch_size is not None
+    # What cannot run is refused before anything does.
+    Simulation(sgd(landscape, config.learning_rate, config.batch_size), epochs=config.epochs)
     _check_lengths(config, landscape)
     started = time.perf_counter()
     runs = begin(config, NAME, RESULTS)
