@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,9 @@ def assert_done(command: str, out: Path, said: str) -> None:
         assert "minutes remain" in said
         assert "not measured    The same phases appear on CIFAR-10" in said
         assert names == {"report.html", *PAPER}
-        assert all((out / each / "claims.json").exists() for each in PAPER)
+        for each in PAPER:
+            written = {path.name for path in (out / each).iterdir()}
+            assert written == {"runs", "reproduced.json", *import_module(f"studies.{each}").RESULTS}
     elif "phase_diagram" in command:
         assert "Collapse" in said
         assert names == {"phases.nc", "summary.json", "sweeps"} | {
