@@ -328,15 +328,21 @@ def test_merge_joins_processes(folder, command, tmp_path):
 
 
 def test_merge_writes_over_a_file_where_asked_one_of_its_own_parts_too(folder, command, tmp_path):
-    out = tmp_path / "grows.nc"
-    assert command("merge", out, folder / "sgd0.nc", folder / "sgd1.nc")[0] == 0
+    out, other = tmp_path / "grows.nc", open_trajectory(folder / "sgd1.nc")
+    parts = [write_trajectory(other.sel(replica=[k]), tmp_path / f"part{k}.nc") for k in (0, 1)]
+    assert command("merge", out, folder / "sgd0.nc", parts[0])[0] == 0
     before = out.read_bytes()
-    code, _, wrong = command("merge", out, folder / "sgd0.nc", folder / "sgd1.nc")
+    code, _, wrong = command("merge", out, folder / "sgd0.nc", parts[0])
     assert code == 2
     assert "is there already: expected nothing there" in wrong
     assert out.read_bytes() == before
-    assert command("merge", out, out, folder / "sgd1.nc", "--overwrite")[0] == 0
-    assert open_trajectory(out).sizes["replica"] == 6
+    assert command("merge", out, out, parts[1], "--overwrite")[0] == 0
+    assert open_trajectory(out).sizes["replica"] == 4
+    before = out.read_bytes()
+    code, _, wrong = command("merge", out, out, folder / "sgd1.nc", "--overwrite")
+    assert code == 2
+    assert "trajectories 0 and 1 both hold replicas 0, 1 of seed 1" in wrong
+    assert out.read_bytes() == before
 
 
 # --- export ------------------------------------------------------------------------------------------------------------

@@ -620,7 +620,9 @@ def test_a_flipped_bit_on_the_disk_is_found_and_the_variable_named(network_file,
     assert found.startswith(f"variable {name!r} of group {group} cannot be read")
     assert "checksum" in found
     with pytest.raises(DamagedTrajectory, match=f"variable '{name}' cannot be read"):
-        merge_to_file([path, network_file], tmp_path / "merged.nc")
+        write_trajectory(
+            merge([open_trajectory(path), with_seed(open_trajectory(network_file), 1)]), tmp_path / "merged.nc"
+        )
     assert not (tmp_path / "merged.nc").exists()
 
 
