@@ -44,7 +44,7 @@ def trajectory_of(gradients, rate=0.1):
 def still():
     """A network in double precision that hardly moves, its ensemble, and weights at every update of an epoch and a half."""
     small = digits_landscape(N)
-    landscape = NetworkLandscape(small._module.double(), small.inputs.double(), small.labels[0])
+    landscape = NetworkLandscape(small._module.double().requires_grad_(), small.inputs.double(), small.labels[0])
     start = landscape.own_weights[None]
     # A few steps down, where the mean gradient is no longer most of each gradient.
     for _ in range(60):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from itertools import combinations, product
 
 import numpy as np
@@ -1117,7 +1118,12 @@ def test_the_spectrum_of_a_network_sums_to_its_noise_strength(digits):
 def test_replicas_with_labels_of_their_own_have_ensembles_of_their_own(digits):
     landscape, weights = digits
     labels = torch.stack([landscape.labels[0], landscape.true_labels[0]])
-    both = type(landscape)(landscape._module, landscape.inputs, labels, true_labels=landscape.true_labels.expand(2, -1))
+    both = type(landscape)(
+        deepcopy(landscape._module).requires_grad_(),
+        landscape.inputs,
+        labels,
+        true_labels=landscape.true_labels.expand(2, -1),
+    )
     noisy, clean = (gradient_ensemble(both, weights, 10, replica=replica).order_parameters() for replica in (0, 1))
     assert noisy.equals(gradient_ensemble(landscape, weights, 10).order_parameters())
     assert np.isnan(clean.activity.sel(cohort="mislabeled"))
@@ -1141,7 +1147,7 @@ def replicas_of(digits, n_replicas=3):
     landscape, _ = digits
     labels = torch.stack([landscape.true_labels[0].roll(k) for k in range(n_replicas)])
     true = landscape.true_labels.expand(n_replicas, -1)
-    own = type(landscape)(landscape._module, landscape.inputs, labels, true_labels=true)
+    own = type(landscape)(deepcopy(landscape._module).requires_grad_(), landscape.inputs, labels, true_labels=true)
     return own, own.initial_weights(tuple(range(n_replicas)), Seeds(2))
 
 

@@ -18,8 +18,8 @@ Floats = NDArray[np.float64]
 # A network that was made a moment ago is hardly ever taken for a trained one: in less than one of 10⁵.
 _FALSE_ALARM = 1e-9  # of one test of one tensor
 _DEVIATIONS = 15.0
-_DRAWN_NUMBERS = 2**21
-_ENTRIES = 20_000  # of a tensor that are looked at
+_DRAWN_NUMBERS = 2**19
+_ENTRIES = 4_000  # of a tensor that are looked at
 
 
 def weights_unlike_drawn(module: nn.Module, layout: ParameterLayout) -> str | None:
