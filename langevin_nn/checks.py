@@ -18,6 +18,7 @@ from langevin_nn.errors import ConfigurationError, UnknownNameError
 
 __all__ = [
     "as_path",
+    "covariance",
     "instance",
     "is_number",
     "kind_of",
@@ -27,6 +28,7 @@ __all__ = [
     "one_of",
     "point",
     "shown",
+    "symmetric",
     "text",
     "truth",
     "whole_number",
@@ -386,6 +388,79 @@ def point(name: str, value: Any, n_parameters: int) -> NDArray[np.float64]:
     if array.shape != (n_parameters,):
         raise ConfigurationError(f"{name} has shape {array.shape}: expected ({n_parameters},), a point of weight space")
     return array
+
+
+def symmetric(name: str, value: Any, size: int | None = None) -> NDArray[np.float64]:
+    """Return a symmetric matrix, or raise.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
+    value : object
+        What came.
+    size : int, optional
+        Its rows, where they are known.
+
+    Returns
+    -------
+    ndarray of float64, shape (parameter, parameter)
+        A copy.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no such matrix, to a relative 10⁻⁹.
+    """
+    expected = "a symmetric matrix (parameter, parameter) of finite numbers"
+    matrix = numbers(name, value, expected)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise ConfigurationError(f"{name} has shape {matrix.shape}: expected {expected}")
+    if size is not None and len(matrix) != size:
+        raise ConfigurationError(
+            f"{name} has shape {matrix.shape}: expected ({size}, {size}), a row for each parameter"
+        )
+    asymmetry = float(np.abs(matrix - matrix.T).max())
+    if not asymmetry <= 1e-9 * np.abs(matrix).max():
+        raise ConfigurationError(f"{name} differs from its transpose by {asymmetry:g}: expected a symmetric matrix")
+    return matrix
+
+
+def covariance(name: str, value: Any, size: int | None = None) -> NDArray[np.float64]:
+    """Return a covariance, or raise.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
+    value : object
+        What came.
+    size : int, optional
+        Its rows, where they are known.
+
+    Returns
+    -------
+    ndarray of float64, shape (parameter, parameter)
+        A copy.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no symmetric matrix, or has an eigenvalue below 0 by more than a relative 10⁻¹⁰.
+
+    Examples
+    --------
+    >>> covariance("noise", [[1, 2], [2, 1]])
+    Traceback (most recent call last):
+    langevin_nn.errors.ConfigurationError: noise has the eigenvalue -1: expected none below 0, since it is a covariance
+    """
+    matrix = symmetric(name, value, size)
+    values = np.linalg.eigvalsh(matrix)
+    if values[0] < -1e-10 * np.abs(values).max():
+        raise ConfigurationError(
+            f"{name} has the eigenvalue {values[0]:g}: expected none below 0, since it is a covariance"
+        )
+    return matrix
 
 
 def as_path(name: str, value: Any) -> Path:

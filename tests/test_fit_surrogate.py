@@ -459,7 +459,7 @@ VALLEY = QuadraticLandscape(np.eye(2), np.eye(2))
             ConfigurationError,
             "learning_rate=0: expected a positive",
         ),
-        (lambda: small_surrogate().law(0.1, steps=-1), ConfigurationError, "steps=-1: expected a number of updates"),
+        (lambda: small_surrogate().law(0.1, steps=-1), ConfigurationError, "steps=-1: expected a whole number"),
         (
             lambda: small_surrogate().law(0.1, updates_per_epoch=1),
             ConfigurationError,

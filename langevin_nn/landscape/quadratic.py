@@ -9,7 +9,7 @@ import torch
 from scipy.linalg import cholesky, solve_discrete_lyapunov
 from torch import Tensor
 
-from langevin_nn.checks import numbers, point
+from langevin_nn.checks import covariance, point, symmetric
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.base import MomentLandscape
 from langevin_nn.seeds import Seeds
@@ -49,16 +49,11 @@ class QuadraticLandscape(MomentLandscape):
     """
 
     def __init__(self, hessian: Any, noise_covariance: Any, *, minimum: Any = None, start: Any = None) -> None:
-        self.hessian = _symmetric("hessian", hessian)
-        covariance = _symmetric("noise_covariance", noise_covariance)
+        self.hessian = symmetric("hessian", hessian)
         self.n_parameters = len(self.hessian)
         self.dtype, self.device = torch.float64, torch.device("cpu")
-        if covariance.shape != self.hessian.shape:
-            raise ConfigurationError(
-                f"noise_covariance has shape {covariance.shape}: expected that of the Hessian, {self.hessian.shape}"
-            )
-        self.noise_covariance = covariance
-        self._factor = torch.as_tensor(_factor(covariance))
+        self.noise_covariance = covariance("noise_covariance", noise_covariance, self.n_parameters)
+        self._factor = torch.as_tensor(_factor(self.noise_covariance))
         self.minimum = np.zeros(self.n_parameters) if minimum is None else point("minimum", minimum, self.n_parameters)
         self.start = self.minimum if start is None else point("start", start, self.n_parameters)
 
@@ -130,25 +125,10 @@ class QuadraticLandscape(MomentLandscape):
         return np.asarray(solve_discrete_lyapunov(contraction, learning_rate**2 * self.noise_covariance))
 
 
-def _symmetric(name: str, values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    expected = "a symmetric matrix (parameter, parameter) of finite numbers"
-    matrix = numbers(name, values, expected)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
-        raise ConfigurationError(f"{name} has shape {matrix.shape}: expected {expected}")
-    asymmetry = float(np.abs(matrix - matrix.T).max())
-    if not asymmetry <= 1e-9 * np.abs(matrix).max():
-        raise ConfigurationError(f"{name} differs from its transpose by {asymmetry:g}: expected a symmetric matrix")
-    return matrix
-
-
-def _factor(covariance: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _factor(matrix: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return F with C = F Fᵀ: Cholesky where C is definite, else from its eigenvectors."""
     try:
-        return np.asarray(cholesky(covariance, lower=True))
+        return np.asarray(cholesky(matrix, lower=True))
     except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(covariance)
-        if values[0] < -1e-10 * abs(values).max():
-            raise ConfigurationError(
-                f"noise_covariance has the eigenvalue {values[0]:g}: expected none below 0, since it is a covariance"
-            ) from None
+        values, vectors = np.linalg.eigh(matrix)
         return np.asarray(vectors * np.sqrt(np.clip(values, 0, None)))

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langevin_nn.checks import number
+from langevin_nn.checks import number, whole_number
 from langevin_nn.ensemble import GradientEnsemble
 from langevin_nn.noise import LandscapeNoise
 from langevin_nn.process import Process
@@ -185,18 +185,21 @@ class Surrogate:
         """
         rate = number("learning_rate", learning_rate, "a positive, finite number, the time of one update", above=0)
         if steps != inf:
-            number("steps", steps, "a number of updates from 0, or infinity for the stationary law", least=0, most=1e15)
+            expected = "a whole number (int) of updates from 0, or infinity for the stationary law"
+            steps = whole_number("steps", steps, expected, least=0, most=10**15)
         curvatures, turn = np.linalg.eigh(self.moments.hessian)
         curvatures, turn = curvatures[::-1], turn[:, ::-1]
         ratio = np.abs(1 - rate * curvatures)
         settles = ratio < 1
         kept = settles if steps == inf else np.ones_like(settles)
         modes = turn[:, kept]
-        inner = np.diag(curvatures[kept])
-        noise = modes.T @ self.moments.noise_covariance @ modes
-        covariance = modes @ covariance_after(inner, noise, rate, steps, updates_per_epoch=updates_per_epoch) @ modes.T
-        slope = modes.T @ self.moments.gradient
-        away = -slope / curvatures[kept] if steps == inf else mean_after(slope, inner, rate, int(steps))
+        covariance, away = np.zeros((self.n_directions, self.n_directions)), np.zeros(len(modes.T))
+        if kept.any():
+            inner, slope = np.diag(curvatures[kept]), modes.T @ self.moments.gradient
+            strengths, axes = np.linalg.eigh(self.moments.noise_covariance)
+            factor = modes.T @ (axes * np.sqrt(np.clip(strengths, 0, None)))  # rounding leaves some below 0
+            inside = covariance_after(inner, factor @ factor.T, rate, steps, updates_per_epoch=updates_per_epoch)
+            covariance, away = modes @ inside @ modes.T, mean_after(slope, inner, rate, steps)
         outside = 1 - np.square(modes).sum(1) > _OUTSIDE
         with np.errstate(divide="ignore"):
             times = np.where(settles, -1 / np.log(ratio), np.nan)

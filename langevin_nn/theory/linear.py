@@ -2,32 +2,83 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import inf
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import solve_continuous_lyapunov
+from scipy.linalg import expm, solve_continuous_lyapunov, solve_discrete_lyapunov
 
+from langevin_nn.checks import covariance, number, numbers
 from langevin_nn.errors import ConfigurationError
 
 __all__ = ["circulation", "entropy_production_rate", "stationary_covariance"]
 
-
-def _checked(matrix: ArrayLike, noise: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    a, q = np.array(matrix, dtype=np.float64), np.array(noise, dtype=np.float64)
-    if a.ndim != 2 or a.shape[0] != a.shape[1] or q.shape != a.shape:
-        raise ConfigurationError(
-            f"matrix of shape {a.shape} and noise of shape {q.shape} came: expected two of (parameter, parameter)"
-        )
-    slowest = float(np.linalg.eigvals(a).real.min())
-    if slowest <= 0:
-        raise ConfigurationError(
-            f"an eigenvalue of the matrix has the real part {slowest:g}: expected all positive, since there is no stationary "
-            "law where something does not decay"
-        )
-    return a, q
+Floats = NDArray[np.float64]
 
 
-def stationary_covariance(matrix: ArrayLike, noise: ArrayLike) -> NDArray[np.float64]:
-    """Return the stationary covariance S, A S + S Aᵀ = Q.
+@dataclass(frozen=True)
+class _Law:
+    """A linear system, of the equation or of its plain steps."""
+
+    matrix: Floats
+    noise: Floats
+    time_step: float | None
+
+    @classmethod
+    def of(cls, matrix: ArrayLike, noise: ArrayLike, time_step: float | None) -> _Law:
+        """Return a system that has a stationary law, or raise."""
+        expected = "a square matrix (parameter, parameter) of finite numbers, by which displacements decay"
+        a = numbers("matrix", matrix, expected)
+        if a.ndim != 2 or a.shape[0] != a.shape[1] or not a.size:
+            raise ConfigurationError(f"matrix has shape {a.shape}: expected {expected}")
+        q = covariance("noise", noise, len(a))
+        rates = np.linalg.eigvals(a)
+        if time_step is None:
+            slowest = float(rates.real.min())
+            if slowest <= 0:
+                raise ConfigurationError(
+                    f"an eigenvalue of the matrix has the real part {slowest:g}: expected all positive, since there is no "
+                    "stationary law where something does not decay"
+                )
+            return cls(a, q, None)
+        step = number("time_step", time_step, "a positive number Δt, the time of one step", above=0)
+        largest = float(np.abs(1 - step * rates).max())
+        if largest >= 1:
+            raise ConfigurationError(
+                f"a step of time_step={step:g} multiplies a displacement by {largest:g}: expected less than 1, since "
+                "there is no stationary law otherwise; take a smaller one"
+            )
+        return cls(a, q, step)
+
+    def covariance(self) -> Floats:
+        """Return S."""
+        if self.time_step is None:
+            return np.asarray(solve_continuous_lyapunov(self.matrix, self.noise))
+        return np.asarray(solve_discrete_lyapunov(self._step(), self.time_step * self.noise))
+
+    def _step(self) -> Floats:
+        assert self.time_step is not None
+        return np.eye(len(self.matrix)) - self.time_step * self.matrix
+
+    def over(self, record_interval: float | None) -> tuple[Floats, float] | None:
+        """Return by what displacements are multiplied from record to record, and the time between; None for dense records."""
+        if record_interval is None:
+            return None if self.time_step is None else (self._step(), self.time_step)
+        interval = number("record_interval", record_interval, "a positive time between two records", above=0)
+        if self.time_step is None:
+            return np.asarray(expm(-interval * self.matrix)), interval
+        count = round(interval / self.time_step)
+        if count < 1 or abs(count * self.time_step - interval) > 1e-9 * interval:
+            raise ConfigurationError(
+                f"record_interval={interval:g} with time_step={self.time_step:g}: expected a whole number of steps from 1, "
+                "between which there is nothing to record"
+            )
+        return np.linalg.matrix_power(self._step(), count), interval
+
+
+def stationary_covariance(matrix: ArrayLike, noise: ArrayLike, *, time_step: float | None = None) -> Floats:
+    """Return the stationary covariance S: A S + S Aᵀ = Q, or that of plain steps, S = M S Mᵀ + Δt Q with M = 1 − Δt A.
 
     Parameters
     ----------
@@ -35,6 +86,8 @@ def stationary_covariance(matrix: ArrayLike, noise: ArrayLike) -> NDArray[np.flo
         A, in units of 1/time.
     noise : array, shape (parameter, parameter)
         Q = F Fᵀ; for gradient noise α C.
+    time_step : float, optional
+        Δt of the Euler–Maruyama scheme; the equation itself unless given.
 
     Returns
     -------
@@ -44,22 +97,27 @@ def stationary_covariance(matrix: ArrayLike, noise: ArrayLike) -> NDArray[np.flo
     Raises
     ------
     ConfigurationError
-        If shapes disagree or something does not decay.
+        If shapes disagree, the noise is no covariance or something does not decay.
 
     Examples
     --------
     >>> stationary_covariance([[2.0]], [[3.0]])
     array([[0.75]])
+    >>> stationary_covariance([[2.0]], [[3.0]], time_step=0.5)
+    array([[1.5]])
     """
-    a, q = _checked(matrix, noise)
-    return np.asarray(solve_continuous_lyapunov(a, q))
+    return _Law.of(matrix, noise, time_step).covariance()
 
 
-def circulation(matrix: ArrayLike, noise: ArrayLike) -> NDArray[np.float64]:
+def circulation(
+    matrix: ArrayLike, noise: ArrayLike, *, time_step: float | None = None, record_interval: float | None = None
+) -> Floats:
     """Return the rate ⟨x_i dx_j − x_j dx_i⟩/dt at which the stationary process goes around: A S − S Aᵀ.
 
     It is twice the area that is enclosed in the (i, j) plane per time, and vanishes in every plane where, and only where,
-    detailed balance holds: A S symmetric. In a potential, with A = H, that is noise that commutes with the Hessian.
+    detailed balance holds: A S symmetric. In a potential, with A = H, that is noise that commutes with the Hessian. Records
+    at a finite interval t cut corners: with P = e^(−At), (S Pᵀ − P S)/t is what they show, and what
+    `langevin_nn.analyzers.ProbabilityCurrents` measures.
 
     Parameters
     ----------
@@ -67,40 +125,66 @@ def circulation(matrix: ArrayLike, noise: ArrayLike) -> NDArray[np.float64]:
         A.
     noise : array, shape (parameter, parameter)
         Q.
+    time_step : float, optional
+        Δt of the Euler–Maruyama scheme, whose covariance differs and with which P = (1 − Δt A)^(t/Δt); the equation itself
+        unless given.
+    record_interval : float, optional
+        t between two records; unless given, dense ones of the equation, or each step of the scheme.
 
     Returns
     -------
     ndarray, shape (parameter, parameter)
         Antisymmetric.
 
+    Raises
+    ------
+    ConfigurationError
+        As for `stationary_covariance`, or if there is no whole number of steps between two records.
+
     Examples
     --------
     >>> circulation([[1.0, 0.0], [0.0, 2.0]], [[2.0, 0.0], [0.0, 1.0]]).round(12)
     array([[0., 0.],
            [0., 0.]])
+    >>> gyrator = [[1.5, -0.8], [-0.8, 1.5]], [[0.6, 0.0], [0.0, 1.8]]
+    >>> [circulation(*gyrator, record_interval=each)[0, 1].round(3).item() for each in (None, 0.1)]
+    [-0.32, -0.276]
     """
-    a, _ = _checked(matrix, noise)
-    rate = a @ stationary_covariance(matrix, noise)
+    law = _Law.of(matrix, noise, time_step)
+    covariance, records = law.covariance(), law.over(record_interval)
+    rate = law.matrix @ covariance if records is None else -records[0] @ covariance / records[1]
     return np.asarray(rate - rate.T)
 
 
-def entropy_production_rate(matrix: ArrayLike, noise: ArrayLike) -> float:
-    """Return the rate at which the stationary process makes entropy: Tr(Aᵀ D⁻¹ A S) − Tr A, with D = Q/2.
+def entropy_production_rate(
+    matrix: ArrayLike, noise: ArrayLike, *, time_step: float | None = None, record_interval: float | None = None
+) -> float:
+    """Return the rate at which the stationary process makes entropy: −Tr(D⁻¹ K S⁻¹ K), K = (A S − S Aᵀ)/2, D = Q/2.
 
-    ⟨vᵀ D⁻¹ v⟩ of the velocity v = (D S⁻¹ − A) x of the probability current; see Seifert (2012, doi
-    10.1088/0034-4885/75/12/126001), and Chaudhari & Soatto (2018, arXiv:1710.11029) for what it means for SGD.
+    ⟨vᵀ D⁻¹ v⟩ of the velocity v = −K S⁻¹ x of the probability current; see Seifert (2012, doi
+    10.1088/0034-4885/75/12/126001), and Chaudhari & Soatto (2018, arXiv:1710.11029) for what it means for SGD. Where the
+    current runs along a direction without noise, it cannot be reversed and the rate is infinite. Records at a
+    finite interval show less: the divergence of Kullback and Leibler between two of them and the same backwards, per time,
+    which `langevin_nn.analyzers.ProbabilityCurrents` estimates.
 
     Parameters
     ----------
     matrix : array, shape (parameter, parameter)
         A.
     noise : array, shape (parameter, parameter)
-        Q, of full rank.
+        Q.
+    time_step, record_interval : float, optional
+        As for `circulation`.
 
     Returns
     -------
     float
-        In units of 1/time; 0 where detailed balance holds.
+        In units of 1/time; 0 where detailed balance holds, infinity where noise is missing along the current.
+
+    Raises
+    ------
+    ConfigurationError
+        As for `circulation`.
 
     Examples
     --------
@@ -108,7 +192,40 @@ def entropy_production_rate(matrix: ArrayLike, noise: ArrayLike) -> float:
 
     >>> round(entropy_production_rate([[1.0, -3.0], [3.0, 1.0]], [[2.0, 0.0], [0.0, 2.0]]), 9)
     18.0
+    >>> entropy_production_rate([[1.0, -3.0], [3.0, 1.0]], [[2.0, 0.0], [0.0, 0.0]])
+    inf
     """
-    a, q = _checked(matrix, noise)
-    covariance = stationary_covariance(matrix, noise)
-    return float(np.trace(a.T @ np.linalg.solve(q / 2, a) @ covariance) - np.trace(a))
+    law = _Law.of(matrix, noise, time_step)
+    covariance, records = law.covariance(), law.over(record_interval)
+    reached = _range(covariance)  # where there is noise at all, now or a while ago
+    s = reached.T @ covariance @ reached
+    if records is None:
+        current = reached.T @ (law.matrix @ covariance - covariance @ law.matrix.T) @ reached / 2
+        velocities = current @ np.linalg.solve(s, current.T)
+        # Of squares of velocities A x.
+        rounding = 1e-13 * float(np.trace(law.matrix @ covariance @ law.matrix.T))
+        return _trace(reached.T @ law.noise @ reached / 2, velocities, rounding)
+    across = reached.T @ records[0] @ covariance @ reached
+    forwards, backwards = (np.block([[s, each.T], [each, s]]) for each in (across, across.T))
+    divergence = _trace(backwards, forwards, 1e-12 * float(np.trace(forwards))) - _range(forwards).shape[1]
+    return float(divergence / (2 * records[1]))
+
+
+def _range(matrix: Floats) -> Floats:
+    """Return orthonormal columns that span the range of a covariance."""
+    return _axes(matrix)[0]
+
+
+def _axes(matrix: Floats) -> tuple[Floats, Floats]:
+    """Return orthonormal columns that span the range of a covariance, and others that span the rest."""
+    values, vectors = np.linalg.eigh(matrix)
+    positive = values > 1e-12 * np.abs(values).max(initial=0)
+    return vectors[:, positive], vectors[:, ~positive]
+
+
+def _trace(covariance: Floats, other: Floats, rounding: float) -> float:
+    """Return Tr(C⁻¹ O), infinite where O has a part outside the range of C that is more than rounding."""
+    within, outside = _axes(covariance)
+    if np.trace(outside.T @ other @ outside) > rounding:
+        return inf
+    return float(np.trace(np.linalg.solve(within.T @ covariance @ within, within.T @ other @ within)))

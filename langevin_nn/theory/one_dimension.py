@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import cumulative_trapezoid
 
+from langevin_nn.checks import number, numbers
 from langevin_nn.errors import ConfigurationError
 
 __all__ = ["mean_first_passage_time", "stationary_density"]
@@ -15,7 +16,8 @@ Array = NDArray[np.float64]
 
 def _scale(grid: ArrayLike, drift: ArrayLike, amplitude: ArrayLike) -> tuple[Array, Array, Array]:
     """Return the grid, Φ = −∫ 2b/s² dx and s²."""
-    x, b, s = (np.array(each, dtype=np.float64) for each in (grid, drift, amplitude))
+    named = {"grid": grid, "drift": drift, "amplitude": amplitude}
+    x, b, s = (numbers(name, each, "finite numbers (point,)") for name, each in named.items())
     if x.ndim != 1 or len(x) < 3 or b.shape != x.shape or s.shape != x.shape or (np.diff(x) <= 0).any():
         raise ConfigurationError(
             f"grid, drift and amplitude of shapes {x.shape}, {b.shape} and {s.shape} came: expected three of (point,), at "
@@ -92,6 +94,7 @@ def mean_first_passage_time(grid: ArrayLike, drift: ArrayLike, amplitude: ArrayL
     4.0
     """
     x, potential, squared = _scale(grid, drift, amplitude)
+    start, end = (number(name, each, "a point within the grid") for name, each in (("start", start), ("end", end)))
     if not (x[0] <= min(start, end) and max(start, end) <= x[-1]):
         raise ConfigurationError(
             f"start={start} and end={end} came with a grid from {x[0]:g} to {x[-1]:g}: expected both within it"

@@ -7,6 +7,7 @@ from math import inf
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from langevin_nn.checks import covariance, number, point, symmetric, whole_number
 from langevin_nn.errors import ConfigurationError
 
 __all__ = ["covariance_after", "mean_after"]
@@ -14,10 +15,23 @@ __all__ = ["covariance_after", "mean_after"]
 Floats = NDArray[np.float64]
 
 
-def _modes(hessian: ArrayLike, learning_rate: float) -> tuple[Floats, Floats]:
-    """Return 1 − αh of each eigenvector of H, and the eigenvectors in columns."""
-    curvatures, vectors = np.linalg.eigh(np.array(hessian, dtype=np.float64))
-    return 1 - learning_rate * curvatures, vectors
+def _modes(hessian: ArrayLike, learning_rate: float, steps: float) -> tuple[Floats, Floats, float]:
+    """Return 1 − αh of each eigenvector of H, the eigenvectors in columns, and α; raise where no law is asked for."""
+    rate = number(
+        "learning_rate", learning_rate, "a positive number α, the factor of the gradient in an update", above=0
+    )
+    if steps != inf:
+        whole_number(
+            "steps", steps, "a whole number (int) of updates from 0, or infinity for the stationary law", least=0
+        )
+    curvatures, vectors = np.linalg.eigh(symmetric("hessian", hessian))
+    ratio = 1 - rate * curvatures
+    if steps == inf and (np.abs(ratio) >= 1).any():
+        raise ConfigurationError(
+            f"no stationary law at learning_rate={rate:g} with curvatures from {curvatures[0]:g} to {curvatures[-1]:g}: "
+            "expected all above 0 and below 2/α; ask for a finite number of steps, or leave the other directions out"
+        )
+    return ratio, vectors, rate
 
 
 def _geometric(ratio: Floats, count: float) -> Floats:
@@ -29,7 +43,7 @@ def _geometric(ratio: Floats, count: float) -> Floats:
     return np.where(level, count, (1 - rest) / np.where(level, 1, gap))
 
 
-def mean_after(gradient: ArrayLike, hessian: ArrayLike, learning_rate: float, steps: int) -> Floats:
+def mean_after(gradient: ArrayLike, hessian: ArrayLike, learning_rate: float, steps: float) -> Floats:
     """Return the mean displacement −α Σ_{s<n} (I − αH)^s g from a start with gradient g.
 
     Parameters
@@ -37,25 +51,30 @@ def mean_after(gradient: ArrayLike, hessian: ArrayLike, learning_rate: float, st
     gradient : array, shape (parameter,)
         g at the start.
     hessian : array, shape (parameter, parameter)
-        H, of any sign.
+        H, symmetric, of any sign.
     learning_rate : float
         α.
     steps : int
-        n, in updates.
+        n, in updates; ``inf`` for where it ends.
 
     Returns
     -------
     ndarray, shape (parameter,)
         The displacement.
 
+    Raises
+    ------
+    ConfigurationError
+        If an argument makes no sense, or it does not end where the end is asked for.
+
     Examples
     --------
     >>> mean_after([1.0, 1.0], np.diag([0.0, 5.0]), 0.1, steps=2)
     array([-0.2 , -0.15])
     """
-    ratio, vectors = _modes(hessian, learning_rate)
-    along = vectors.T @ np.array(gradient, dtype=np.float64)
-    return np.asarray(-learning_rate * vectors @ (_geometric(ratio, steps) * along))
+    ratio, vectors, rate = _modes(hessian, learning_rate, steps)
+    along = vectors.T @ point("gradient", gradient, len(ratio))
+    return np.asarray(-rate * vectors @ (_geometric(ratio, steps) * along))
 
 
 def covariance_after(
@@ -97,7 +116,8 @@ def covariance_after(
     Raises
     ------
     ConfigurationError
-        If the stationary law is asked for where there is none, or there is no such epoch.
+        If an argument makes no sense (the noise is no covariance, steps are no whole number), the stationary law is asked
+        for where there is none, or there is no such epoch.
 
     Examples
     --------
@@ -111,14 +131,9 @@ def covariance_after(
             f"updates_per_epoch={updates_per_epoch!r}: expected N/B, a finite number above 1, since the minibatches of an "
             "epoch share its samples; leave it out for independent draws"
         )
-    ratio, vectors = _modes(hessian, learning_rate)
-    if steps == inf and (np.abs(ratio) >= 1).any():
-        lowest, highest = (1 - ratio.max()) / learning_rate, (1 - ratio.min()) / learning_rate
-        raise ConfigurationError(
-            f"no stationary law at learning_rate={learning_rate:g} with curvatures from {lowest:g} to {highest:g}: expected "
-            "all above 0 and below 2/α; ask for a finite number of steps, or leave the other directions out"
-        )
-    kicks = learning_rate**2 * vectors.T @ np.array(noise, dtype=np.float64) @ vectors
+    ratio, vectors, rate = _modes(hessian, learning_rate, steps)
+    lag = whole_number("lag", lag, "a whole number (int) of updates from 0, between the two moments", least=0)
+    kicks = rate**2 * vectors.T @ covariance("noise", noise, len(ratio)) @ vectors
     pairs = np.outer(ratio, ratio)
     if updates_per_epoch is None:
         here = kicks * _geometric(pairs, steps)
