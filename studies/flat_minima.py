@@ -209,7 +209,7 @@ def _measured(config: Config, batch_size: int, name: str) -> xr.Dataset:
         progress=False,
     )
     cores = landscape.position(np.array([-_CORE, _CORE]))
-    return TransitionRates(float(cores[0]), float(cores[1]))(trajectory)
+    return TransitionRates(float(cores[0]), float(cores[1]), least_correlation=0)(trajectory)
 
 
 def _finished(config: Config) -> xr.Dataset | None:

@@ -17,6 +17,7 @@ from langevin_nn import AnisotropicNoise, EulerMaruyama, LinearDrift, PotentialL
 from langevin_nn.analyzers import (
     Autocorrelation,
     Stationarity,
+    autocorrelation,
     autocorrelation_function,
     effective_sample_size,
     integrated_autocorrelation_time,
@@ -267,6 +268,31 @@ def test_what_follows_a_divergence_counts_nowhere():
         Autocorrelation("test_loss")(recorded(values[:1]))
     with pytest.raises(EstimationRefused, match="missing values in every series of 1000 records"):
         Stationarity("test_loss")(recorded(values[:1]))
+
+
+def total_of_four(together):
+    """Replicas about 0, 0, 5 and 5: as many records as their common mean's error between replicas implies, about 3."""
+    noise = np.random.default_rng(1).standard_normal((4, 1000))
+    apart = noise + np.array([[0.0], [0.0], [5.0], [5.0]])
+    result = together(xr.Dataset({"value": (("replica", "step"), apart)}))
+    error = result.mean_time_average_standard_error.item()
+    assert result.total_effective_sample_size.item() == pytest.approx(apart.var() / error**2, rel=1e-9)
+    assert 2 < result.total_effective_sample_size.item() < 5
+    assert result.agreement_p_value.item() < 1e-6
+    alike = together(xr.Dataset({"value": (("replica", "step"), noise)}))
+    times = alike.integrated_autocorrelation_time.values
+    assert alike.total_effective_sample_size.item() == 4 * 1000 / times.mean()
+
+
+def test_replicas_that_disagree_count_for_about_one_record_each(monkeypatch):
+    total_of_four(Autocorrelation("value"))
+    stuck = np.random.default_rng(2).standard_normal((5, 1000))
+    stuck[4] = 5.0  # does not move at all
+    result = Autocorrelation("value")(xr.Dataset({"value": (("replica", "step"), stuck)}))
+    assert result.total_effective_sample_size.item() < 10
+    monkeypatch.setattr(autocorrelation, "_DISAGREEMENT", 0.0)  # a mutated twin: each knows of itself only
+    with pytest.raises(AssertionError):
+        total_of_four(Autocorrelation("value"))
 
 
 def test_records_must_be_evenly_spaced_but_for_the_last():

@@ -69,6 +69,24 @@ def test_few_sizes_are_refused():
         fit_power_law("a", [1], [1])
 
 
+def refuses_what_has_no_logarithm(fit):
+    with pytest.raises(ConfigurationError, match=r"values\[1\] = -1: expected positive numbers"):
+        fit([10, 20, 40, 80], [3.0, -1.0, 2.0, 1.0], [0.1] * 4)
+    with pytest.raises(ConfigurationError, match=r"sizes\[0\] = 0, relative_errors\[3\] = 0"):
+        fit([0, 20, 40, 80], [3.0, 1.0, 2.0, 1.0], [0.1, 0.1, 0.1, 0.0])
+
+
+def test_nothing_is_left_out_of_a_power_law():
+    refuses_what_has_no_logarithm(fit_power_law)
+
+    def twin(sizes, values, errors):
+        arrays = np.array([sizes, values, errors])
+        return fit_power_law(*arrays[:, (arrays > 0).all(0)])
+
+    with pytest.raises(pytest.fail.Exception):
+        refuses_what_has_no_logarithm(twin)
+
+
 # --- collapse
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +14,7 @@ import xarray as xr
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.linalg import expm
+from scipy.linalg import expm, solve_continuous_lyapunov
 
 from langevin_nn import (
     AnisotropicNoise,
@@ -35,7 +37,9 @@ from langevin_nn.observables import Weights
 from langevin_nn.schedules import EverySteps
 from langevin_nn.theory import (
     circulation,
+    covariance_after,
     entropy_production_rate,
+    mean_after,
     mean_first_passage_time,
     stationary_covariance,
     stationary_density,
@@ -261,7 +265,24 @@ def test_passage_times_and_densities_of_the_harmonic_well():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: stationary_covariance(np.ones((2, 3)), np.eye(2)), "expected two of"),
+        (lambda: stationary_covariance(np.ones((2, 3)), np.eye(2)), "expected a square matrix"),
+        (lambda: stationary_covariance(np.eye(2), np.eye(3)), r"noise has shape \(3, 3\): expected \(2, 2\)"),
+        (lambda: stationary_covariance(np.eye(2), [[1, np.nan], [np.nan, 1]]), "not finite"),
+        (lambda: stationary_covariance(np.eye(2), [[1, 0.5], [0, 1]]), "noise differs from its transpose by 0.5"),
+        (lambda: stationary_covariance(np.eye(2), np.eye(2), time_step=2), "multiplies a displacement by 1"),
+        (lambda: circulation(np.eye(2), np.eye(2), time_step=0.1, record_interval=0.25), "a whole number of steps"),
+        (
+            lambda: entropy_production_rate(np.eye(2), [[1, 2], [2, 1]]),
+            "noise has the eigenvalue -1: expected none below",
+        ),
+        (lambda: covariance_after([[1.0]], [[1.0]], 0.1, 2.5), r"steps=2.5: expected a whole number"),
+        (lambda: covariance_after([[1.0]], [[1.0]], 0.1, 2, lag=0.5), r"lag=0.5: expected a whole number"),
+        (lambda: covariance_after([[1.0]], [[1.0]], -0.1, 2), "learning_rate=-0.1: expected a positive number"),
+        (lambda: covariance_after([[1, 5], [0, 1]], np.eye(2), 0.1, 2), "hessian differs from its transpose by 5"),
+        (lambda: covariance_after(np.eye(2), [[1, 2], [2, 1]], 0.1, 2), "noise has the eigenvalue -1"),
+        (lambda: mean_after([1.0], np.eye(2), 0.1, 2), "gradient has shape"),
+        (lambda: mean_after([1.0], [[-1.0]], 0.1, np.inf), "no stationary law"),
+        (lambda: stationary_density([0, 1, 2], [0, np.inf, 0], [1, 1, 1]), "drift has numbers that are not finite"),
         (lambda: stationary_covariance(-np.eye(2), np.eye(2)), "real part -1: expected all positive"),
         (lambda: stationary_density([0, 1], [0, 0], [1, 1]), "at least 3 points"),
         (lambda: stationary_density([0, 1, 2], [0, 0, 0], [1, 0, 1]), "an amplitude is not positive"),
@@ -271,6 +292,83 @@ def test_passage_times_and_densities_of_the_harmonic_well():
 def test_what_has_no_law_is_refused(call, message):
     with pytest.raises(ConfigurationError, match=message):
         call()
+
+
+def no_covariance_is_refused(law):
+    with pytest.raises(ConfigurationError, match="none below 0"):
+        law([[1.0, 0.0], [0.0, 1.0]], [[1.0, 2.0], [2.0, 1.0]])
+
+
+def entropy_of_singular_noise(law):
+    """Along a current without noise infinite, 0 where nothing goes around, and that of the range where nothing leaves it."""
+    rotating, alone = np.array([[1.0, -3.0], [3.0, 1.0]]), np.diag([2.0, 0.0])
+    assert law(rotating, alone) == np.inf
+    assert law(np.diag([1.0, 3.0]), alone) == 0
+    assert law(rotating, 0 * alone) == 0
+    bigger = np.block([[rotating, np.zeros((2, 1))], [np.zeros((1, 2)), 5 * np.eye(1)]])
+    assert law(bigger, np.diag([2.0, 2.0, 0.0])) == pytest.approx(18)
+
+
+def test_entropy_production_asks_for_a_covariance_and_knows_of_singular_ones():
+    entropy_of_singular_noise(entropy_production_rate)
+    no_covariance_is_refused(entropy_production_rate)
+
+    def twin(matrix, noise):
+        a, q = np.array(matrix), np.array(noise)
+        covariance = solve_continuous_lyapunov(a, q)
+        return float(np.trace(a.T @ np.linalg.solve(q / 2, a) @ covariance) - np.trace(a))
+
+    with pytest.raises(np.linalg.LinAlgError):
+        entropy_of_singular_noise(twin)
+    with pytest.raises(pytest.fail.Exception):
+        no_covariance_is_refused(twin)
+
+
+GYRATOR = np.array([[1.5, -0.8], [-0.8, 1.5]]), np.diag([0.6, 1.8])
+
+
+def of_a_finite_step(law):
+    """From sums over a long past, Σ_s M^s Δt Q M^sᵀ, of what steps make, and what records a few steps apart show."""
+    (matrix, noise), step = GYRATOR, 0.1
+    assert law(matrix, noise)[0, 1] == pytest.approx(-0.320, abs=1e-9)
+    assert law(matrix, noise, record_interval=step)[0, 1] == pytest.approx(-0.276, abs=5e-4)
+    once, past, covariance = np.eye(2) - step * matrix, np.eye(2), np.zeros((2, 2))
+    for _ in range(1000):
+        covariance += step * past @ noise @ past.T
+        past = once @ past
+    np.testing.assert_allclose(stationary_covariance(matrix, noise, time_step=step), covariance, rtol=1e-9)
+    for steps in (1, 3):
+        later = np.linalg.matrix_power(once, steps) @ covariance
+        exact = (later.T - later) / (steps * step)
+        np.testing.assert_allclose(law(matrix, noise, time_step=step, record_interval=steps * step), exact, atol=1e-12)
+    each = law(matrix, noise, time_step=step, record_interval=step)
+    np.testing.assert_allclose(law(matrix, noise, time_step=step), each, atol=1e-12)
+    fine = law(matrix, noise, time_step=1e-6)
+    np.testing.assert_allclose(fine, law(matrix, noise), rtol=1e-4, atol=1e-12)
+
+
+def test_circulation_is_that_of_the_step_and_of_the_records():
+    of_a_finite_step(circulation)
+    with pytest.raises(AssertionError):
+        of_a_finite_step(
+            lambda matrix, noise, **ignored: circulation(matrix, noise)
+        )  # the equation's, whatever the step
+
+
+@pytest.mark.parametrize("interval", [0.1, 1.0])
+def test_entropy_that_records_show_is_that_of_their_autoregression(interval):
+    """In coordinates of unit covariance, M = [[m, a], [−a, n]] after a rotation: the closed form in two dimensions."""
+    covariance = stationary_covariance(*GYRATOR)
+    root = np.linalg.cholesky(covariance)
+    whitened = np.linalg.solve(root, expm(-interval * GYRATOR[0]) @ root)
+    even = np.linalg.eigvalsh((whitened + whitened.T) / 2)
+    odd = (whitened[0, 1] - whitened[1, 0]) / 2
+    p, q = 1 - even**2 - odd**2
+    rest = p * q - (odd * (even[0] - even[1])) ** 2
+    exact = 2 * odd**2 * ((even[0] - even[1]) ** 2 + p + q) / rest / interval
+    found = entropy_production_rate(*GYRATOR, record_interval=interval)
+    assert found == pytest.approx(exact, rel=1e-9)
+    assert found < entropy_production_rate(*GYRATOR)
 
 
 # --- Transition rates
@@ -288,7 +386,7 @@ def test_rates_of_a_two_state_process_are_found():
     position = np.where(state == 0, np.minimum(position, 0.4), np.maximum(position, -0.4))
     trajectory = xr.Dataset(
         {"weights": (("replica", "weight_step", "parameter"), position[..., None])},
-        coords={"time": ("weight_step", interval * np.arange(n_records))},
+        coords={"time": ("weight_step", interval * np.arange(n_records)), "weight_step": np.arange(n_records)},
     )
     rates = TransitionRates(-0.5, 0.5)(trajectory)
     for found, error, truth in zip(
@@ -313,6 +411,42 @@ def test_thermal_escapes_have_the_rate_of_the_passage_time():
     )
     assert abs(found * passage - 1) < 4 * error * passage + 0.03  # 2 % of steps too long, 1 % of records too few
     assert error * passage < 0.03
+
+
+@cache
+def escapes() -> xr.Dataset:
+    process = Process(double_well(), ThermalNoise(0.3), 0.001, update=EulerMaruyama())
+    trajectory = simulate(
+        process, steps=200_000, replicas=250, observables=Weights(schedule=EverySteps(100)), progress=False
+    )
+    return trajectory["weights"].to_dataset().isel(weight_step=slice(100, None))
+
+
+def visits_between_records(analyzer):
+    """A double well at T = 0.3, edges halfway up, whose rate is 1 over the time from one edge to the other."""
+    weights, x = escapes(), np.linspace(-3, 3, 6001)
+    exact = 1 / mean_first_passage_time(x, -4 * x * (x**2 - 1), np.full_like(x, 0.6**0.5), -0.5, 0.5)
+    assert exact == pytest.approx(0.0310, abs=5e-5)
+    found = analyzer(-0.5, 0.5)(weights)
+    rate = float(found.transition_rate.mean())
+    assert abs(rate / exact - 1) < 0.03 + 3 * float((found.transition_rate_standard_error**2).sum() ** 0.5) / 2 / exact
+    with pytest.raises(EstimationRefused, match="record more often"):
+        analyzer(-0.5, 0.5)(weights.isel(weight_step=slice(None, None, 5)))
+    seen = analyzer(-0.5, 0.5, least_correlation=0)(weights.isel(weight_step=slice(None, None, 5)))
+    assert float(seen.transition_rate.mean()) < 0.93 * exact
+
+
+@dataclass(frozen=True)
+class Seen(TransitionRates):
+    """A mutated twin: what records see, however coarse."""
+
+    least_correlation: float = 0.0
+
+
+def test_visits_between_records_are_counted_in_or_refused():
+    visits_between_records(TransitionRates)
+    with pytest.raises(pytest.fail.Exception):
+        visits_between_records(Seen)
 
 
 def test_replicas_that_diverged_wait_for_nothing():

@@ -6,9 +6,10 @@ from functools import cache
 
 import numpy as np
 import pytest
+from count_coverage import stable
 from scipy.stats import binom, levy_stable
 
-from langevin_nn.analyzers import TailIndex, tail_index
+from langevin_nn.analyzers import TailIndex, tail_index, tails
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.noise.stable import stable_numbers
 
@@ -89,8 +90,8 @@ def test_location_and_scale_do_not_matter():
     [
         (np.zeros((300, 2)), ConfigurationError, r"samples have shape \(300, 2\): expected \(sample,\)"),
         (np.full(300, np.nan), ConfigurationError, "samples"),
-        (np.arange(199.0), EstimationRefused, "199 samples: expected at least 200"),
-        (np.zeros(300), EstimationRefused, "half of the samples are equal"),
+        (np.arange(1999.0), EstimationRefused, "1999 samples: expected at least 2000"),
+        (np.zeros(2000), EstimationRefused, "half of the samples are equal"),
     ],
 )
 def test_what_has_no_tail_is_refused(samples, error, message):
@@ -98,6 +99,43 @@ def test_what_has_no_tail_is_refused(samples, error, message):
         tail_index(samples)
 
 
+def from_blocks_of_samples(x):
+    """A mutated twin: sums of the samples themselves, their median taken off."""
+    x = x - np.median(x)
+    length = int(len(x) ** 0.5)
+    blocks = x[: len(x) // length * length].reshape(-1, length)
+    tiny = np.finfo(float).tiny
+    terms = np.log(np.maximum(np.abs(blocks.sum(1)), tiny)) - np.log(np.maximum(np.abs(blocks), tiny)).mean(1)
+    inverse = terms.mean() / np.log(length)
+    return float(1 / inverse), float(terms.std() / np.log(length) / len(terms) ** 0.5 / inverse**2)
+
+
+def coverage_under_skew() -> float:
+    generator = np.random.default_rng(8)
+    held = [low <= 1.5 <= high for low, high in
+            (tail_index(stable(generator, N, 1.5, 0.8), METHODS[1]).interval() for _ in range(RUNS))]  # fmt: skip
+    return float(np.mean(held))
+
+
+def test_block_sums_hold_the_index_of_skewed_samples_and_sums_of_the_samples_themselves_do_not(monkeypatch):
+    assert coverage_under_skew() >= binom.ppf(0.0005, RUNS, 0.94) / RUNS
+    monkeypatch.setattr(tails, "_from_blocks", from_blocks_of_samples)
+    assert coverage_under_skew() < 0.6
+
+
+def refuses_counts():
+    with pytest.raises(EstimationRefused, match=r"pairs of neighbouring samples are equal"):
+        tail_index(np.random.default_rng(0).poisson(4, N), METHODS[1])
+
+
+def test_samples_that_are_counted_have_no_block_sums(monkeypatch):
+    refuses_counts()
+    monkeypatch.setattr(tails, "_from_blocks", from_blocks_of_samples)
+    with pytest.raises(pytest.fail.Exception):
+        refuses_counts()
+    assert tail_index(np.random.default_rng(0).poisson(4, N), METHODS[1]).index < 0.1, "what the twin says"
+
+
 def test_another_method_is_refused():
     with pytest.raises(ConfigurationError, match="method"):
-        tail_index(np.arange(300.0), "hill")
+        tail_index(np.arange(3000.0), "hill")

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
-from scipy.special import stdtrit
+from scipy.special import fdtrc, stdtrit
 
 from langevin_nn.analyzers.labels import along_clock, described, evenly_spaced, group_with, over_replicas, selected
 from langevin_nn.errors import ConfigurationError, EstimationRefused
@@ -29,6 +29,9 @@ Floats = NDArray[np.float64]
 
 WINDOW_FACTOR = 5.0
 LEAST_RATIO = 50.0
+
+# How rarely replicas of one mean are taken to disagree.
+_DISAGREEMENT = 0.01
 
 
 def autocorrelation_function(values: Any) -> Floats:
@@ -243,6 +246,12 @@ class Autocorrelation:
     by the choice and comparable, and replicas, which are independent, give t intervals. See
     `integrated_autocorrelation_time` for the estimate.
 
+    **Replicas that disagree.** Each replica's own numbers know of what it has seen only. Where the means of replicas differ
+    by more than their errors allow (an F test at 1 %: the variance between them over Γ(0) τ/N), a replica stuck in a
+    valley of its own counts for about one independent record, however long it is: the total effective sample size is then the
+    variance of all records about their common mean over the squared standard error of that mean between replicas, as in
+    Gelman & Rubin (1992, doi 10.1214/ss/1177011136) and Vehtari et al. (2021, doi 10.1214/20-BA1221).
+
     Parameters
     ----------
     variable : str
@@ -289,7 +298,8 @@ class Autocorrelation:
             By replica, ``integrated_autocorrelation_time`` in records with its ``_standard_error``,
             ``effective_sample_size``, ``time_average`` with ``_standard_error``, ``_lower``, ``_upper``, and
             ``autocorrelation`` (…, lag); their means over replicas, ``mean_<name>``, with t intervals;
-            ``total_effective_sample_size``; ``window``; ``record_interval`` (clock), by which a time in records becomes
+            ``total_effective_sample_size`` and ``agreement_p_value``, of means of replicas that differ as much by chance;
+            ``window``; ``record_interval`` (clock), by which a time in records becomes
             updates, epochs or gradient-flow time. Replicas with missing values (after a divergence) are NaN and count
             nowhere; of one that does not vary only the time average is known.
 
@@ -336,6 +346,7 @@ class Autocorrelation:
         half = stdtrit(freedom, 0.5 + self.level / 2) * pooled.standard_error
         lags = int(pooled.window.max()) + 1
         sizes = n / np.where(pooled.time > 0, pooled.time, np.nan)
+        total, agreement = _together(pooled, values.values)
         long_names: dict[str, Any] = {
             "integrated_autocorrelation_time": (each, pooled.time, "integrated autocorrelation time", "record"),
             "integrated_autocorrelation_time_standard_error": (
@@ -345,12 +356,8 @@ class Autocorrelation:
                 "record",
             ),
             "effective_sample_size": (each, sizes, "effective sample size", "record"),
-            "total_effective_sample_size": (
-                whole,
-                np.isfinite(pooled.time).sum(-1) * n / _mean(pooled.time),
-                "effective sample size of all replicas together",
-                "record",
-            ),
+            "total_effective_sample_size": (whole, total, "effective sample size of all replicas together", "record"),
+            "agreement_p_value": (whole, agreement, "p value of replicas with one mean", "1"),
             "time_average": (each, means, f"time average of {self._long_name(values)}", self._units(values)),
             "time_average_standard_error": (
                 each,
@@ -504,6 +511,24 @@ def _reliable(series: Floats, factor: float, least_ratio: float) -> _Estimate:
             window=int(estimate.window),
         )
     return estimate
+
+
+def _together(pooled: _Estimate, values: Floats) -> tuple[Floats, Floats]:
+    """Return the effective sample size of all replicas, and the p value of their having one mean."""
+    n = values.shape[-1]
+    moving = np.isfinite(pooled.time)
+    alike = moving.sum(-1) * n / _mean(pooled.time)
+    means = values.mean(-1)
+    known = np.isfinite(means)  # also of replicas that do not move, for the others may be elsewhere
+    count = known.sum(-1)
+    within = _mean(pooled.standard_error**2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        grand = np.where(known, means, 0).sum(-1) / count
+        between = np.where(known, (means - grand[..., None]) ** 2, 0).sum(-1) / (count - 1)
+        square = np.where(known[..., None], (values - grand[..., None, None]) ** 2, 0).sum((-2, -1)) / (count * n)
+        p_value = fdtrc(count - 1.0, moving.sum(-1) * n / (2.0 * pooled.window), between / within)
+        apart = np.minimum(square * count / between, alike)
+    return np.where(p_value < _DISAGREEMENT, apart, alike), p_value
 
 
 def _mean(times: Floats) -> Floats:

@@ -26,7 +26,9 @@ LEAST_RECORDS = 8
 class ProbabilityCurrents:
     """Circulation in a plane, and the entropy production rate of the linear dynamics that it belongs to.
 
-    The circulation c = ⟨x dy − y dx⟩/dt, twice the area that is enclosed in unit time, is free of bias: it is zero on average
+    The circulation c = ⟨x(t) y(t+Δ) − y(t) x(t+Δ)⟩/Δ over the interval Δ between records, twice the area that chords from
+    record to record enclose in unit time, cuts corners: ⟨x dy − y dx⟩/dt is its limit, and what the records of a linear
+    process show is `langevin_nn.theory.circulation` with ``record_interval`` Δ. It is free of bias: it is zero on average
     for every process that is the same backwards, however its plane was found from the same records, as long as that does not
     depend on their order (as principal components do not; their projections on a random walk are Lissajous figures, each of
     which encloses an area, with either sign). Replicas must share a plane, or the signs of their c mean nothing.
@@ -38,8 +40,9 @@ class ProbabilityCurrents:
         2 a² [(m₁ − m₂)² + p + q]/(p q − k²)
 
     per record, the divergence of Kullback and Leibler between pairs of records and the same backwards; for densely
-    recorded dx = −A x dt + noise of covariance 2D it becomes c² Tr(S⁻¹ D)/(4 det D) per time (see
-    `langevin_nn.theory.linear`), for coarser records it is less. a is proportional to c, whose square is larger by its
+    recorded dx = −A x dt + noise of covariance 2D it becomes c² Tr(S⁻¹ D)/(4 det D) per time, for coarser
+    records it is less: `langevin_nn.theory.entropy_production_rate` with ``record_interval`` Δ. a is proportional to c,
+    whose square is larger by its
     variance on average, so that reversible dynamics would seem to produce entropy: the square is averaged over *pairs* of
     replicas instead, which takes that away; the estimate may be negative. A plane hides what goes around in others: the
     rate is a lower bound of the whole.
@@ -103,8 +106,9 @@ class ProbabilityCurrents:
             ``circulation`` (replica), with its mean and t interval over replicas, and the ``p_value`` of a mean of zero;
             ``rotation_rate``, the mean angle that is gone around in unit time; ``entropy_production_rate`` with
             ``_standard_error`` (jackknife over replicas), ``_lower``, ``_upper``; ``entropy_production_bias``, by which it
-            would be larger without pairs; ``entropy_production_bound`` of the uncertainty relation. Time is that of the
-            coordinate ``time`` along the clock, else that of the clock, else one record.
+            would be larger without pairs; ``entropy_production_bound`` of the uncertainty relation; ``record_interval`` Δ,
+            over which all of them are measured. Time is that of the coordinate ``time`` along the clock, else that of the
+            clock, else one record.
 
         Raises
         ------
@@ -138,7 +142,7 @@ class ProbabilityCurrents:
         duration = (n_records - 1) * interval
         circulation = -2 * moments.odd / interval
         result = xr.Dataset(
-            {"circulation": described(("replica",), circulation, "circulation ⟨x dy − y dx⟩/dt", "weight2 time-1")}
+            {"circulation": described(("replica",), circulation, "circulation from record to record", "weight2 time-1")}
         )
         if "replica" in series.coords:
             result = result.assign_coords(replica=series["replica"])
@@ -149,6 +153,7 @@ class ProbabilityCurrents:
         spread = _jackknife(moments) / interval
         half = float(stdtrit(n_replicas - 1, 0.5 + self.level / 2)) * spread
         scalars: dict[str, tuple[float, str, str]] = {
+            "record_interval": (interval, "interval between two records", "time"),
             "p_value": (2 * float(stdtr(n_replicas - 1, -abs(mean) / error)), "p value of no circulation", "1"),
             "rotation_rate": (mean / (2 * np.sqrt(whole.determinant)), "mean angular velocity", "time-1"),
             "entropy_production_rate": (rate, "entropy production rate", "time-1"),

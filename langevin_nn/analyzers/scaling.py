@@ -9,8 +9,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import chdtrc, stdtrit
 
-from langevin_nn.checks import numbers
-from langevin_nn.errors import EstimationRefused
+from langevin_nn.checks import number, numbers
+from langevin_nn.errors import ConfigurationError, EstimationRefused
 
 __all__ = ["collapse_distance", "fit_power_law"]
 
@@ -44,7 +44,7 @@ def fit_power_law(sizes: Any, values: Any, relative_errors: Any, *, level: float
     EstimationRefused
         For fewer than three sizes, through which a line always goes.
     ConfigurationError
-        If they are no positive numbers.
+        If they are no positive numbers of one shape; none is left out.
 
     Examples
     --------
@@ -57,15 +57,31 @@ def fit_power_law(sizes: Any, values: Any, relative_errors: Any, *, level: float
         for name, each in (("sizes", sizes), ("values", values), ("relative_errors", relative_errors))
     ]
     size, value, error = arrays
-    usable = (size > 0) & (value > 0) & (error > 0)
-    if usable.sum() < 3 or len(np.unique(size[usable])) < 3:
+    if size.ndim != 1 or value.shape != size.shape or error.shape != size.shape:
+        raise ConfigurationError(
+            f"sizes, values and relative_errors have shapes {size.shape}, {value.shape} and {error.shape}: expected three of "
+            "(size,)"
+        )
+    number("level", level, "a number between 0 and 1, the coverage of the interval", above=0, below=1)
+    refused = [
+        f"{name}[{place}] = {each[place]:g}"
+        for name, each in zip(("sizes", "values", "relative_errors"), arrays, strict=True)
+        for place in np.flatnonzero(each <= 0)
+    ]
+    if refused:
+        raise ConfigurationError(
+            f"{', '.join(refused)}: expected positive numbers, which have logarithms, with errors above 0; a value "
+            "that its error reaches below 0 says little of a power law, but leaving it out favours what is left: leave out "
+            "its whole size, and say so, or fit a law that has negative values"
+        )
+    if len(np.unique(size)) < 3:
         raise EstimationRefused(
-            f"{int(usable.sum())} positive values at {len(np.unique(size[usable]))} sizes: expected at least 3 sizes, since "
-            "a line goes through any two points; measure more of them",
-            sizes=int(usable.sum()),
+            f"{len(np.unique(size))} sizes: expected at least 3 sizes, since a line goes through any two points; measure "
+            "more of them",
+            sizes=len(np.unique(size)),
             needed=3,
         )
-    x, y, w = np.log(size[usable]), np.log(value[usable]), 1 / error[usable] ** 2
+    x, y, w = np.log(size), np.log(value), 1 / error**2
     centre = np.average(x, weights=w)
     spread = float((w * (x - centre) ** 2).sum())
     exponent = float((w * (x - centre) * y).sum() / spread)

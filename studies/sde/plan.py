@@ -70,7 +70,7 @@ QUICK: dict[str, Any] = {
     "processes": ("sgd", "sgd_twin", "independent_sgd", "svag", "langevin", "langevin_quarter", "isotropic"),
     "permutations": 1_199,
     "alignment_minibatches": 4,
-    "minibatches": 200,
+    "minibatches": 2_000,
     "workers": 1,
 }
 # So that all four phases come early, and steps are as large as they are in practice: few, with much noise.
