@@ -6,7 +6,7 @@ CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 BENCH := .venv-bench
 
-.PHONY: help study paper test proofs torture calibrate calibrate-sde lint types bench clean
+.PHONY: help study paper test proofs torture coverage calibrate calibrate-sde lint types bench clean
 
 help:
 	@echo "make study   run the front door: SGD against Langevin dynamics (some 4 minutes on two cores)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    run the whole test suite, a worker for each core; ARGS='-n0 tests/test_store.py': a part, in one process"
 	@echo "make proofs  run the tests that take long: kills, full disks, rates of escape, other processors (some minutes)"
 	@echo "make torture    kill, corrupt and starve recordings by the hundred, and count (about 10 minutes)"
+	@echo "make coverage   how often every interval holds the truth, and false alarms of every test, into docs/coverage.md (some minutes)"
 	@echo "make calibrate  false alarms and coverage of phases of learning, over thousands of synthetic trajectories"
 	@echo "make calibrate-sde  false alarms and power of the test that tells SGD from a stochastic differential equation"
 	@echo "make lint    ruff: style and docstrings"
@@ -51,6 +52,9 @@ proofs: $(VENV)/installed
 torture: $(VENV)/installed
 	$(BIN)/python -m tests.torture $(ARGS)
 	$(BIN)/python -m tests.configurations --examples 10000
+
+coverage: $(VENV)/installed
+	$(BIN)/python tests/count_coverage.py --out docs/coverage.md $(ARGS)
 
 calibrate: $(VENV)/installed
 	$(BIN)/python tests/calibrate_phases.py $(ARGS)

@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 import xarray as xr
+from calibrate_phases import Count
 from scipy.stats import binom
 from torch import Tensor
 
@@ -77,29 +78,11 @@ PLANTED: Mapping[str, Noise] = {
 }
 
 
-@dataclass(frozen=True)
-class Count:
-    """How many of how many, and what they were."""
-
-    case: str
-    hits: int
-    trials: int
-
-    @property
-    def share(self) -> float:
-        return self.hits / self.trials
-
-    @property
-    def standard_error(self) -> float:
-        return float(np.sqrt(self.share * (1 - self.share) / self.trials))
-
-    def __str__(self) -> str:
-        low, high = binom.ppf((0.025, 0.975), self.trials, 0.05)
-        of_chance = f"{100 * low / self.trials:.1f} to {100 * high / self.trials:.1f} %"
-        return (
-            f"{self.case:<66} {self.hits:>5} of {self.trials:>5}  {100 * self.share:5.1f} ± {100 * self.standard_error:.1f} %"
-            f"  (5 %: {of_chance})"
-        )
+def described(count: Count) -> str:
+    """Return a count with its error, and what chance gives at 5 %."""
+    low, high = binom.ppf((0.025, 0.975), count.trials, 0.05) / count.trials
+    error = count.standard_error(count.share)
+    return f"{count} ± {100 * error:.1f} %  (5 %: {100 * low:.1f} to {100 * high:.1f} %)"
 
 
 @cache
@@ -196,9 +179,9 @@ def main(arguments: list[str] | None = None) -> int:
         # Holm's correction is an upper bound: fewer is no failure.
         missed = count.hits > high or (count.hits < low and "corrected" not in count.case)
         failed += missed
-        print(count, "  MISSED" if missed else "", flush=True)
+        print(described(count), "  MISSED" if missed else "", flush=True)
     for count in power(chosen.planted):
-        print(count, flush=True)
+        print(described(count), flush=True)
     print(f"\n{failed} missed; {time.perf_counter() - started:.0f} s")
     return int(failed > 0)
 

@@ -1,0 +1,69 @@
+"""A few cells of what ``make coverage`` counts, and the harness itself: intervals that are too short do not pass it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from count_coverage import CELLS, Cell, main
+
+from langevin_nn.errors import EstimationRefused
+
+REPETITIONS = 800
+
+
+def cell(estimator: str, law: str, size: str) -> Cell:
+    return next(each for each in CELLS if (each.estimator, each.law, each.size) == (estimator, law, size))
+
+
+def shortened(whole: Cell) -> Cell:
+    """A mutated twin: an interval a fifth shorter."""
+
+    def interval(generator):
+        lower, upper, truth = whole.interval(generator)
+        return lower + 0.1 * (upper - lower), upper - 0.1 * (upper - lower), truth
+
+    return replace(whole, interval=interval)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "law", "size"),
+    [
+        ("`mean_with_interval`", "normal", "16 replicas"),
+        ("`time_average`", "autoregressive 0.5, normal shocks", "500 records"),
+        ("`tail_index`, block sums", "stable 1.5, skew 0.8", "2000 samples"),
+    ],
+)
+def test_intervals_hold_the_truth_and_shorter_ones_are_caught(estimator, law, size):
+    whole = cell(estimator, law, size)
+    assert not whole.count(REPETITIONS).misses
+    assert shortened(whole).count(REPETITIONS).misses
+
+
+def test_false_alarms_are_counted_and_too_many_are_caught():
+    whole = cell("`swap_test`", "normal, 4 features", "16 pairs")
+    assert not whole.count(REPETITIONS // 2).misses
+    assert replace(whole, p_value=lambda generator: whole.p_value(generator) / 2).count(REPETITIONS // 2).misses
+
+
+def test_a_refusal_is_no_answer_and_no_miss():
+    counted = cell("`tail_index`, block sums", "Poisson(4)", "2000 samples").count(5)
+    assert (counted.refused, counted.count.trials, counted.misses) == (5, 0, False)
+    assert counted.row.endswith("| – | 100 | refuses |")
+
+    def often(generator):
+        if generator.random() < 0.5:
+            raise EstimationRefused("too few")
+        return -1.0, 1.0, 0.0
+
+    half = Cell("an estimator", "a law", "a size", often).count(100)
+    assert (half.count.share, half.misses) == (1, False)
+    assert 30 < half.refused < 70
+
+
+def test_the_table_keeps_the_rows_that_were_not_counted_again(tmp_path, capsys):
+    table = tmp_path / "coverage.md"
+    assert main(["--repetitions", "20", "--only", "jackknife", "--out", str(table)]) == 0
+    assert main(["--repetitions", "20", "--only", "no_such", "--out", str(table)]) == 0
+    assert table.read_text().count("| `jackknife` of a ratio |") == 3
+    assert "0 missed" in capsys.readouterr().out
