@@ -276,6 +276,9 @@ def test_logarithms_of_losses():
     spoiled[0, 0, np.argmin(spoiled[0, 0])] = 0.0
     with_zero = LossMixture(scale="log")(recorded(spoiled))
     np.testing.assert_allclose(with_zero.component_mean, plain.component_mean, atol=0.01)
+    np.testing.assert_array_equal(with_zero.zero_loss_count, [[1, 0]])
+    with pytest.raises(ConfigurationError, match="1 losses are negative"):
+        LossMixture(scale="log")(recorded(np.where(spoiled == 0, -1.0, spoiled)))
 
 
 def test_a_file_opened_lazily_gives_the_same_in_any_order_of_dimensions(tmp_path):

@@ -325,6 +325,15 @@ def test_what_is_no_square_matrix_is_no_operator(shape):
         DenseOperator(np.ones(shape))
 
 
+def test_a_matrix_that_is_not_symmetric_is_no_operator():
+    with pytest.raises(ConfigurationError, match="differs from its transpose by 1: expected a symmetric one"):
+        DenseOperator(np.array([[1.0, 2.0], [1.0, 1.0]]))
+    large = random_symmetric(600)
+    large[599, 3] += 1
+    with pytest.raises(ConfigurationError, match="differs from its transpose by 1"):
+        DenseOperator(large)
+
+
 # --- trace
 
 N_REPETITIONS, N_PROBES = 1000, 8

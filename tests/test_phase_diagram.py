@@ -90,6 +90,12 @@ def test_nothing_is_left_out_of_a_power_law():
 # --- collapse
 
 
+def test_replicas_that_do_not_differ_are_infinitely_far_from_others():
+    one, other = np.zeros((3, 4)), np.ones((3, 4))
+    assert collapse_distance(one, one).squared_distance.item() == 0
+    assert collapse_distance(one, other).squared_distance.item() == np.inf
+
+
 @given(st.integers(3, 9), st.integers(3, 9), st.floats(0, 3))
 @settings(max_examples=25, deadline=None)
 def test_the_squared_distance_is_unbiased_whatever_the_number_of_replicas(first, second, shift):

@@ -47,6 +47,8 @@ _WORDS = {
     "mean_p_value": "p-value of the means being equal, adjusted for all that was compared",
     "spread_p_value": "p-value of the spreads being equal, adjusted for all that was compared",
     "record_count": "records in the window",
+    "pair_count": "pairs of which neither member diverged, of which distances are",
+    "quantity_count": "quantities with a spread, of which the squared distance is the mean",
 }
 
 
@@ -110,7 +112,9 @@ class LawComparison:
         xarray.Dataset
             By ``process`` (all but the reference) and ``phase``: ``p_value``, ``adjusted_p_value``, ``is_rejected``,
             ``squared_distance`` (the mean over quantities of the squared distance of means, less what chance gives) with
-            ``_lower`` and ``_upper``, ``diverged_count``; by ``quantity`` besides: ``distance`` and ``spread_ratio`` with
+            ``_lower`` and ``_upper``, ``diverged_count``, ``pair_count`` (without those of which a member diverged) and
+            ``quantity_count`` (without those that have no spread), of which distances are; by ``quantity`` besides:
+            ``distance`` and ``spread_ratio`` with
             ``_lower`` and ``_upper``, ``mean_p_value`` and ``spread_p_value``, adjusted for all that was compared in the
             window. NaN where half of the reference's replicas are equal, which have no spread to speak of.
             ``record_count`` by phase. The attribute ``common_start`` is 1 where losses at step 0 show that all start from
@@ -263,7 +267,8 @@ def _distances(first: Floats, second: Floats) -> dict[str, Floats]:
         values = ((y - x).mean(0) ** 2 - by_chance) / _spread(x) ** 2
         return np.asarray(np.nansum(values) / np.maximum(np.isfinite(values).sum(), 1))
 
-    found = {}
+    spreads = int(np.isfinite(_spread(pairs[:, 0])).sum()) if len(pairs) > 1 else 0
+    found = {"pair_count": np.array(len(pairs)), "quantity_count": np.array(spreads)}
     statistics = {"distance": standardised, "spread_ratio": logarithmic_ratio, "squared_distance": squared}
     for name, statistic in statistics.items():
         for side, value in zip(("", "_lower", "_upper"), jackknife(statistic, pairs), strict=True):

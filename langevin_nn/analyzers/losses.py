@@ -90,13 +90,14 @@ class LossMixture:
             ``bayesian_information_criterion`` and ``fit_distance`` (n_components), ``components`` (1, 2, or 0 where
             nothing could be fitted), ``fit_is_poor``, ``fit_p_value``; ``cohort_mean``, ``cohort_standard_deviation``
             (cohort: correct, mislabeled) and ``cohort_separation`` where it is known; ``high_component_probability``
-            (sample) where asked for. Records with missing values (after a divergence) or without any variation are NaN
+            (sample) where asked for; ``zero_loss_count``, where logarithms are
+            fitted. Records with missing values (after a divergence) or without any variation are NaN
             and poor.
 
         Raises
         ------
         ConfigurationError
-            If the losses were not recorded, or have no dimension ``sample``.
+            If the losses were not recorded, have no dimension ``sample``, or are negative where logarithms are asked for.
         EstimationRefused
             If there are too few samples, or no record is complete.
         """
@@ -120,6 +121,9 @@ class LossMixture:
         mixture = gaussian_mixture(scaled, least_samples=self.least_samples)
         dims = [str(name) for name in losses.dims[:-1]]
         variables = self._fitted(mixture, dims, str(recorded.attrs.get("units", "nat")))
+        if self.scale == "log":
+            zeros = (values == 0).sum(-1)
+            variables["zero_loss_count"] = described(dims, zeros, "losses of 0, taken as the smallest positive one")
         if "mislabeled" in dataset:
             variables |= self._cohorts(losses.copy(data=scaled), dataset["mislabeled"], dims, variables)
         if self.probabilities:
@@ -196,6 +200,12 @@ class LossMixture:
 
 def _logarithms(losses: Floats) -> Floats:
     """Return logarithms; a loss of 0, as single precision has it, counts as the smallest positive one of its record."""
+    negative = int((losses < 0).sum())
+    if negative:
+        raise ConfigurationError(
+            f"{negative} losses are negative: expected none below 0, of which there are no logarithms; fit the losses "
+            'themselves with scale="loss"'
+        )
     positive = np.where(losses > 0, losses, np.inf).min(-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.log(np.where(losses <= 0, np.where(np.isfinite(positive), positive, np.nan), losses)))

@@ -117,8 +117,9 @@ def collapse_distance(one: Any, other: Any) -> xr.Dataset:
         d² = Σ_k [(m − n)² − s²/R − v²/Q] / Σ_k ½ (s² + v²)
 
     is an unbiased squared distance, relative to the variance between replicas: 0 for one law, 1 where the curves are as far
-    apart as replicas are. The error is that of a jackknife over replicas; for ensembles of one
-    law, whose squares are all that is left, it is about 1.5 times too large.
+    apart as replicas are, infinite where replicas do not differ and the ensembles do. The error is
+    that of a jackknife over replicas; for ensembles of one law, whose squares are all that is
+    left, it is about 1.5 times too large.
 
     Parameters
     ----------
@@ -159,7 +160,8 @@ def collapse_distance(one: Any, other: Any) -> xr.Dataset:
         [_squared_distance(np.delete(first, k, 0), second) for k in range(len(first))],
         [_squared_distance(first, np.delete(second, k, 0)) for k in range(len(second))],
     ]
-    variance = sum((len(each) - 1) * np.var(each) for each in left_out)
+    with np.errstate(invalid="ignore"):  # of infinite distances
+        variance = sum((len(each) - 1) * np.var(each) for each in left_out)
     error = np.sqrt(first.var(0, ddof=1) / len(first) + second.var(0, ddof=1) / len(second))
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = (first.mean(0) - second.mean(0)) / error
@@ -176,4 +178,6 @@ def _squared_distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> f
     noise = one.var(0, ddof=1), other.var(0, ddof=1)
     excess = (one.mean(0) - other.mean(0)) ** 2 - noise[0] / len(one) - noise[1] / len(other)
     total = float((noise[0] + noise[1]).sum()) / 2
-    return float(excess.sum()) / total if total > 0 else 0.0
+    if total > 0:
+        return float(excess.sum()) / total
+    return float("inf") if excess.any() else 0.0  # replicas that do not differ at all

@@ -140,6 +140,11 @@ class DenseOperator(SymmetricOperator):
     matrix : array, shape (parameter, parameter)
         Symmetric.
 
+    Raises
+    ------
+    ConfigurationError
+        If it is no such matrix.
+
     Examples
     --------
     >>> DenseOperator(np.diag([1.0, 2.0])).matvec([1.0, 1.0])
@@ -151,6 +156,13 @@ class DenseOperator(SymmetricOperator):
         if self._matrix.ndim != 2 or self._matrix.shape[0] != self._matrix.shape[1]:
             raise ConfigurationError(f"a matrix of shape {tuple(self._matrix.shape)} came: expected a square one")
         self.size, self.device = len(self._matrix), self._matrix.device
+        pieces = zip(self._matrix.split(_ROWS), self._matrix.T.split(_ROWS), strict=True)
+        asymmetry = max((float((rows - columns).abs().max()) for rows, columns in pieces), default=0.0)
+        if asymmetry > 1e-5 * float(self._matrix.abs().max()):  # products in single precision are symmetric to that
+            raise ConfigurationError(
+                f"the matrix differs from its transpose by {asymmetry:g}: expected a symmetric one, since its eigenvalues "
+                "are looked for among real numbers; take its symmetric part, or the product with its transpose"
+            )
 
     def apply(self, vectors: Tensor) -> Tensor:  # noqa: D102
         return vectors @ self._matrix
