@@ -97,7 +97,8 @@ def compare(
     alignment_minibatches : int, optional
         Independent minibatches from which R is estimated at each record.
     tolerance : float, optional
-        Excess distance, in spreads, below which a process counts as close and above which as apart.
+        Excess distance, in spreads, below which a process counts as close and above which as apart; whether the run was long
+        enough and the replicas were enough to say so, `Comparison.summary` says under ``relation`` and ``needed``.
     trace_epoch : float, optional
         Where to report Tr Σ.
     schedule : Schedule, optional

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -16,7 +18,10 @@ from langevin_nn.analyzers import (
     analyze,
     at_equal_loss,
     detect_phases,
+    four_phase_trajectory,
     mean_with_interval,
+    needed_replicas,
+    summary,
 )
 from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
 
@@ -209,6 +214,9 @@ def test_a_replica_is_at_its_reference_levels_where_it_records_them(losses):
     np.testing.assert_allclose(at_levels.q.squeeze(), at_levels.loss_level, rtol=1e-9)
 
 
+CLOCKS = ("equal_time", "equal_loss")
+
+
 def recorded(shift, n_replicas=4, n_steps=60, seed=1):
     """All that a verdict needs: SGD, its null, a process of the same law and one that is shifted."""
     generator = np.random.default_rng(seed)
@@ -264,7 +272,148 @@ def test_too_few_replicas_leave_it_undecided():
     for clock in ("equal_time", "equal_loss"):
         assert result.summary["relation"][clock]["isotropic_langevin"] == "undecided"
         assert result.summary["follows"][clock]["isotropic_langevin"] is None
-    assert "undecided with 2 replicas" in result.verdict
+    needed = max(result.summary["needed"][clock]["isotropic_langevin"]["replicas"] for clock in CLOCKS)
+    assert f"too few replicas to say (about {needed} replicas would decide, 2 were run)" in result.verdict
+
+
+# Spreads by which a process differs, replicas, where phases II, III and IV begin, records → how it stands to SGD.
+EARLY, LATE = (10, 30, 50), (500, 3000, 9000)
+STANDINGS = {
+    "same law": ((0.0, 8, EARLY, 60), "close"),
+    "another law": ((4.0, 8, EARLY, 60), "apart"),
+    "same law in the first phase": ((0.0, 8, LATE, 60), "too_short"),
+    "another law in the first phase": ((4.0, 8, LATE, 60), "apart"),
+    "a law half a spread further in the first phase": ((1.2, 3, LATE, 60), "too_short"),
+    "same law, too few records to tell phases": ((0.0, 8, (1, 3, 5), 6), "too_short"),
+    "a law half a spread further": ((1.2, 3, EARLY, 60), "undecided"),
+}
+
+
+def standing(shift, n_replicas, boundaries, n_steps):
+    curves = four_phase_trajectory(
+        np.random.default_rng(0), boundaries=boundaries, replicas=n_replicas, records=n_steps, spread=0.01
+    )
+    runs = recorded(shift, n_replicas, n_steps).to_dataset()
+    errors = curves.train_error.transpose("replica", "step", "cohort")
+    runs["train_error"] = (("process", *errors.dims), np.stack([errors.values] * 4))
+    return runs.assign_coords(replica_number=("replica", np.arange(n_replicas)))
+
+
+def relation_of(runs, compared=analyze):
+    return compared(xr.DataTree.from_dict({"/": runs})).summary["relation"]["equal_time"]["isotropic_langevin"]
+
+
+def check_standings(compared=analyze):
+    for name, (case, expected) in STANDINGS.items():
+        assert relation_of(standing(*case), compared) == expected, name
+
+
+def test_how_a_process_stands_to_the_reference():
+    check_standings()
+
+
+def test_a_verdict_that_ignores_phases_or_what_the_replicas_tell_would_be_noticed(monkeypatch):
+    def as_before(excess, tolerance, *_):
+        return "close" if excess["upper"] < tolerance else "apart" if excess["lower"] > tolerance else "undecided"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(summary, "_relation", as_before)
+        with pytest.raises(AssertionError, match="same law in the first phase"):
+            check_standings()
+    wide = {"value": -1.0, "lower": -2.4, "upper": 0.4, "count": 3}  # ends below half a spread, and tells nothing
+    assert as_before(wide, 0.5) == "close"
+    assert summary._relation(wide, 0.5, 3, is_short=False) == "undecided"
+    assert summary._relation({**wide, "lower": -1.3, "upper": -0.7}, 0.5, 4, is_short=False) == "undefined"
+
+
+def test_what_is_needed_is_said():
+    result = analyze(xr.DataTree.from_dict({"/": standing(0.0, 2, LATE, 6)}))
+    assert result.summary["needed"]["equal_time"]["langevin"] == {
+        "replicas": pytest.approx(result.summary["needed"]["equal_time"]["langevin"]["replicas"]),
+        "epochs": 10.0,
+        "records": 7,
+    }
+    assert "too short to say" in result.verdict
+    assert "run more than 5 epochs, 10 to begin with, with 7 records at least" in result.verdict
+    assert "follows SGD" not in result.verdict.replace("that a process follows SGD", "")
+    decided = analyze(xr.DataTree.from_dict({"/": standing(4.0, 8, EARLY, 60)}))
+    assert decided.summary["needed"]["equal_time"]["isotropic_langevin"] is None
+
+
+@pytest.mark.parametrize("kept", [2, 6, 8, 10, 14, 60])
+def test_without_the_records_of_later_phases_nothing_is_said_to_follow(kept):
+    """Phase I ends at epoch 10: a run that ends before, or soon after, has no II, whatever share of its fall it has seen."""
+    runs = standing(0.0, 3, EARLY, 60).isel(step=slice(kept))
+    assert relation_of(runs) == ("close" if kept == 60 else "too_short")
+
+
+def test_the_end_of_a_fall_that_goes_on_is_no_phase():
+    """Of any fall a tenth comes last: of an exponential one, 90 % of what was seen at time T are reached before T."""
+    epochs = np.arange(60.0)
+    for time, expected in ((40.0, {1}), (20.0, {1}), (5.0, {1, 2})):
+        errors = 0.9 * np.exp(-epochs / time)
+        cohorts = np.stack([(errors + 0.9) / 2, errors, np.full(60, 0.9)], axis=1)
+        run = learning_curve((20, 60, 120), n_steps=60).assign(train_error=(("step", "cohort"), cohorts))
+        assert set(np.unique(detect_phases(run).phase)) == expected, time
+
+
+@pytest.mark.parametrize("name", ["a law half a spread further", "same law", "another law"])
+def test_a_training_error_that_is_missing_once_changes_no_verdict(name):
+    case, expected = STANDINGS[name]
+    runs = standing(*case)
+    missing = (np.arange(60) == 40) | (np.arange(60) == 4)
+    runs["train_error"] = runs.train_error.where(~xr.DataArray(missing, dims="step") | (runs.replica_number != 1))
+    assert relation_of(runs.drop_vars("replica_number")) == expected
+
+
+def test_records_without_a_training_error_are_left_out_rather_than_all_that_follow():
+    """As without them: to the bits where they are dropped, and between the records around them."""
+    run = learning_curve((20, 60, 120), noise=0.05)
+    holed = run.copy(deep=True)
+    holed.train_error[[3, 70, 71]] = np.nan
+    found, without = detect_phases(holed), detect_phases(run.isel(step=np.delete(np.arange(200), [3, 70, 71])))
+    assert (found.phase[[3, 70, 71]] == 0).all()
+    np.testing.assert_array_equal(found.phase[found.phase > 0], without.phase)
+    for name in ("boundary_epoch", "crossing_epoch", "crossing_epoch_lower", "crossing_epoch_upper"):
+        np.testing.assert_allclose(found[name], without[name])
+    np.testing.assert_allclose(found.boundary_epoch, detect_phases(run).boundary_epoch, atol=3)
+
+
+def test_replicas_that_would_decide_decide_in_so_many_cases():
+    """By the noncentral t law: of intervals of n replicas about 95 in 100 end on the side of the bound where the mean is."""
+    for mean, half, count in ((0.2, 1.45, 3), (0.0, 0.8, 4), (1.5, 2.0, 8), (-0.3, 1.0, 16)):
+        n = needed_replicas(mean, half, count, 0.5)
+        scatter = half * math.sqrt(count) / stats.t.ppf(0.975, count - 1)
+        power = stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, abs(mean - 0.5) * math.sqrt(n) / scatter)
+        fewer = stats.nct.sf(stats.t.ppf(0.975, n // 2 - 1), n // 2 - 1, abs(mean - 0.5) * math.sqrt(n // 2) / scatter)
+        assert 0.94 < power < 0.995
+        assert fewer < 0.9
+    assert needed_replicas(0.0, 1.0, 4, 0.5, widest=0.1) > needed_replicas(0.0, 1.0, 4, 0.5)
+    for nothing in ((math.nan, 1.0, 4, 0.5), (0.0, math.nan, 4, 0.5), (0.0, 1.0, 1, 0.5), (0.0, 1.0, 4, math.inf)):
+        assert needed_replicas(*nothing) is None
+
+
+def test_a_quantity_that_a_replica_lacks_does_not_make_its_mean_one_of_others():
+    runs = standing(1.5, 3, EARLY, 60)
+    lacking = (runs.process == "isotropic_langevin") & (runs.replica_number == 0)
+    runs["projection_variance"] = runs.projection_variance.where(~lacking)
+    summary_of = analyze(xr.DataTree.from_dict({"/": runs})).summary
+    assert summary_of["excess"]["equal_time"]["isotropic_langevin"]["mean"]["count"] == 2
+    assert summary_of["relation"]["equal_time"]["isotropic_langevin"] in ("undefined", "apart")
+
+
+def test_what_was_recorded_between_losses_has_no_place_on_their_clock():
+    runs = loss_runs({"sgd": 1.0, "late": 1.0})
+    between = runs.assign_coords(step=runs.step + 0.5)
+    between["train_loss"] = between.train_loss * np.nan
+    mixed = xr.concat([runs, between], "step").sortby("step")
+    xr.testing.assert_allclose(at_equal_loss(mixed).q, at_equal_loss(runs).q)
+    holed = runs.copy(deep=True)
+    holed.train_loss.loc[{"process": "late", "step": runs.step[20]}] = np.nan
+    whole, found = (at_equal_loss(each).q.sel(process="late") for each in (runs, holed))
+    known = found.notnull()
+    assert 0 < int((~known & whole.notnull()).sum()) < whole.size / 4
+    np.testing.assert_allclose(found.where(known), whole.where(known))
 
 
 def test_a_process_that_reaches_no_loss_level_is_not_said_to_follow():

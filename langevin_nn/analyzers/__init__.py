@@ -21,7 +21,7 @@ from langevin_nn.analyzers.phases import PhaseDetector, detect_phases, mean_boun
 from langevin_nn.analyzers.principal_components import PrincipalComponents
 from langevin_nn.analyzers.scaling import collapse_distance, fit_power_law
 from langevin_nn.analyzers.stationarity import Stationarity, StationarityTest, stationarity_test
-from langevin_nn.analyzers.statistics import jackknife, logarithm, mean_with_interval
+from langevin_nn.analyzers.statistics import jackknife, logarithm, mean_with_interval, needed_replicas
 from langevin_nn.analyzers.summary import Comparison, analyze
 from langevin_nn.analyzers.synthetic import (
     four_phase_trajectory,
@@ -74,6 +74,7 @@ __all__ = [
     "logarithm",
     "mean_boundaries",
     "mean_with_interval",
+    "needed_replicas",
     "phase_means",
     "phase_windows",
     "score_boundaries",

@@ -208,9 +208,12 @@ def at_equal_loss(trajectories: xr.DataTree | xr.Dataset, reference: str = "sgd"
     """
     root = root_of(trajectories)
     require(root, "train_loss")
+    # What was recorded between losses has no place on their clock.
+    measured = root["train_loss"].sel(cohort="all").notnull().any(["process", "replica"])
+    root = root.isel(step=np.flatnonzero(measured.values))
     loss = root["train_loss"].sel(cohort="all", drop=True)
-    mean_loss = np.asarray(loss.sel(process=reference).mean("replica").transpose("step").values)
-    levels = np.unique(np.minimum.accumulate(mean_loss))[::-1]
+    mean_loss = np.asarray(loss.sel(process=reference).mean("replica", skipna=False).transpose("step").values)
+    levels = np.unique(np.minimum.accumulate(mean_loss[np.isfinite(mean_loss)]))[::-1]
     moving = root[[name for name in root.data_vars if "step" in root[name].dims and name != "update_count"]]
 
     def on_levels(values: NDArray[np.float64], losses: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -232,13 +235,14 @@ def at_equal_loss(trajectories: xr.DataTree | xr.Dataset, reference: str = "sgd"
 
 
 def _first_passages(losses: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the real-valued record at which a loss first falls to each level; NaN where it does not, or began below."""
-    lowest = np.minimum.accumulate(losses)
+    """Return the real-valued record at which a loss first falls to each level, NaN where it does not."""
+    # Nor where it began below, or was missing just before.
+    lowest = np.minimum.accumulate(np.where(np.isnan(losses), np.inf, losses))
     after = np.searchsorted(-lowest, -levels)
     reached = after < len(losses)
     after = np.minimum(after, len(losses) - 1)
     before = np.maximum(after - 1, 0)
     drop = losses[before] - losses[after]
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(drop > 0, (losses[before] - levels) / drop, 0.0)
+        share = np.where(drop == 0, 0.0, (losses[before] - levels) / drop)
     return np.where(reached & (levels <= losses[0]), before + np.clip(share, 0, 1), np.nan)

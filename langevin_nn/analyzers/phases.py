@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -44,10 +45,12 @@ class PhaseDetector:
     **No transition.** A boundary is reported only where the error that defines it (of the correct samples, of the
     mislabeled ones, of all) has fallen in a way that stationary noise does not: `decline_p_value` must be at most
     `significance` over the number of boundaries, so that a trajectory of noise, whatever its level, shows any boundary
-    with a probability of at most `significance`. With fewer than 7 records (8 for four phases) nothing can be shown and
-    there is no boundary. The test asks for a fall somewhere, not at one place: it does not protect against an error
-    that fell and then wanders about a threshold. A phase in which the first record already is has no boundary either:
-    it began before.
+    with a probability of at most `significance`. With fewer than 7 records nothing can be shown and there
+    is no boundary. The test asks for a fall somewhere, not at one place: it does not protect against an error
+    that fell and then wanders about a threshold. Where phase I ends is told by the whole fall of the correct samples' error,
+    and a run that ends in the middle of it would have a tenth of any fall in II: II is reported only where III has begun, or
+    II has lasted as long as I, after which little more than a hundredth of an exponential fall is to come. A phase in which
+    the first record already is has no boundary either: it began before.
 
     **How well boundaries are known.** Between two records an error crosses its threshold somewhere: ``crossing_epoch`` is
     where the line between them does, halfway between the first and the last of equally good places. For it, the highest
@@ -102,7 +105,8 @@ class PhaseDetector:
         Returns
         -------
         xarray.Dataset
-            ``phase`` (…, step), from 1, and 0 after a divergence; ``boundary_epoch`` and ``boundary_time`` (…, boundary):
+            ``phase`` (…, step), from 1, and 0 where there is no training error, as after a divergence;
+            ``boundary_epoch`` and ``boundary_time`` (…, boundary):
             epoch and gradient-flow time of the first record of each phase but the first, NaN where it was not reached, or
             began before the first record; ``crossing_epoch`` and ``crossing_time``: where the error crossed the threshold
             between the records at ``crossing_epoch_lower`` and ``crossing_epoch_upper`` (the same for time);
@@ -132,48 +136,59 @@ class PhaseDetector:
                 "phases and two; select replicas of one kind"
             )
         boundaries = [f"{before}|{after}" for before, after in pairwise(names)]
-        phase, position, p_value = xr.apply_ufunc(
-            partial(self._before_divergence, len(boundaries)),
+        phase, position, before, after, p_value = xr.apply_ufunc(
+            partial(self._labelled, len(boundaries)),
             errors.sel(cohort=["all", "correct", "mislabeled"]),
-            input_core_dims=[["step", "cohort"]],
-            output_core_dims=[["step"], ["boundary"], ["boundary"]],
+            root["time"].reset_coords(drop=True),
+            input_core_dims=[["step", "cohort"], ["step"]],
+            output_core_dims=[["step"], *[["boundary"]] * 4],
             vectorize=True,
         )
         phase = phase.astype(np.int8)
         phase.attrs = {"long_name": "phase of learning", "units": "1", "flag_meanings": " ".join(names)}
         p_value.attrs = {"long_name": "probability of such a fall under stationary noise", "units": "1"}
         result = xr.Dataset({"phase": phase, "transition_p_value": p_value}).assign_coords(boundary=boundaries)
-        position = position.assign_coords(boundary=boundaries)
+        ends = {
+            end: each.assign_coords(boundary=boundaries)
+            for end, each in {"": position, "_lower": before, "_upper": after}.items()
+        }
         for clock in ("epoch", "time"):
             if clock in root.coords:
-                first = _first_records(phase, root[clock], boundaries).where(position.notnull())
+                first = _first_records(phase, root[clock], boundaries).where(ends[""].notnull())
                 result[f"boundary_{clock}"] = first.assign_attrs(
                     long_name=f"{clock} at which a phase begins", units="1"
                 )
-                result = result.assign(_crossings(position, root[clock]))
+                result = result.assign(_crossings(ends, root[clock]))
         if result.sizes.get("replica", 1) > 1:
             result = result.assign(mean_boundaries(result, level=self.level))
         return result.assign_coords(root.coords)
 
-    def _before_divergence(self, n_boundaries: int, errors: Floats) -> tuple[Floats, Floats, Floats]:
-        """Label the records up to the first without a training error, 0 from there; crossings in units of records."""
-        missing = ~np.isfinite(errors[:, 0])
-        end = int(np.argmax(missing)) if missing.any() else len(errors)
-        phases = np.zeros(len(errors))
-        if end == 0:
-            return phases, np.full(n_boundaries, np.nan), np.full(n_boundaries, np.nan)
-        used = errors[:end]
+    def _labelled(
+        self, n_boundaries: int, errors: Floats, time: Floats
+    ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Label the records with training errors, 0 elsewhere; crossings, and those around them, in units of records."""
+        known = np.flatnonzero(np.isfinite(errors if n_boundaries > 1 else errors[:, :1]).all(1))
+        phases, nothing = np.zeros(len(errors)), np.full(n_boundaries, np.nan)
+        if not len(known):
+            return phases, nothing, nothing, nothing, nothing
+        used = errors[known]
         p_values = np.array(
             [self._p_value(series) for series in (used.T[[1, 2, 0]] if n_boundaries > 1 else used.T[:1])]
         )
         # NaN, of too few records, is not below anything.
         fallen = p_values <= self.significance / n_boundaries
-        phases[:end], crossings = self._four(used, fallen) if n_boundaries > 1 else self._two(used, fallen)
-        starts = np.array([np.argmax(phases[:end] >= number) for number in range(2, n_boundaries + 2)])
+        found, crossings = self._four(used, fallen, time[known]) if n_boundaries > 1 else self._two(used, fallen)
+        starts = np.array([np.argmax(found >= number) for number in range(2, n_boundaries + 2)])
         crossings = np.minimum.accumulate(crossings[::-1])[::-1]  # a phase that is skipped ends where the next does
         crossings = np.where(np.isfinite(crossings), crossings, starts - 0.5)
         # The argmax of nothing is 0, too: either not reached, or there from the first record on.
-        return phases, np.where(starts > 0, crossings, np.nan), p_values
+        crossings, phases[known] = np.where(starts > 0, crossings, np.nan), found
+        after = np.ceil(crossings)
+        position, lower, upper = (
+            np.where(np.isfinite(each), np.interp(each, np.arange(len(known)), known), np.nan)
+            for each in (crossings, after - 1, after)
+        )
+        return phases, position, lower, upper, p_values
 
     def _p_value(self, errors: Floats) -> float:
         try:
@@ -191,7 +206,7 @@ class PhaseDetector:
         everything = errors[:, 0]
         return 1 + self._fitted(everything, fallen[0]), np.array([_crossing(everything, self.fitted)])
 
-    def _four(self, errors: Floats, fallen: NDArray[np.bool_]) -> tuple[NDArray[np.int64], Floats]:
+    def _four(self, errors: Floats, fallen: NDArray[np.bool_], time: Floats) -> tuple[NDArray[np.int64], Floats]:
         everything, correct, wrong = errors.T
         fitted = self._fitted(everything, fallen[2])
         highest = np.maximum.accumulate(wrong)
@@ -200,6 +215,10 @@ class PhaseDetector:
         before = correct[memorising == 0] if (memorising == 0).any() else correct[:1]
         whole_fall = correct[0] - before.min()
         learned = _steps_up((whole_fall > 0) & (correct[0] - correct >= self.learned * whole_fall)) if fallen[0] else 0
+        if np.any(learned) and not memorising.any():
+            begin = time[np.argmax(learned)]
+            if time[-1] - begin < begin - time[0]:  # the fall may go on
+                learned, fallen = 0 * memorising, fallen & [False, True, True]
         phases = 1 + (learned | memorising) + memorising + fitted
         flat = phases == 2
         lowest, top = (
@@ -281,7 +300,8 @@ def phase_means(values: xr.DataArray, phases: xr.Dataset) -> xr.DataArray:
         )
     at = values[clock].reset_coords(drop=True)
     begin = phases[f"boundary_{clock}"].reset_coords(drop=True)
-    at_first = phases["phase"].isel(step=0, drop=True).reset_coords(drop=True)
+    known = phases["phase"] > 0
+    at_first = phases["phase"].isel(step=known.argmax("step"), drop=True).reset_coords(drop=True)
     began_before = xr.concat([at_first >= k + 2 for k in range(begin.sizes["boundary"])], "boundary")
     begin = begin.drop_vars("boundary", errors="ignore").where(~began_before, -np.inf)
     number = xr.concat(
@@ -403,20 +423,19 @@ def _first_records(phase: xr.DataArray, clock: xr.DataArray, boundaries: list[st
     return xr.concat(starts, dim="boundary").transpose(..., "boundary").assign_coords(boundary=boundaries)
 
 
-def _crossings(position: xr.DataArray, clock: xr.DataArray) -> xr.Dataset:
+def _crossings(ends: Mapping[str, xr.DataArray], clock: xr.DataArray) -> xr.Dataset:
     """Return what a clock says at positions in units of records, and at the records around them."""
 
     def read(positions: Floats, times: Floats) -> Floats:
         return np.where(np.isfinite(positions), np.interp(positions, np.arange(len(times)), times), np.nan)
 
-    upper = np.ceil(position)
     words = {
         "": "where the error crosses the threshold",
         "_lower": "of the record before",
         "_upper": "of the record after",
     }
     result = xr.Dataset()
-    for end, places in {"": position, "_lower": upper - 1, "_upper": upper}.items():
+    for end, places in ends.items():
         result[f"crossing_{clock.name}{end}"] = xr.apply_ufunc(
             read,
             places,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from scipy.special import stdtrit
 
 from langevin_nn.replicas import check_each_once
 
-__all__ = ["jackknife", "logarithm", "mean_with_interval"]
+__all__ = ["MOST_REPLICAS", "jackknife", "logarithm", "mean_with_interval", "needed_replicas"]
+
+# Beyond these a number of replicas is none that anybody would run.
+MOST_REPLICAS = 10_000
 
 
 def logarithm(values: xr.DataArray) -> xr.DataArray:
@@ -83,6 +87,64 @@ def mean_with_interval(values: xr.DataArray, dimension: str = "replica", level: 
     dimensions = [name for name in values.dims if name != dimension]
     kept = {name: each for name, each in values.coords.items() if dimension not in each.dims}
     return xr.Dataset({name: (dimensions, each) for name, each in (results | {"count": count}).items()}, coords=kept)
+
+
+def needed_replicas(
+    mean: float,
+    half_width: float,
+    count: int,
+    *bounds: float,
+    widest: float = inf,
+    level: float = 0.95,
+    power: float = 0.95,
+) -> int | None:
+    """Return how many replicas would decide on which side of some bounds a mean lies.
+
+    If mean m and scatter s stay what they seem, Student's interval of R replicas keeps clear of every bound b in a share
+    `power` of the cases where
+
+        (t_{R−1, (1 + level)/2} + t_{R−1, power}) s/√R ≤ min |m − b|,
+
+    which approximates the noncentral t law. The scatter is what the interval at hand says, s = half_width √R₀/t; where m lies
+    close to a bound the number is large and itself hardly known.
+
+    Parameters
+    ----------
+    mean, half_width : float
+        Of the replicas at hand, with half the width of their interval.
+    count : int
+        R₀, how many they are.
+    *bounds : float
+        What the interval must not contain; infinite ones are none.
+    widest : float, optional
+        Largest half width that decides at all.
+    level : float, optional
+        Coverage of the interval.
+    power : float, optional
+        Probability with which it shall decide.
+
+    Returns
+    -------
+    int or None
+        More than `count` unless the interval at hand has decided by that measure; None where there is no interval, and where
+        it takes more than 10,000.
+
+    Examples
+    --------
+    >>> needed_replicas(0.2, 1.45, 3, 0.5)  # an excess of 0.2 ± 1.45 spreads of 3 replicas against half a spread
+    52
+    >>> needed_replicas(0.5, 0.1, 8, 0.5) is None  # right at the bound
+    True
+    """
+    ends = [abs(mean - bound) for bound in bounds if isfinite(bound)]
+    if count < 2 or not ends or not all(isfinite(each) for each in (mean, half_width)):
+        return None
+    scatter = half_width * count**0.5 / stdtrit(count - 1.0, 0.5 + level / 2)
+    replicas = np.arange(2, MOST_REPLICAS + 1)
+    quantile = stdtrit(replicas - 1.0, 0.5 + level / 2)
+    error = scatter / np.sqrt(replicas)
+    enough = ((quantile + stdtrit(replicas - 1.0, power)) * error <= min(ends)) & (quantile * error <= widest)
+    return int(replicas[np.argmax(enough)]) if enough.any() else None
 
 
 def jackknife(

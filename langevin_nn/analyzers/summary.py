@@ -12,13 +12,16 @@ import xarray as xr
 
 from langevin_nn.analyzers.base import root_of
 from langevin_nn.analyzers.comparison import ComparisonAnalyzer, at_equal_loss
+from langevin_nn.analyzers.decline import LEAST_RECORDS
 from langevin_nn.analyzers.phases import detect_phases
-from langevin_nn.analyzers.statistics import mean_with_interval
+from langevin_nn.analyzers.statistics import mean_with_interval, needed_replicas
 from langevin_nn.analyzers.verdict import verdict
 
 __all__ = ["SUMMARY_VERSION", "Comparison", "analyze"]
 
-SUMMARY_VERSION = "1.0"
+SUMMARY_VERSION = "1.1"
+
+_LEAST_SHARE = 0.5  # of the loss levels
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +67,14 @@ def analyze(
     - ``summary_version``, ``reference``, ``null``, ``replicas``, ``tolerance``;
     - ``distance``: clock (``equal_time``, ``equal_loss``) → process → quantity → figure, and ``mean`` over quantities;
     - ``excess``: the same for the distance less the null's, replica by replica;
-    - ``relation``: clock → process → "close" where the interval of the mean excess ends below `tolerance`, "apart" where
-      it begins above, "undecided" where it does neither, "undefined" where there is none;
+    - ``relation``: clock → process → "apart" where the interval of the mean excess begins above `tolerance`; "close" where it
+      ends below and is no wider than ± `tolerance`; "undecided" where it does neither; "too_short" where it is not apart and
+      the reference has not left the first phase of learning in all replicas, or a replica of the process reached less than
+      half of its loss levels; "undefined" where there is no interval, or not of all replicas;
+    - ``needed``: clock → process → what would decide, null where it is decided: ``replicas``, with which the interval would
+      decide in 95 % of cases if mean and scatter stay as they are (`needed_replicas`), null where they are not in want or
+      more than 10,000; ``epochs``, twice the run, to begin with, where it is too short (its own length is what is surely
+      too little), else null; ``records``, where there are too few of them to tell phases, else null;
     - ``follows``: clock → process → true where close, false where apart, else null;
     - ``told_apart``: clock → process → the quantities in which it surely differs (excess above 0 in intervals that hold
       together at 95 %, after Bonferroni);
@@ -116,17 +125,31 @@ def analyze(
     }
     compared = [name for name in others if name != null]
     summary["tolerance"] = tolerance
-    summary["relation"] = {
-        clock: {process: _relation(figures["mean"], tolerance) for process, figures in processes.items()}
-        for clock, processes in summary["excess"].items()
-    }
+    reached = by_loss["train_loss"].sel(cohort="all").notnull().mean(["replica", "loss_level"])
+    summary["reached_share"] = {str(name): float(reached.sel(process=name)) for name in reached["process"].values}
+    least_share = by_loss["train_loss"].sel(cohort="all").notnull().mean("loss_level").min("replica")
+    in_first_phase = not bool((phases["phase"].sel(process=reference) > 1).any("step").all("replica"))
+    summary["relation"], summary["needed"] = {}, {}
+    for clock, processes in summary["excess"].items():
+        short = {
+            process: in_first_phase
+            or (clock == "equal_loss" and float(least_share.sel(process=process)) < _LEAST_SHARE)
+            for process in processes
+        }
+        relations = {
+            process: _relation(figures["mean"], tolerance, summary["replicas"], short[process])
+            for process, figures in processes.items()
+        }
+        summary["relation"][clock] = relations
+        summary["needed"][clock] = {
+            process: _needed(relation, processes[process]["mean"], tolerance, root)
+            for process, relation in relations.items()
+        }
     summary["follows"] = {
         clock: {process: {"close": True, "apart": False}.get(relation) for process, relation in relations.items()}
         for clock, relations in summary["relation"].items()
     }
     summary["told_apart"] = {clock: _told_apart(result["excess"], compared) for clock, result in results.items()}
-    reached = by_loss["train_loss"].sel(cohort="all").notnull().mean(["replica", "loss_level"])
-    summary["reached_share"] = {str(name): float(reached.sel(process=name)) for name in reached["process"].values}
     summary |= _context(root, phases, epoch)
     summary["configuration"] = json.loads(str(trajectories.attrs.get("config_json", "{}")))
     return Comparison(trajectories, phases, results["equal_time"], results["equal_loss"], summary)
@@ -153,7 +176,10 @@ def _nested(moments: xr.Dataset) -> Any:
 
 def _distances(values: xr.DataArray, processes: list[str]) -> dict[str, Any]:
     chosen = values.sel(process=processes)
-    mean = chosen.mean("quantity").expand_dims(quantity=["mean"])
+    # A quantity that some replica lacks would make its mean one of other quantities; what nobody has (without mislabeled
+    # samples, for example) is no part of any.
+    known = chosen.isel(quantity=np.flatnonzero(chosen.notnull().any(["process", "replica"]).values))
+    mean = (known if known.size else chosen).mean("quantity", skipna=False).expand_dims(quantity=["mean"])
     nested: dict[str, Any] = _figures(xr.concat([chosen, mean], dim="quantity").transpose("process", "quantity", ...))
     return nested
 
@@ -195,13 +221,38 @@ def _all_samples(values: xr.DataArray) -> xr.DataArray:
     return values.sel(cohort="all", drop=True) if "cohort" in values.dims else values
 
 
-def _relation(excess: Mapping[str, Any], tolerance: float) -> str:
+def _relation(excess: Mapping[str, Any], tolerance: float, n_replicas: int, is_short: bool) -> str:
     """Return how a process stands to the reference, from its mean excess distance."""
     if excess["lower"] is None or excess["upper"] is None:
         return "undefined"
-    if excess["upper"] < tolerance:
-        return "close"
-    return "apart" if excess["lower"] > tolerance else "undecided"
+    if excess["lower"] > tolerance:
+        return "apart"
+    if is_short:
+        return "too_short"
+    if excess["count"] < n_replicas:
+        return "undefined"
+    return "close" if _is_within(excess, tolerance) else "undecided"
+
+
+def _is_within(excess: Mapping[str, Any], tolerance: float) -> bool:
+    """Return whether an interval ends below the tolerance, and tells as much as that from nothing."""
+    return bool(excess["upper"] < tolerance and excess["upper"] - excess["value"] <= tolerance)
+
+
+def _needed(relation: str, excess: Mapping[str, Any], tolerance: float, root: xr.Dataset) -> dict[str, Any] | None:
+    """Return the replicas, epochs and records that would decide; nothing where it is decided."""
+    if relation in ("close", "apart"):
+        return None
+    replicas = None
+    if relation != "undefined" and not _is_within(excess, tolerance):
+        half = excess["upper"] - excess["value"]
+        replicas = needed_replicas(excess["value"], half, excess["count"], tolerance, widest=tolerance)
+    is_short = relation != "undecided"
+    return {
+        "replicas": replicas,
+        "epochs": 2 * float(root["epoch"][-1]) if is_short else None,
+        "records": LEAST_RECORDS if is_short and root.sizes["step"] < LEAST_RECORDS else None,
+    }
 
 
 def _told_apart(excess: xr.DataArray, processes: list[str]) -> dict[str, list[str]]:

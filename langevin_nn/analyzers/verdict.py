@@ -64,6 +64,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
     for clock, words in _CLOCKS.items():
         lines += ["", *_table(words, summary["distance"][clock], summary["null"])]
     lines += ["", _reached(summary), ""]
+    if any("too_short" in relations.values() for relations in summary["relation"].values()):
+        lines += [_too_short(summary), ""]
     lines += [_sentence(summary, process) for process in summary["relation"]["equal_time"]]
     if "sample_trace" in summary:
         traces = (
@@ -112,15 +114,19 @@ def _sentence(summary: Mapping[str, Any], process: str) -> str:
     """Return the answer for one process, with what it rests on."""
     subject, reference = label(process), label(summary["reference"])
     relations = {clock: summary["relation"][clock][process] for clock in _CLOCKS}
-    kinds = set(relations.values())
-    if kinds == {"close"}:
-        answer = f"follows {reference}"
-    elif kinds == {"apart"}:
-        answer = f"does not follow {reference}"
-    elif kinds <= {"undecided", "undefined"}:
-        answer = f"undecided with {summary['replicas']} replicas"
+    answers = {clock: _answer(relation, reference) for clock, relation in relations.items()}
+    if len(set(answers.values())) == 1:
+        answer = answers.popitem()[1]
     else:
-        answer = ", ".join(f"{_ANSWERS[relation]} {_CLOCKS[clock]}" for clock, relation in relations.items())
+        answer = ", ".join(f"{said} {_CLOCKS[clock]}" for clock, said in answers.items())
+    in_want = {
+        clock: each["replicas"]
+        for clock in _CLOCKS
+        if (each := summary["needed"][clock][process]) and (each["replicas"] or relations[clock] == "undecided")
+    }
+    if in_want:
+        number = "more than 10,000" if None in in_want.values() else f"about {max(in_want.values()):,}"
+        answer += f" ({number} replicas would decide, {summary['replicas']} were run)"
     grounds = []
     for clock, words in _CLOCKS.items():
         excess = summary["excess"][clock][process]["mean"]
@@ -130,4 +136,23 @@ def _sentence(summary: Mapping[str, Any], process: str) -> str:
     return f"- {subject[0].upper() + subject[1:]}: {answer}. {'. '.join(g[0].upper() + g[1:] for g in grounds)}."
 
 
-_ANSWERS = {"close": "follows", "apart": "does not follow", "undecided": "undecided", "undefined": "undefined"}
+def _answer(relation: str, reference: str) -> str:
+    return {
+        "close": f"follows {reference}",
+        "apart": f"does not follow {reference}",
+        "undecided": "too few replicas to say",
+        "too_short": "too short to say",
+        "undefined": "undefined",
+    }[relation]
+
+
+def _too_short(summary: Mapping[str, Any]) -> str:
+    """Say what would be long enough."""
+    wanted = next(each for of in summary["needed"].values() for each in of.values() if each and each["epochs"])
+    asked = f"run more than {wanted['epochs'] / 2:g} epochs, {wanted['epochs']:g} to begin with"
+    if wanted["records"]:
+        asked += f", with {wanted['records']} records at least, since fewer do not tell phases from noise"
+    return (
+        f"Too short to say that a process follows {label(summary['reference'])}, which takes that all replicas have left the "
+        f"first phase of learning, and that the process has reached half of the loss levels: {asked}."
+    )
