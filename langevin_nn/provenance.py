@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
 import platform
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 import torch
+from numba.core.dispatcher import Dispatcher
 
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.identity import identity
 from langevin_nn.schema import SCHEMA_VERSION
 
-__all__ = ["attributes", "configuration", "differences", "digest", "plain", "versions"]
+__all__ = ["attributes", "configuration", "described_function", "differences", "digest", "plain", "untold", "versions"]
 
 _LARGEST_ARRAY = 16384
 _LIBRARIES = ("langevin_nn", "numba", "numpy", "scipy", "torch", "xarray")
@@ -76,24 +77,24 @@ def digest(*arrays: Any) -> str:
     return found.hexdigest()
 
 
-def _function_digest(function: FunctionType) -> str:
-    """Return the digest of a function's source and of what it takes from outside: another force is another run."""
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):  # typed into an interpreter
-        source = f"{function.__code__.co_code.hex()}{function.__code__.co_consts}"
-    found = hashlib.sha256(source.encode())
-    variables = inspect.getclosurevars(function)
-    for name, value in sorted({**variables.nonlocals, **variables.globals}.items()):
-        if isinstance(value, ModuleType):
-            continue
-        function_of = getattr(value, "py_func", value)
-        if isinstance(function_of, FunctionType):
-            said = function_of.__qualname__ if function_of is function else _function_digest(function_of)
-        else:
-            said = digest(value) if isinstance(value, np.ndarray | torch.Tensor) else repr(value)
-        found.update(f"{name}={said}".encode())
-    return found.hexdigest()
+def described_function(function: Any) -> dict[str, Any]:
+    """Return what a configuration says of a function: another force is another run.
+
+    Parameters
+    ----------
+    function : callable
+        Plain, compiled, bound, or an object that can be called.
+
+    Returns
+    -------
+    dict
+        Its ``name``, the digest of its identity (``sha256``), and what of it is ``unknown``, if anything.
+    """
+    named = getattr(function, "py_func", getattr(function, "func", function))
+    name = f"{getattr(named, '__module__', None)}:{getattr(named, '__qualname__', type(named).__qualname__)}"
+    known = identity(function)
+    described: dict[str, Any] = {"type": "function", "name": name, "sha256": known.digest}
+    return described if known.known else described | {"unknown": list(known.unknown)}
 
 
 def plain(value: Any) -> Any:
@@ -103,7 +104,8 @@ def plain(value: Any) -> Any:
     ----------
     value : object
         Numbers, text, containers, paths, frozen dataclasses, things with a ``description``, arrays; of functions the
-        name and a digest, of arrays of more than 16,384 numbers the shape and a digest.
+        name, the digest of their identity and what of it is unknown, of arrays of more than 16,384 numbers the shape and a
+        digest.
 
     Returns
     -------
@@ -134,9 +136,8 @@ def plain(value: Any) -> Any:
         # Little ones, such as start weights or factors of surrogates, are kept whole: without them no run is repeated.
         small = prod(value.shape) <= _LARGEST_ARRAY
         return described | ({"values": plain(value.tolist())} if small else {"sha256": digest(value)})
-    if isinstance(function := getattr(value, "py_func", value), FunctionType):
-        name = f"{function.__module__}:{function.__qualname__}"
-        return {"type": "function", "name": name, "sha256": _function_digest(function)}
+    if isinstance(value, FunctionType | MethodType | partial | Dispatcher):
+        return described_function(value)
     if hasattr(value, "description"):
         return {"type": type(value).__name__, **plain(value.description)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -177,6 +178,26 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, t
     names = dict.fromkeys([*left, *right])
     pairs = {name: (left.get(name, _ABSENT), right.get(name, _ABSENT)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def untold(config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the functions of a configuration that may differ in two of the same one.
+
+    Parameters
+    ----------
+    config : mapping
+        In the words of JSON.
+
+    Returns
+    -------
+    dict of str to list of str
+        By dotted name, what cannot be told of what they read.
+    """
+    return {
+        name.removesuffix(".unknown"): value
+        for name, value in _leaves(config)
+        if name.endswith(".unknown") and isinstance(value, list)
+    }
 
 
 def configuration(attributes: Mapping[Any, Any], name: str = "trajectory") -> dict[str, Any]:

@@ -14,6 +14,7 @@ from langevin_nn.checks import point as checked_point
 from langevin_nn.checks import whole_number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.base import MomentLandscape
+from langevin_nn.provenance import described_function
 from langevin_nn.seeds import Seeds
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class PotentialLandscape(MomentLandscape):
     def description(self) -> dict[str, object]:
         """What a file says of the landscape on which a process ran."""
         functions = {"potential": self.potential, "gradient": self._gradient, "amplitude": self._amplitude}
-        given = {name: each for name, each in functions.items() if each is not None}
+        given = {name: described_function(each) for name, each in functions.items() if each is not None}
         return {**given, "n_parameters": self.n_parameters, "start": self.start.tolist(), "dtype": str(self.dtype)}
 
     def initial_weights(self, replicas: tuple[int, ...], seeds: Seeds) -> Tensor:  # noqa: D102

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import xarray as xr
 
-from langevin_nn.errors import ConfigurationError, ResumedElsewhereWarning, RunInUse
-from langevin_nn.provenance import differences, plain, versions
+from langevin_nn.errors import ConfigurationError, ResumedElsewhereWarning, RunInUse, UntoldFunctionWarning
+from langevin_nn.provenance import differences, plain, untold, versions
 from langevin_nn.store.lock import RunLock, owner_of
 from langevin_nn.store.segments import SegmentFolder, folder_of, has_work
 from langevin_nn.store.state import state_from
@@ -79,7 +79,7 @@ def refuse_another(known: Any, described: Mapping[str, Any], where: str) -> None
     Raises
     ------
     ConfigurationError
-        With the differences; other versions of libraries only warn.
+        With the differences; other versions of libraries, and functions of which not all can be told, only warn.
     """
     versions_before = json.loads(str(known)).get("versions", {})
     if found := _other_than(known, described):
@@ -88,6 +88,14 @@ def refuse_another(known: Any, described: Mapping[str, Any], where: str) -> None
         raise ConfigurationError(
             f"the run at {where!r} has another configuration: {'; '.join(shown)}{more}: expected the same, since its first "
             "part and its rest would not be one run; give the same arguments, or write to another path"
+        )
+    if unknown := untold(plain(described)):
+        said = "; ".join(f"{name} reads {', '.join(parts)}" for name, parts in unknown.items())
+        warnings.warn(
+            f"whether the run at {where!r} goes on with the same functions cannot be told ({said}): expected functions of "
+            "numbers, arrays and attributes of modules; make sure that nothing changed there",
+            UntoldFunctionWarning,
+            stacklevel=4,
         )
     other = differences(versions_before, versions())
     if other:

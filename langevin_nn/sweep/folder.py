@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.identity import code_digest
 from langevin_nn.provenance import plain
 from langevin_nn.store.durable import json_text, storage_errors
 from langevin_nn.sweep.grid import Point
@@ -40,7 +41,7 @@ def now() -> str:
 
 
 def function_digest(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return by what a function is known again: its name, its source and what it has closed over.
+    """Return by what a function is known again: its name, its code and what it has closed over.
 
     Parameters
     ----------
@@ -59,15 +60,11 @@ def function_digest(function: Callable[..., Any]) -> dict[str, Any]:
     code = getattr(target, "__code__", None)
     if code is None:
         return {"name": f"{type(function).__module__}:{type(function).__qualname__}", "value": plain(function)}
-    try:
-        source = inspect.getsource(target)
-    except (OSError, TypeError):  # typed into an interpreter
-        source = f"{code.co_code.hex()}{code.co_consts}"
     closed = dict(zip(code.co_freevars, (cell.cell_contents for cell in target.__closure__ or ()), strict=True))
     closed |= {f"default {k}": each for k, each in enumerate(target.__defaults__ or ())}
     closed |= target.__kwdefaults__ or {}
     said = json.dumps(plain(closed), sort_keys=True)
-    digest = hashlib.sha256(f"{source}{said}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{code_digest(code)}{said}".encode()).hexdigest()
     return {"name": f"{target.__module__}:{target.__qualname__}", "sha256": digest}
 
 
