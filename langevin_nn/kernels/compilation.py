@@ -332,6 +332,7 @@ def _is_of_library(module: str) -> bool:
     )
 
 
+@np.errstate(all="ignore")
 def _hold_against_the_plain_function(request: _Request, made: Any) -> None:
     """Raise unless the compiled function gives at a few points what the plain one gives, but for rounding."""
     from langevin_nn.kernels.fields import MATRIX, POTENTIAL
@@ -372,7 +373,7 @@ def _called(function: Any, point: NDArray[Any], shape: tuple[int, ...]) -> NDArr
     """Return what a function gives at a point; None where it fails."""
     out = np.full(shape, np.nan, point.dtype)
     try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if shape == ():
                 return np.asarray(function(point.copy()), np.float64)
