@@ -48,7 +48,7 @@ def weights_unlike_drawn(module: nn.Module, layout: ParameterLayout) -> str | No
         looked_at[name] = flat[torch.linspace(0, len(flat) - 1, min(len(flat), _ENTRIES), dtype=torch.float64).long()]
     kept = torch.cat(list(looked_at.values()))
     count = int(np.clip(_DRAWN_NUMBERS // layout.n_parameters, 8, 64))
-    drawn = torch.stack([weights[kept] for weights in redrawn(module, layout, count)]).double()
+    drawn = redrawn(module, layout, count, kept).double()
     own = flat_parameters(module, layout).cpu()[kept].double()
     sizes = [len(positions) for positions in looked_at.values()]
     for name, x, y in zip(looked_at, torch.split(own, sizes), torch.split(drawn, sizes, dim=1), strict=True):

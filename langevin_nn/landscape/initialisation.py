@@ -117,8 +117,8 @@ def draw_weights(
     return flat_parameters(module, layout)
 
 
-def redrawn(module: nn.Module, layout: ParameterLayout, count: int) -> Iterator[Tensor]:
-    """Yield weights that the layers of a network draw, the same at each call.
+def redrawn(module: nn.Module, layout: ParameterLayout, count: int, kept: Tensor | slice) -> Tensor:
+    """Return weights that the layers of a network draw, one time after the other, the same at each call.
 
     Parameters
     ----------
@@ -128,18 +128,18 @@ def redrawn(module: nn.Module, layout: ParameterLayout, count: int) -> Iterator[
         Order of its parameters.
     count : int
         How many times.
+    kept : Tensor of int64 or slice
+        Which entries are returned.
 
-    Yields
-    ------
-    Tensor, shape (parameter,)
+    Returns
+    -------
+    Tensor, shape (draw, kept parameter)
         On the CPU.
     """
     fresh = deepcopy(module).cpu()
-    for k in range(count):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(k)
-            _reset(fresh)
-        yield flat_parameters(fresh, layout)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return torch.stack([flat_parameters(_reset(fresh), layout)[kept] for _ in range(count)])
 
 
 def _reset(fresh: nn.Module) -> nn.Module:

@@ -40,7 +40,7 @@ from langevin_nn.landscape.verification import overwrites_its_inputs, verified_l
 from langevin_nn.memory import as_bytes
 from langevin_nn.provenance import digest
 from langevin_nn.seeds import Seeds
-from langevin_nn.threads import WORTH_A_THREAD, side_by_side
+from langevin_nn.threads import WORTH_A_THREAD, side_by_side, single_threaded_products
 
 __all__ = ["COHORT_MASKS", "NetworkLandscape", "cross_entropy"]
 
@@ -216,7 +216,8 @@ class NetworkLandscape(EmpiricalLandscape):
             if len(given) > 1:
                 raise ConfigurationError("test_labels differ between replicas: expected one label a test input")
             self.test_labels = given[0]
-        self._check()
+        with single_threaded_products():
+            self._check()
         self._traced = TracedGradient(self._module, self._layout, self._loss)
         known = loss is None
         kernel = PerceptronGradient.of(self._module, self.inputs) if known else None
@@ -425,19 +426,18 @@ class NetworkLandscape(EmpiricalLandscape):
         """Why the given network's weights are surely none that its initialisation draws; None where they may be."""
         if self._make is not None:
             return None
-        try:
-            reason = weights_unlike_drawn(self._untouched, self._layout)
-        except ConfigurationError:  # which `initial_weights` raises
-            return None
-        if reason is not None or self.n_parameters > _FEW_PARAMETERS:
-            return reason
-        drawn = torch.stack(list(redrawn(self._untouched, self._layout, _FEW_DRAWS))).to(self.device)
-        tried = torch.randperm(self.n_samples, generator=torch.Generator().manual_seed(0))[:_FEW_SAMPLES].to(
-            self.device
-        )
-        outputs = self.outputs(torch.cat([self.own_weights[None], drawn]), self.inputs[tried])
-        labels = self.labels[0, tried]
-        losses = [float(self._loss(each, labels).mean()) for each in outputs]
+        with single_threaded_products():
+            try:
+                reason = weights_unlike_drawn(self._untouched, self._layout)
+            except ConfigurationError:  # which `initial_weights` raises
+                return None
+            if reason is not None or self.n_parameters > _FEW_PARAMETERS:
+                return reason
+            drawn = redrawn(self._untouched, self._layout, _FEW_DRAWS, slice(None)).to(self.device)
+            tried = torch.randperm(self.n_samples, generator=torch.Generator().manual_seed(0))[:_FEW_SAMPLES]
+            inputs, labels = self.inputs[tried.to(self.device)], self.labels[0, tried.to(self.device)]
+            outputs = self.outputs(torch.cat([self.own_weights[None], drawn]), inputs)
+            losses = [float(self._loss(each, labels).mean()) for each in outputs]
         return loss_unlike_drawn(losses[0], np.array(losses[1:]))
 
     def initial_weights(self, replicas: tuple[int, ...], seeds: Seeds) -> Tensor:  # noqa: D102
