@@ -242,8 +242,13 @@ def run(config: Config) -> tuple[list[Claim], list[Finding]]:
     config = settled(config, _QUICK, **_OTHER)
     _checked(config)
     data = _data(config)
-    for size in config.class_sizes or ():
-        _made(config)(config.label_noise, size)  # what cannot run is refused before anything does
+    for size in config.class_sizes or ():  # what cannot run, or tell nothing, is refused before anything does
+        made = len(_made(config)(config.label_noise, size).due.steps) - 1
+        if made < Timescales.least_records:
+            raise ConfigurationError(
+                f"epochs={config.epochs:g} and records={config.records}: expected at least {Timescales.least_records} "
+                f"records after the start at updates of their own, got {made}; train longer"
+            )
     place = begin(config, NAME, RESULTS)
     started = time.perf_counter()
     runs, sizes = _runs(config, place)

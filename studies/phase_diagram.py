@@ -35,7 +35,7 @@ from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron
 from studies.command import Command, Output, checked, sized
 from studies.paper.folder import begin, words_of
-from studies.sweeps import record_times, whole_sweep
+from studies.sweeps import common_times, record_times, whole_sweep
 
 __all__ = ["Config", "main", "run", "verdict"]
 
@@ -135,11 +135,21 @@ def _checked(config: Config) -> None:
     expected = "at least 6 (int), since their variance is measured"
     whole_number("size_replicas", config.size_replicas, expected, least=6, most=10_000)
     whole_number("records", config.records, "at least 12 (int), of a curve that is smoothed", least=12, most=10_000)
-    rate = max(config.learning_rates)
-    expected = f"a finite time of more than {config.records} updates at the largest learning rate"
-    number("longest", config.longest, expected, least=rate * config.records, most=1e7)
+    number("longest", config.longest, "a finite time above 0", above=0, most=1e7)
+    made, least = len(_times(config)) - 1, Timescales.least_records
+    if made < least:
+        raise ConfigurationError(
+            f"longest={config.longest:g} and records={config.records}: expected at least {least} records after the start at "
+            f"updates of their own at every learning rate, got {made}; choose longer runs, or smaller learning rates"
+        )
     if config.workers is not None:
         whole_number("workers", config.workers, "at least 1 process (int)", least=1)
+
+
+def _times(config: Config) -> tuple[float, ...]:
+    """Return when runs are recorded: at the same times at every learning rate."""
+    times = record_times(config.longest, config.records)
+    return common_times(times.tolist(), (1 / rate for rate in config.learning_rates))
 
 
 @cache
@@ -155,8 +165,7 @@ def simulation(
     samples_per_class: int,
     *,
     replicas: int,
-    longest: float,
-    records: int,
+    times: tuple[float, ...],
     seed: int,
     of_sizes: bool = False,
 ) -> Simulation:
@@ -174,10 +183,10 @@ def simulation(
         Units of each hidden layer.
     samples_per_class : int
         Training samples a class.
-    replicas, records : int
+    replicas : int
         How many.
-    longest : float
-        Gradient-flow time at which it ends.
+    times : tuple of float
+        Of records, in gradient-flow time.
     seed : int
         Of the labels, which all points of a size share, and with the rates of everything else.
     of_sizes : bool, optional
@@ -199,7 +208,7 @@ def simulation(
         test_labels=data.test_labels,
     )
     process = sgd(landscape, learning_rate, batch_size)
-    last = round(longest / learning_rate)
+    last = round(times[-1] / learning_rate)
     # Weights and minibatches of their own wherever curves are compared or a law is fitted through points: rates, and sizes.
     ensemble = f"ensemble at α = {learning_rate!r}, B = {batch_size}"
     if of_sizes:
@@ -209,7 +218,7 @@ def simulation(
         steps=last,
         replicas=replicas,
         seed=Seeds(seed).integer(ensemble, 0),
-        schedule=AtSteps(tuple(int(each) for each in np.rint(record_times(longest, records) / learning_rate))),
+        schedule=AtSteps(tuple(int(each) for each in np.rint(np.array(times) / learning_rate))),
         observables=[Losses()],
     )
 
@@ -231,7 +240,7 @@ def _grids(config: Config) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _sweeps(config: Config, place: Path) -> tuple[xr.Dataset, xr.Dataset]:
     """Return the trajectories of the diagram and of the sizes."""
-    fixed: dict[str, Any] = {"longest": config.longest, "records": config.records, "seed": config.seed}
+    fixed: dict[str, Any] = {"times": _times(config), "seed": config.seed}
     diagram, sizes = _grids(config)
     one = whole_sweep(
         partial(simulation, replicas=config.replicas, **fixed), diagram, place / "diagram", config.workers
@@ -250,7 +259,7 @@ def _refuse_what_cannot_run(config: Config) -> None:
     diagram, sizes = _grids(config)
     largest = {name: max(values) for name, values in diagram.items()}
     for each in (largest, *sizes):
-        simulation(**each, replicas=1, longest=config.longest, records=config.records, seed=config.seed)
+        simulation(**each, replicas=1, times=_times(config), seed=config.seed)
 
 
 def _with_own_cohorts(runs: xr.Dataset) -> xr.Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from langevin_nn import points_of_sweep, sweep
 from langevin_nn.errors import ConfigurationError
 
-__all__ = ["complete", "record_times", "whole_sweep"]
+__all__ = ["common_times", "complete", "record_times", "whole_sweep"]
 
 
 def complete(tree: xr.DataTree, folder: Path) -> xr.DataTree:
@@ -71,6 +71,41 @@ def whole_sweep(run: Callable[..., Any], grid: Any, folder: Path, workers: int |
         If points failed.
     """
     return complete(sweep(run, grid, folder, workers=workers), folder).to_dataset().load()
+
+
+def common_times(times: Sequence[float], clocks: Iterable[float]) -> tuple[float, ...]:
+    """Return those times of records that are updates of their own in every run, so that the k-th of one is the k-th of all.
+
+    Parameters
+    ----------
+    times : sequence of float
+        Ascending from 0; the last is where the runs end, and stays.
+    clocks : iterable of float
+        Updates in a unit of time, of each run.
+
+    Returns
+    -------
+    tuple of float
+        All of them where none fall together.
+
+    Examples
+    --------
+    >>> common_times([0, 0.2, 1, 2], [10, 2])
+    (0.0, 1.0, 2.0)
+    """
+    end, all_clocks = float(times[-1]), tuple(clocks)
+
+    def update(time: float, clock: float) -> float:
+        return min(float(np.rint(time * clock)), round(end / (1 / clock)))
+
+    def are_apart(earlier: float, later: float) -> bool:
+        return all(update(earlier, clock) < update(later, clock) for clock in all_clocks)
+
+    kept = [0.0]
+    for each in map(float, times[1:-1]):
+        if are_apart(kept[-1], each) and are_apart(each, end):
+            kept.append(each)
+    return (*kept, end)
 
 
 def record_times(longest: float, records: int, *, least: float = 0.05) -> NDArray[np.float64]:

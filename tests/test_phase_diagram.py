@@ -256,7 +256,7 @@ def test_a_run_goes_on_and_a_different_one_is_refused(quick, capsys):
         ({"replicas": 2}, "replicas=2"),
         ({"size_replicas": 2}, "size_replicas=2"),
         ({"records": 3}, "records=3"),
-        ({"longest": 1.0}, "longest=1"),
+        ({"longest": 1.0}, "longest=1 and records=.*at updates of their own at every learning rate"),
         ({"workers": 0}, "workers=0"),
     ],
 )

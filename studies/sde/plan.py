@@ -32,6 +32,7 @@ from langevin_nn.schedules import AtEpochs
 from studies.command import checked
 from studies.landscapes import landscape_named
 from studies.paper.training import Choices, landscape_of, load, settled
+from studies.sweeps import common_times
 
 __all__ = [
     "LEAST_REPLICAS",
