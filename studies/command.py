@@ -47,14 +47,15 @@ class Output:
     """Where a study writes, and what becomes of what is there: a part of the choices of each."""
 
     out: Path = Path("output")
-    """Folder for the results; with --quick its name ends in _quick unless it is given."""
+    """Folder for the results."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run that was killed or interrupted in the output folder, to the same results; of one that has ended,
     make the analysis again."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Begin anew in the place of a finished run in the output folder, which is left alone unless this is given."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A small run of a few seconds that shows what comes out, with intervals too wide to conclude from."""
+    """A small run of a few seconds that shows what comes out, with intervals too wide to conclude from; into a folder of its
+    own, whose name ends in _quick, unless --out is given."""
 
 
 F = TypeVar("F", bound=Output)
