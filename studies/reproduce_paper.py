@@ -1,8 +1,9 @@
 """Reproduce Feng & Tu (2021), figure by figure, and say plainly what reproduces.
 
 Runs the studies of the paper one after the other, each into a folder of its own, and writes report.html: for each of the
-fourteen claims what the paper says, what came out with its interval over replicas, the verdict (reproduced, partly, not)
-and the picture. Nothing outside that one file is needed to read it. A study that is done is not run again with --resume.
+fourteen claims what the paper says, what came out with its interval over replicas, the verdict (reproduced, partly, not,
+undecided, too short to say) and the picture. Nothing outside that one file is needed to read it. A study that is done is not
+run again with --resume.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from langevin_nn.store import check_writable, refuse_finished
 from langevin_nn.store.durable import write_durably, write_json
 from models.datasets import DATA_VARIABLE
 from studies.command import BAD_INPUT, Command, Output, checked, fault
-from studies.paper.claims import CLAIMS, claims_from
+from studies.paper.claims import CLAIMS, VERDICTS, claims_from
 from studies.paper.page import Part, page, verdict_of
 from studies.paper.training import DEVIATIONS
 
@@ -238,16 +239,11 @@ def verdicts(parts: Sequence[Part]) -> str:
     str
         A line for each claim.
     """
-    words: dict[Any, str] = {
-        "reproduced": "reproduced",
-        "partly": "partly",
-        "not": "not reproduced",
-        None: "not measured",
-    }
     lines = []
     for number, (statement, _) in CLAIMS.items():
         verdict = verdict_of([each for part in parts for each in part.claims if each.number == number])
-        lines.append(f"{number:3d}  {words[verdict]:14s}  {statement}")
+        said = VERDICTS[verdict].split(",")[0]
+        lines.append(f"{number:3d}  {said:17s}  {statement}")
     return "\n".join(lines)
 
 

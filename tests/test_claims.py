@@ -17,10 +17,10 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.figure import Figure
 from scipy import stats
 
-from langevin_nn.analyzers import detect_phases, phase_means
+from langevin_nn.analyzers import detect_phases, four_phase_trajectory, phase_means
 from langevin_nn.errors import ConfigurationError, ResumedElsewhereWarning, UnknownNameError
 from langevin_nn.figures.base import draw_band, shade_phases
-from studies.paper.claims import CLAIMS, Claim, Criterion, Finding, claims_from, write_claims
+from studies.paper.claims import CLAIMS, Claim, Criterion, Finding, claims_from, too_short, write_claims
 from studies.paper.folder import begin, finish, words_of
 from studies.paper.training import DEVIATIONS, SETTINGS, Choices, hidden_weights, landscape_of, load, settled
 
@@ -75,7 +75,7 @@ def test_missing_values_are_left_out_and_counted(values, missing):
 @pytest.mark.parametrize("values", [[], [3.0], [3.0, np.nan]])
 def test_fewer_than_two_values_decide_nothing(values):
     found = Criterion("mean", "too few", least=0.0).held_to(values)
-    assert found.outcome == "undecided"
+    assert found.outcome == ("undecided" if np.isfinite(values).any() else "not measured")
     assert np.isnan([found.lower, found.upper, found.p_value]).all()
 
 
@@ -128,10 +128,32 @@ def test_shares_have_the_interval_at_which_binomial_tails_are_a_fortieth(k, n):
     assert found.p_value == pytest.approx(max(at_least(k, n, 0.3), 1 - at_least(k + 1, n, 0.9)))
 
 
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=12), st.integers(1, 4), st.floats(0.1, 0.9))
+def test_what_is_missing_decides_no_share_and_no_mean(answers, missing, bound):
+    """Whatever the missing answers would have been, a share that is decided stays so; means are as without them."""
+    asked = Criterion("share", "of replicas", least=bound)
+    holed = [*answers, *[np.nan] * missing]
+    found = asked.held_to_share(holed)
+    if found.outcome in ("holds", "fails"):
+        for number in range(missing + 1):
+            filled = np.where(np.arange(missing) < number, 1.0, 0.0)
+            assert asked.held_to_share([*answers, *filled]).outcome == found.outcome
+    assert asked.held_to(holed).outcome == asked.held_to(answers).outcome
+
+
+def test_how_many_replicas_would_decide_a_share():
+    """Of n successes in n the interval begins at 0.025^(1/n), which passes ½ at 6."""
+    found = Criterion("share", "all", least=0.5).held_to_share([True, True])
+    assert (found.outcome, found.needed) == ("undecided", 6)
+    assert "undecided, about 6 replicas would decide" in found.in_words()
+    mean = Criterion("mean", "of 1 and 3", least=0.0).held_to([1.0, 3.0])
+    assert mean.needed > 2
+    assert Criterion("mean", "decided", least=0.0).held_to([1.0, 1.1, 1.2]).needed is None
+
+
 def test_shares_leave_out_what_is_missing_and_can_be_empty():
     asked = Criterion("share", "of replicas", least=0.5)
-    assert asked.held_to_share([1.0, np.nan, 0.0, 1.0]) == replace(asked.held_to_share([True, False, True]), missing=1)
-    assert asked.held_to_share([]).outcome == "undecided"
+    assert asked.held_to_share([]).outcome == "not measured"
     assert asked.held_to_share([np.nan]).missing == 1
 
 
@@ -141,6 +163,7 @@ def test_an_estimate_with_an_interval_of_its_own_is_held_to_its_ends():
     for (lower, upper), outcome in cases.items():
         assert asked.held_to_interval(sum((lower, upper)) / 2, lower, upper).outcome == outcome
     assert asked.held_to_interval(0.5, np.nan, 0.9).outcome == "undecided"
+    assert asked.held_to_interval(np.nan, np.nan, np.nan).outcome == "not measured"
 
 
 @pytest.mark.parametrize(
@@ -153,26 +176,67 @@ def test_criteria_that_any_number_or_none_would_meet_are_refused(bounds):
 
 # --- verdicts
 
-OUTCOMES = ("holds", "fails", "undecided")
+OUTCOMES = ("holds", "fails", "undecided", "not measured")
 
 
 def finding(outcome: str, is_control: bool) -> Finding:
-    ends = {"holds": (1.0, 2.0), "fails": (-2.0, -1.0), "undecided": (-1.0, 1.0)}[outcome]
-    return Criterion("mean", "made up", least=0.0, is_control=is_control).held_to_interval(0.0, *ends)
+    ends = {
+        "holds": (0, 1.0, 2.0),
+        "fails": (0, -2.0, -1.0),
+        "undecided": (0, -1.0, 1.0),
+        "not measured": (np.nan,) * 3,
+    }
+    return Criterion("mean", "made up", least=0.0, is_control=is_control).held_to_interval(*ends[outcome])
 
 
 @pytest.mark.parametrize("outcomes", list(itertools.product(OUTCOMES, repeat=3)), ids="-".join)
 def test_verdicts_of_all_combinations_of_two_criteria_and_a_control(outcomes):
     *criteria, control = outcomes
-    verdict = Claim(1, (*(finding(each, False) for each in criteria), finding(control, True)), "", "").verdict
+    check_verdict(lambda findings, short: Claim(1, findings, "", "", too_short=short).verdict, criteria, control)
+
+
+def check_verdict(verdict_of, criteria, control) -> None:
+    findings = (*(finding(each, False) for each in criteria), finding(control, True))
     held = criteria.count("holds")
-    expected = {0: "not", 1: "partly", 2: "partly" if control == "holds" else "reproduced"}[held]
-    assert verdict == expected
+    without = {
+        0: "not" if "fails" in criteria else "undecided" if "undecided" in criteria else "not measured",
+        1: "partly",
+        2: "reproduced" if control in ("fails", "undecided") else "partly",
+    }
+    assert verdict_of(findings, "") == without[held]
+    assert verdict_of(findings, "II was not reached") == ("too short" if "not measured" in criteria else without[held])
+
+
+def test_a_verdict_to_which_too_short_and_too_few_are_not_reproduced_would_be_noticed():
+    def as_before(findings, _):
+        criteria = [each for each in findings if not each.criterion.is_control]
+        if all((each.outcome == "holds") != each.criterion.is_control for each in findings):
+            return "reproduced"
+        return "partly" if any(each.counts_for for each in criteria) else "not"
+
+    check_verdict(as_before, ["holds", "holds"], "fails")
+    for criteria, control in (
+        (["undecided"] * 2, "fails"),
+        (["not measured"] * 2, "fails"),
+        (["holds"] * 2, "not measured"),
+    ):
+        with pytest.raises(AssertionError):
+            check_verdict(as_before, criteria, control)
+
+
+def test_a_run_that_did_not_reach_a_phase_is_too_short_for_it():
+    curves = four_phase_trajectory(np.random.default_rng(0), boundaries=(10, 70, 200), records=100)
+    phases = detect_phases(curves)
+    assert too_short(phases, "III") == ""
+    said = too_short(phases, "IV")
+    assert said == "Phase IV was reached by 0 of 4 replicas in 99 epochs: more than 99 are needed, 198 to begin with"
+    assert said in Claim(4, (finding("not measured", False),), "", "", too_short=said).in_words()
 
 
 def test_controls_alone_show_nothing():
-    assert Claim(1, (finding("fails", True),), "", "").verdict == "not"
-    assert Claim(1, (), "", "").verdict == "not"
+    assert Claim(1, (finding("fails", True),), "", "").verdict == "not measured"
+    assert Claim(1, (), "", "").verdict == "not measured"
+    assert Claim(1, (), "", "", too_short="none").verdict == "too short"
 
 
 def test_claims_in_words_have_verdict_numbers_bounds_and_note():
@@ -205,9 +269,8 @@ def claims(draw) -> Claim:
             draw(st.booleans()),
         )
         findings.append(asked.held_to_interval(*draw(st.tuples(floats, floats, floats)), p_value=draw(floats)))
-    return Claim(
-        draw(st.sampled_from(sorted(CLAIMS))), tuple(findings), draw(st.text()), draw(st.text()), draw(st.text())
-    )
+    words = [draw(st.text()) for _ in range(4)]
+    return Claim(draw(st.sampled_from(sorted(CLAIMS))), tuple(findings), *words)
 
 
 def without_infinity(claim: Claim) -> dict:

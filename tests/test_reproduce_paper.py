@@ -66,7 +66,10 @@ def test_the_page_has_every_claim_and_needs_no_other_file(parts):
     assert "pixels <lie> in [0, 1]" in text
     assert "a number <of> each replica" in text
     assert "nowhere.png is missing" in text
-    assert "1 reproduced, 0 partly reproduced, 1 not reproduced, 12 not measured" in text
+    assert (
+        "1 reproduced, 0 partly reproduced, 1 not reproduced, 0 undecided, too few replicas to say, 0 too short to say, 12"
+        in text
+    )
     assert "make paper" in text
 
 
@@ -79,10 +82,20 @@ def test_the_page_says_what_was_asked_and_what_came(parts):
 
 def test_studies_that_disagree_make_a_claim_partly_reproduced():
     good, bad = Claim(4, (HELD,), "", ""), Claim(4, (BROKEN,), "", "")
-    assert verdict_of([]) is None
+    assert verdict_of([]) == "not measured"
     assert verdict_of([good, good]) == "reproduced"
     assert verdict_of([good, bad]) == "partly"
     assert verdict_of([bad]) == "not"
+    short, few = Claim(4, (), "", "", too_short="II"), Claim(4, (ABOVE.held_to([0.0, 1.0]),), "", "")
+    for others, expected in (
+        ([short], "too short"),
+        ([few], "undecided"),
+        ([short, few], "too short"),
+        ([good, short], "partly"),
+        ([bad, few], "not"),
+        ([good, Claim(4, (), "", "")], "reproduced"),
+    ):
+        assert verdict_of(others) == expected
 
 
 def test_verdicts_are_said_line_by_line(parts):

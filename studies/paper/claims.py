@@ -11,17 +11,19 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy
+import xarray as xr
 from numpy.typing import ArrayLike
 
+from langevin_nn.analyzers.statistics import MOST_REPLICAS, needed_replicas
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.store.durable import write_json
 
-__all__ = ["CLAIMS", "Claim", "Criterion", "Finding", "claims_from", "write_claims"]
+__all__ = ["CLAIMS", "VERDICTS", "Claim", "Criterion", "Finding", "Verdict", "claims_from", "too_short", "write_claims"]
 
 LEVEL = 0.95
 
-Outcome = Literal["holds", "fails", "undecided"]
-Verdict = Literal["reproduced", "partly", "not"]
+Outcome = Literal["holds", "fails", "undecided", "not measured"]
+Verdict = Literal["reproduced", "partly", "not", "undecided", "too short", "not measured"]
 
 # What the paper reports, by number: the claim in short, and where it shows it.
 CLAIMS: dict[int, tuple[str, str]] = {
@@ -130,7 +132,7 @@ class Criterion:
         Returns
         -------
         Finding
-            Undecided where there are fewer than two values.
+            Not measured where there is no value, undecided where there is one.
         """
         numbers = np.asarray(values, dtype=np.float64).ravel()
         finite = numbers[np.isfinite(numbers)]
@@ -152,30 +154,36 @@ class Criterion:
     def held_to_share(self, successes: ArrayLike) -> Finding:
         """Hold the criterion to the share of replicas in which something is so.
 
-        The interval is Clopper and Pearson's (1934, doi 10.1093/biomet/26.4.404).
+        The interval is Clopper and Pearson's (1934, doi 10.1093/biomet/26.4.404). Replicas without an answer, such as those
+        that have not reached a phase by the end, are counted against it at its lower end and for it at its upper one: left
+        out, they would make a share of those alone that were fast enough.
 
         Parameters
         ----------
         successes : array of bool, shape (replica,)
-            In which it is; NaN where a replica has no answer, and those are left out, and counted.
+            In which it is; NaN where a replica has no answer.
 
         Returns
         -------
         Finding
-            Of the share, with the exact binomial p-value.
+            Of the share among the replicas that have an answer, with the exact binomial p-value.
         """
         numbers = np.asarray(successes, dtype=np.float64).ravel()
         flags = numbers[~np.isnan(numbers)] != 0
         n, k, missing = len(flags), int(flags.sum()), int(np.isnan(numbers).sum())
         if n == 0:
             return self._finding(np.nan, np.nan, np.nan, np.nan, 0, missing)
-        interval = scipy.stats.binomtest(k, n).proportion_ci(LEVEL)
+        fewest, most = (scipy.stats.binomtest(each, n + missing) for each in (k, k + missing))
         sides = []
         if self.least > 0:
-            sides.append(float(scipy.stats.binomtest(k, n, min(self.least, 1.0), alternative="greater").pvalue))
+            least = min(self.least, 1.0)
+            sides.append(float(scipy.stats.binomtest(k, n + missing, least, alternative="greater").pvalue))
         if self.most < 1:
-            sides.append(float(scipy.stats.binomtest(k, n, max(self.most, 0.0), alternative="less").pvalue))
-        return self._finding(k / n, float(interval.low), float(interval.high), max(sides, default=0.0), n, missing)
+            largest = max(self.most, 0.0)
+            sides.append(float(scipy.stats.binomtest(k + missing, n + missing, largest, alternative="less").pvalue))
+        low, high = float(fewest.proportion_ci(LEVEL).low), float(most.proportion_ci(LEVEL).high)
+        found = self._finding(k / n, low, high, max(sides, default=0.0), n, missing)
+        return replace(found, needed=_needed_for_share(k / n, self.least, self.most)) if found.needed else found
 
     def held_to_interval(
         self, estimate: float, lower: float, upper: float, *, p_value: float = np.nan, sample_size: int = 0
@@ -199,15 +207,19 @@ class Criterion:
         return self._finding(float(estimate), float(lower), float(upper), float(p_value), int(sample_size), 0)
 
     def _finding(self, estimate: float, lower: float, upper: float, p_value: float, n: int, missing: int) -> Finding:
-        if not (isfinite(lower) and isfinite(upper)):
-            outcome: Outcome = "undecided"
+        needed = None
+        if not isfinite(estimate):
+            outcome: Outcome = "not measured"
+        elif not (isfinite(lower) and isfinite(upper)):
+            outcome = "undecided"
         elif self.least <= lower and upper <= self.most:
             outcome = "holds"
         elif upper < self.least or lower > self.most:
             outcome = "fails"
         else:
             outcome = "undecided"
-        return Finding(self, estimate, lower, upper, p_value, n, missing, outcome)
+            needed = needed_replicas(estimate, (upper - lower) / 2, n, self.least, self.most, level=LEVEL)
+        return Finding(self, estimate, lower, upper, p_value, n, missing, outcome, needed)
 
 
 @dataclass(frozen=True)
@@ -226,8 +238,11 @@ class Finding:
         Independent values behind it: replicas, for records of one run are not independent.
     missing : int
         Replicas without such a quantity.
-    outcome : {"holds", "fails", "undecided"}
-        Where the interval lies: inside the bounds, outside, or across one.
+    outcome : {"holds", "fails", "undecided", "not measured"}
+        Where the interval lies: inside the bounds, outside, or across one; or that no replica has such a quantity.
+    needed : int, optional
+        Where it is undecided, the replicas that would decide it in 95 % of cases if mean and scatter stay as they are (of
+        shares: that would if the share stays); None where they are more than 10,000 or cannot be told.
     """
 
     criterion: Criterion
@@ -238,11 +253,14 @@ class Finding:
     effective_sample_size: int
     missing: int
     outcome: Outcome
+    needed: int | None = None
 
     @property
     def counts_for(self) -> bool:
-        """Whether it speaks for the claim: a criterion that holds, a control that does not."""
-        return (self.outcome == "holds") != self.criterion.is_control
+        """Whether it speaks for the claim: a criterion that holds, a control that was measured and does not."""
+        if self.criterion.is_control:
+            return self.outcome not in ("holds", "not measured")
+        return self.outcome == "holds"
 
     def in_words(self) -> str:
         """Return the finding as a line.
@@ -256,10 +274,20 @@ class Finding:
         bounds = [f"≥ {asked.least:.3g}"] * (asked.least > -inf) + [f"≤ {asked.most:.3g}"] * (asked.most < inf)
         kind = "control, must not hold: " if asked.is_control else ""
         without = f" ({self.missing} more have no such value)" if self.missing else ""
+        if self.outcome == "not measured":
+            return f"{kind}{asked.statistic}: not measured in any of {self.missing} replicas"
+        interval = f" ({self.lower:.3g} to {self.upper:.3g})" if isfinite(self.lower) else ", one value alone"
         return (
-            f"{kind}{asked.statistic}: {self.estimate:.3g} ({self.lower:.3g} to {self.upper:.3g}){without}, asked for "
-            f"{' and '.join(bounds)}: {self.outcome}"
+            f"{kind}{asked.statistic}: {self.estimate:.3g}{interval}{without}, asked for {' and '.join(bounds)}: "
+            f"{self.outcome_in_words}"
         )
+
+    @property
+    def outcome_in_words(self) -> str:
+        """The outcome, with the replicas that would decide where it is undecided."""
+        if self.outcome != "undecided" or self.needed is None:
+            return self.outcome
+        return f"undecided, about {self.needed:,} replicas would decide"
 
 
 @dataclass(frozen=True)
@@ -278,6 +306,8 @@ class Claim:
         On what it was measured.
     note : str, optional
         Deviations, and what else one should know.
+    too_short : str, optional
+        Which phase the run did not reach, and how long to run it, where it was too short for what the claim is about.
     """
 
     number: int
@@ -285,17 +315,31 @@ class Claim:
     figure: str
     setting: str
     note: str = ""
+    too_short: str = ""
 
     @property
     def verdict(self) -> Verdict:
-        """Reproduced where all criteria hold and no control does; partly where some hold; else not.
+        """Reproduced where all criteria hold and no control does, partly where some hold, not where none does and some fail.
 
-        A control that holds takes the worth from the criteria: the verdict is then "partly" at best.
+        A control that holds, or was not measured, takes the worth from the criteria: the verdict is then "partly" at best.
+        Undecided where the replicas are too few to decide any criterion; too short where one was not measured because the run
+        did not reach the phase that it is about; not measured where none was.
         """
-        criteria = [each for each in self.findings if not each.criterion.is_control]
-        if all(each.counts_for for each in self.findings) and criteria:
+        outcomes = [each.outcome for each in self.findings if not each.criterion.is_control]
+        if self.too_short and ("not measured" in outcomes or not outcomes):
+            return "too short"
+        if set(outcomes) <= {"not measured"}:
+            return "not measured"
+        if all(each.counts_for for each in self.findings):
             return "reproduced"
-        return "partly" if any(each.counts_for for each in criteria) else "not"
+        if "holds" in outcomes:
+            return "partly"
+        return "not" if "fails" in outcomes else "undecided"
+
+    @property
+    def needed(self) -> int | None:
+        """Replicas that would decide every criterion that is undecided and can be decided by at most 10,000."""
+        return max((each.needed for each in self.findings if each.needed), default=None)
 
     def in_words(self) -> str:
         """Return the claim with its verdict and findings.
@@ -305,12 +349,58 @@ class Claim:
         str
             A line, and one for each finding.
         """
-        lines = [f"Claim {self.number} ({self.setting}): {_VERDICTS[self.verdict]}"]
+        lines = [f"Claim {self.number} ({self.setting}): {VERDICTS[self.verdict]}"]
+        lines += [f"  {self.too_short}."] if self.too_short else []
         lines += [f"  {each.in_words()}" for each in self.findings]
         return "\n".join(lines + ([f"  {self.note}"] if self.note else []))
 
 
-_VERDICTS = {"reproduced": "reproduced", "partly": "partly reproduced", "not": "not reproduced"}
+VERDICTS: dict[Verdict, str] = {
+    "reproduced": "reproduced",
+    "partly": "partly reproduced",
+    "not": "not reproduced",
+    "undecided": "undecided, too few replicas to say",
+    "too short": "too short to say",
+    "not measured": "not measured",
+}
+
+
+def too_short(phases: xr.Dataset, last: str) -> str:
+    """Return which phase a run did not reach, and how long to run it.
+
+    Parameters
+    ----------
+    phases : xarray.Dataset
+        Of `langevin_nn.analyzers.detect_phases`, with the coordinate ``epoch``.
+    last : str
+        The last phase that must have been reached, in two replicas at least, which have a mean with an interval.
+
+    Returns
+    -------
+    str
+        Empty where it was.
+    """
+    names = phases["phase"].attrs["flag_meanings"].split()
+    reached = [int((phases["phase"] >= k + 1).any("step").sum()) for k in range(names.index(last) + 1)]
+    if reached[-1] >= 2:
+        return ""
+    first = next(k for k, count in enumerate(reached) if count < 2)
+    end, replicas = float(phases["epoch"].max()), phases.sizes["replica"]
+    return (
+        f"Phase {names[first].replace('_', ' ')} was reached by {reached[first]} of {replicas} replicas in {end:g} epochs: "
+        f"more than {end:g} are needed, {2 * end:g} to begin with"
+    )
+
+
+def _needed_for_share(share: float, least: float, most: float) -> int | None:
+    """Return the fewest replicas whose interval would decide if the share stays what it is."""
+    n = np.arange(1, MOST_REPLICAS + 1)
+    k = np.rint(share * n)
+    with np.errstate(invalid="ignore"):
+        low = np.where(k > 0, scipy.special.betaincinv(k, n - k + 1, 0.5 - LEVEL / 2), 0.0)
+        high = np.where(k < n, scipy.special.betaincinv(k + 1, n - k, 0.5 + LEVEL / 2), 1.0)
+    decided = np.flatnonzero(((least <= low) & (high <= most)) | (high < least) | (low > most))
+    return int(n[decided[0]]) if len(decided) else None
 
 
 def write_claims(path: Path, claims: Iterable[Claim]) -> None:
@@ -323,7 +413,7 @@ def write_claims(path: Path, claims: Iterable[Claim]) -> None:
     claims : iterable of Claim
         With their findings; verdicts are written beside them.
     """
-    rows = [{**asdict(each), "verdict": each.verdict} for each in claims]
+    rows = [{**asdict(each), "verdict": each.verdict, "needed": each.needed} for each in claims]
     write_json(path, rows)
 
 
@@ -345,7 +435,7 @@ def claims_from(path: Path) -> list[Claim]:
 
 def _claim(row: dict[str, Any]) -> Claim:
     findings = tuple(_finding(each) for each in row["findings"])
-    return Claim(row["number"], findings, row["figure"], row["setting"], row["note"])
+    return Claim(row["number"], findings, row["figure"], row["setting"], row["note"], row.get("too_short", ""))
 
 
 def _finding(row: dict[str, Any]) -> Finding:

@@ -9,13 +9,18 @@ from html import escape
 from math import inf, isfinite
 from pathlib import Path
 
-from studies.paper.claims import CLAIMS, Claim, Finding, Verdict
+from studies.paper.claims import CLAIMS, VERDICTS, Claim, Finding, Verdict
 
 __all__ = ["Part", "page", "verdict_of"]
 
-_WORDS = {"reproduced": "reproduced", "partly": "partly reproduced", "not": "not reproduced", None: "not measured"}
-_MARKS = {"reproduced": "●", "partly": "◐", "not": "○", None: "–"}
-_OUTCOMES = {"holds": "holds", "fails": "fails", "undecided": "undecided"}
+_MARKS: dict[Verdict, str] = {
+    "reproduced": "●",
+    "partly": "◐",
+    "not": "○",
+    "undecided": "?",
+    "too short": "…",
+    "not measured": "–",
+}
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -58,7 +63,7 @@ class Part:
     problem: str = ""
 
 
-def verdict_of(claims: Sequence[Claim]) -> Verdict | None:
+def verdict_of(claims: Sequence[Claim]) -> Verdict:
     """Return the verdict on a claim from all studies that measured it.
 
     Parameters
@@ -68,13 +73,16 @@ def verdict_of(claims: Sequence[Claim]) -> Verdict | None:
 
     Returns
     -------
-    {"reproduced", "partly", "not"} or None
-        Reproduced where each study says so, not where each says that; None where nothing was measured.
+    Verdict
+        Reproduced where each study says so, not where each that decided says that, partly where some of it is reproduced.
+        Where none decided, what is in want; not measured where no study measured it.
     """
-    verdicts = {each.verdict for each in claims}
-    if not verdicts:
-        return None
-    return verdicts.pop() if len(verdicts) == 1 else "partly"
+    verdicts = {each.verdict for each in claims} - {"not measured"}
+    if len(verdicts) < 2:
+        return verdicts.pop() if verdicts else "not measured"
+    if verdicts & {"reproduced", "partly"}:
+        return "partly"
+    return "not" if "not" in verdicts else "too short"
 
 
 def page(parts: Sequence[Part], *, about: Mapping[str, str], deviations: Sequence[str]) -> str:
@@ -98,7 +106,7 @@ def page(parts: Sequence[Part], *, about: Mapping[str, str], deviations: Sequenc
         number: [(part, each) for part in parts for each in part.claims if each.number == number] for number in CLAIMS
     }
     verdicts = {number: verdict_of([each for _, each in rows]) for number, rows in found.items()}
-    counts = [f"{list(verdicts.values()).count(each)} {_WORDS[each]}" for each in ("reproduced", "partly", "not", None)]
+    counts = [f"{list(verdicts.values()).count(each)} {words}" for each, words in VERDICTS.items()]
     body = [
         "<h1>Phases of learning, claim by claim</h1>",
         "<p>Feng &amp; Tu, <cite>Phases of learning dynamics in artificial neural networks in the absence or presence of "
@@ -121,7 +129,7 @@ def page(parts: Sequence[Part], *, about: Mapping[str, str], deviations: Sequenc
     )
 
 
-def _overview(verdicts: Mapping[int, Verdict | None]) -> str:
+def _overview(verdicts: Mapping[int, Verdict]) -> str:
     rows = [
         [
             f'<a href="#claim-{number}">{number}</a>',
@@ -134,11 +142,11 @@ def _overview(verdicts: Mapping[int, Verdict | None]) -> str:
     return _table(["", "claim", "in the paper", "verdict"], rows)
 
 
-def _said(verdict: Verdict | None) -> str:
-    return f'<span class="verdict {verdict or ""}">{_MARKS[verdict]} {_WORDS[verdict]}</span>'
+def _said(verdict: Verdict) -> str:
+    return f'<span class="verdict {verdict.replace(" ", "-")}">{_MARKS[verdict]} {VERDICTS[verdict]}</span>'
 
 
-def _section(number: int, verdict: Verdict | None, rows: Sequence[tuple[Part, Claim]]) -> str:
+def _section(number: int, verdict: Verdict, rows: Sequence[tuple[Part, Claim]]) -> str:
     statement, figure = CLAIMS[number]
     pieces = [
         f'<h2 id="claim-{number}">Claim {number}: {_said(verdict)}</h2>',
@@ -146,6 +154,8 @@ def _section(number: int, verdict: Verdict | None, rows: Sequence[tuple[Part, Cl
     ]
     for part, claim in rows:
         pieces.append(f"<h3>{escape(part.name)}, {escape(claim.setting)}: {_said(claim.verdict)}</h3>")
+        if claim.too_short:
+            pieces.append(f"<p>{escape(claim.too_short)}.</p>")
         pieces.append(_findings(claim.findings))
         if claim.note:
             pieces.append(f"<p>{escape(claim.note)}</p>")
@@ -163,11 +173,13 @@ def _findings(findings: Sequence[Finding]) -> str:
             f'<details><summary class="quiet">why this bound</summary>{escape(each.criterion.reason)}</details>',
             f"{each.estimate:.3g} ({each.lower:.3g} to {each.upper:.3g})"
             if isfinite(each.lower)
-            else f"{each.estimate:.3g}",
+            else f"{each.estimate:.3g}"
+            if isfinite(each.estimate)
+            else "–",
             escape(_asked(each)),
             f"{each.p_value:.2g}" if isfinite(each.p_value) else "–",
             f"{each.effective_sample_size}" + (f" ({each.missing} without)" if each.missing else ""),
-            _OUTCOMES[each.outcome],
+            each.outcome_in_words,
         ]
         for each in findings
     ]
@@ -196,7 +208,9 @@ def _reading() -> str:
         "where the whole 95 % interval lies within the bounds, fails where it lies outside, and is undecided across a "
         "bound. p is the probability of what was seen, or more, if the criterion does not hold. Controls are cases in "
         "which the criterion must not hold: they show that the test can fail. A claim is reproduced where all "
-        "criteria hold and no control does, partly where some hold, else not.</p>"
+        "criteria hold and no control does, partly where some hold, not where none does and some fail. Where the replicas "
+        "are too few to decide any criterion it is undecided, and how many would decide is said; where the run ended before "
+        "a phase that it is about it is too short to say, and how many epochs are surely too few is said.</p>"
     )
 
 
