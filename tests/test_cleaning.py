@@ -15,7 +15,7 @@ from scipy import stats
 
 from langevin_nn import NetworkLandscape, Seeds, find_mislabeled, sgd, simulate
 from langevin_nn.analyzers import gaussian_mixture
-from langevin_nn.cleaning import cleaning_summary, literal_rule
+from langevin_nn.cleaning import cleaning_summary, literal_rule, records, search
 from langevin_nn.cleaning.components import fit_components, information_within
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.observables import SampleLosses
@@ -237,18 +237,165 @@ def test_arrays_replicas_and_trajectories_are_one():
         assert name == "clock" or variable.attrs["long_name"], name
 
 
-def test_what_follows_a_divergence_is_left_out():
-    wrong = np.random.default_rng(12).random(500) < 0.4
-    losses = np.stack([training(wrong, records=30, memorised=22)] * 3)
+def test_what_follows_a_divergence_is_left_out(monkeypatch):
+    """All losses missing, all infinite, or most missing at once and for good, the rest out of all bounds."""
+    generator = np.random.default_rng(12)
+    wrong = generator.random(500) < 0.4
+    losses = np.stack([training(wrong, records=30, memorised=22)] * 4)
     losses[1, 25:] = np.nan
     losses[2] = np.inf
-    result = find_mislabeled(losses)
-    assert result.is_refused.values.tolist() == [0, 0, 1]
-    assert result.is_removed.values[1][wrong].mean() > 0.9
-    assert result.cleaning_record.values[2] == -1
-    assert np.isnan(result.cleaning_time[2]).all()
-    assert "not finite" in result.reason.values[2]
-    assert np.isnan(result.mislabeled_probability[2]).all()
+    losses[3, 6:] = np.where(generator.random(500) < 0.6, np.nan, 1e6 * generator.random(500))
+
+    def check(find):
+        result = find(losses)
+        assert result.is_refused.values.tolist() == [0, 0, 1, 0]
+        assert result.is_removed.values[[1, 3]][:, wrong].mean() > 0.9
+        assert result.records_taken.values.tolist() == [30, 25, 0, 6]
+        assert result.cleaning_record.values[2] == result.ranking_record.values[2] == -1
+        assert np.isnan(result.cleaning_time[2]).all()
+        assert "not finite" in result.reason.values[2]
+        assert np.isnan(result.mislabeled_probability[2]).all()
+
+    check(find_mislabeled)
+    monkeypatch.setattr(records, "_diverged", lambda values: np.zeros(values.shape[:-1], bool))
+    with pytest.raises(AssertionError):
+        check(find_mislabeled)
+
+
+# --- Missing losses ---------------------------------------------------------------------------------------------------
+
+
+def area(score, wrong):
+    """Return the probability that a mislabeled sample has the higher score."""
+    return stats.mannwhitneyu(score[wrong], score[~wrong]).statistic / (wrong.sum() * (~wrong).sum())
+
+
+def up_to_the_first_gap(losses):
+    """Judge as if a loss that is missing were a divergence."""
+    complete = np.logical_and.accumulate(np.isfinite(losses).all(1)).sum()
+    return find_mislabeled(losses[:complete]) if complete else find_mislabeled(np.ones_like(losses))
+
+
+def test_each_sample_is_judged_by_what_was_seen_of_it():
+    generator = np.random.default_rng(13)
+    wrong = generator.random(2000) < 0.3
+    losses = training(wrong, records=40, memorised=30)
+    whole = find_mislabeled(losses)
+    one, never, half, dropped = (losses.copy() for _ in range(4))
+    one[3, 7] = never[:, 7] = np.nan
+    half[generator.random(half.shape) < 0.5] = np.nan
+    for record in dropped:
+        record[generator.permutation(2000)[:16]] = np.nan
+
+    def check(find):
+        for values, most in ((one, 1), (never, 2), (dropped, 4), (half, 20)):
+            result = find(values)
+            assert not result.is_refused
+            assert (result.is_removed != whole.is_removed).sum() <= most
+            assert abs(result.separation - whole.separation) < 0.2 * whole.separation
+        assert abs(find(one).cleaning_record - whole.cleaning_record) <= 1
+
+    check(find_mislabeled)
+    with pytest.raises(AssertionError):
+        check(up_to_the_first_gap)
+    result = find_mislabeled(never)
+    assert np.isnan([result.mislabeled_score[7], result.mislabeled_probability[7]]).all()
+    assert (result.is_removed[7], result.samples_seen) == (0, 1999)
+    assert np.isfinite(np.delete(result.mislabeled_score.values, 7)).all()
+    assert "1 were never seen and have no verdict" in cleaning_summary(result)
+    losses[10] = np.nan
+    assert find_mislabeled(losses).records_taken == 39
+
+
+def test_when_a_sample_was_seen_does_not_shift_its_score(monkeypatch):
+    """Losses fall: averages of what was seen are higher for samples that were seen early."""
+    generator = np.random.default_rng(14)
+    wrong = generator.random(2000) < 0.3
+    losses = training(wrong, records=40, memorised=30)
+    seen = generator.random(losses.shape) < 0.5
+    early = seen[:8].sum(0) / seen[:25].sum(0)
+
+    def check():
+        score = find_mislabeled(np.where(seen, losses, np.nan)).mislabeled_score.values[~wrong]
+        assert abs(stats.spearmanr(score, early[~wrong]).statistic) < SIGMAS / np.sqrt(len(score))
+
+    check()
+    averages = np.broadcast_to(np.nanmean(np.where(seen, losses, np.nan), axis=0), losses.shape)
+    monkeypatch.setattr(search, "_filled", lambda values, _: np.where(np.isfinite(values), values, averages))
+    with pytest.raises(AssertionError):
+        check()
+
+
+# --- No harm ----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_removed_before_learning_has_begun(monkeypatch):
+    """An untrained network prefers some classes: its losses are in two groups, and every label is right."""
+    generator = np.random.default_rng(15)
+    losses = training(np.zeros(1500, dtype=bool), records=20)
+    losses[0] = np.where(generator.random(1500) < 0.7, 3.0, 1.7) + 0.1 * generator.standard_normal(1500)
+
+    def check():
+        for length in (2, 5, 20):
+            assert find_mislabeled(losses[:length], n_classes=10).is_removed.sum() == 0
+
+    check()
+    monkeypatch.setattr(search, "_FALLEN", np.inf)
+    monkeypatch.setattr(search, "_LEARNED", np.inf)
+    with pytest.raises(AssertionError):
+        check()
+
+
+def test_a_removal_of_too_low_a_predicted_precision_is_refused(monkeypatch):
+    wrong = np.random.default_rng(16).random(500) < 0.1
+    losses = training(wrong, records=20, memorised=15)
+
+    def check():
+        free, careful = (find_mislabeled(losses, n_classes=10, least_precision=least) for least in (0.0, 0.999))
+        assert not free.is_refused
+        assert careful.is_refused
+        assert careful.is_removed.sum() == 0
+        assert careful.predicted_precision == free.predicted_precision < 0.999
+        assert f"{free.is_removed.sum().item()} samples would go" in careful.reason.item()
+        assert f"precision is {free.predicted_precision.item():.2f}" in careful.reason.item()
+        assert area(careful.mislabeled_score.values, wrong) > 0.95
+
+    check()
+    monkeypatch.setattr(search, "_predicted_precision", lambda *_: 1.0)
+    with pytest.raises(AssertionError):
+        check()
+
+
+def test_the_tail_is_that_of_the_worst_unimodal_law():
+    """The inequality is sharp for an atom and a uniform law: with that tail the prediction is exact."""
+    n, distance = 3_000_000, 2.5
+    share = 4 / (3 * (1 + distance**2))  # of the uniform part, from the atom to where a third of it lies above m + k s
+    place = np.where(np.arange(n) < share * n, np.linspace(0, 1, n) / share, 0.0)
+    mean, deviation = place.mean(), place.std()
+    removed = place > mean + distance * deviation
+    predicted = search._predicted_precision(place, np.zeros(n), removed, np.zeros(n, int))
+    assert removed.mean() == pytest.approx(share / 3, rel=1e-3)
+    assert predicted == pytest.approx(0, abs=2e-3)
+
+
+def test_the_ranking_is_returned_where_it_refuses(monkeypatch):
+    """Losses of wrong labels are like any other at first, and stay below a guess."""
+    generator = np.random.default_rng(17)
+    wrong = generator.random(1000) < 0.1
+    time = np.arange(40)[:, None]
+    level = np.where(wrong, 0.3 + 0.4 * np.exp(-time / 30), 0.02 + 0.7 * np.exp(-time / 3))
+    losses = GUESS * level * np.exp(0.7 * generator.standard_normal((40, 1000)))
+
+    def check():
+        result = find_mislabeled(losses, n_classes=10)
+        assert result.is_refused
+        assert result.is_removed.sum() == 0
+        assert area(result.mislabeled_score.values, wrong) > 0.95
+
+    check()
+    monkeypatch.setattr(search, "_ranking_record", lambda _: 0)
+    with pytest.raises(AssertionError):
+        check()
 
 
 # --- Real losses ------------------------------------------------------------------------------------------------------
@@ -289,9 +436,22 @@ def test_malformed_arguments_are_refused_by_name():
     for bad in (np.arange(3), np.zeros(10), np.full(10, np.nan)):
         with pytest.raises(ConfigurationError, match="epoch"):
             find_mislabeled(losses, epoch=bad)
-    for name, bad in (("threshold", 1.5), ("least_separation", -1), ("most_of_class", "all"), ("n_classes", 1)):
+    for name, bad in (
+        ("threshold", 1.5),
+        ("least_separation", -1),
+        ("most_of_class", "all"),
+        ("least_precision", 2),
+        ("n_classes", 1),
+    ):
         with pytest.raises(ConfigurationError, match=name):
             find_mislabeled(losses, **{name: bad})
+    with pytest.raises(ConfigurationError, match="return_inverse"):
+        find_mislabeled(losses, np.array(["cat", "dog"] * 100))
+    turned = training(np.arange(120) < 40, records=200)
+    for given_label in (None, np.zeros(200, dtype=int)):
+        with pytest.raises(ConfigurationError, match="is it transposed"):
+            find_mislabeled(turned, given_label)
+    assert find_mislabeled(training(np.arange(200) < 80, records=220), np.arange(200) % 2).records_taken == 220
     with pytest.raises(ConfigurationError, match="at least 0"):
         find_mislabeled(losses - 5.0)
     with pytest.raises(ConfigurationError, match="clocks of its own"):

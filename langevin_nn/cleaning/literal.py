@@ -20,7 +20,8 @@ def literal_rule(sample_loss: Any, *, epoch: Any = None) -> xr.Dataset:
     Feng & Tu (2021, doi 10.1088/2632-2153/abf5b9), section 5: two Gaussians are fitted to the losses of each record,
     t_c is the record of the largest ΔL = m_w − m_c, and the loss l_c that divides them there is where their weighted
     densities are equal, or half-way between the means. It asks neither whether the fit is good nor whether the largest
-    ΔL comes after samples have been learned by heart, and never refuses: `find_mislabeled` does better.
+    ΔL comes after samples have been learned by heart, and never refuses: `find_mislabeled` does better. A record that lacks
+    a sample is not fitted; ``records_fitted`` counts those that are.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ def literal_rule(sample_loss: Any, *, epoch: Any = None) -> xr.Dataset:
         By run, ``cleaning_record`` (its number; −1 where nothing could be fitted), ``cleaning_time`` (clock),
         ``separation`` ΔL, ``loss_threshold`` (threshold_rule: equal_density, midpoint), ``is_removed``
         (threshold_rule, sample; where there is no threshold, nothing is), ``mislabeled_fraction``, the weight of the
-        high component, and ``fit_is_poor``.
+        high component, ``fit_is_poor``, and ``records_fitted``.
 
     Raises
     ------
@@ -68,6 +69,9 @@ def literal_rule(sample_loss: Any, *, epoch: Any = None) -> xr.Dataset:
         "cleaning_record": described(dims, np.where(known, best, -1), "record from which samples are removed"),
         "cleaning_time": on_clocks(
             np.where(known, best, np.nan), losses, clock, dims, "time t_c from which samples are removed"
+        ),
+        "records_fitted": described(
+            dims, np.isfinite(losses.values).all(-1).sum(-1), "records of which no sample is missing"
         ),
         "separation": at.separation,
         "loss_threshold": threshold,

@@ -27,6 +27,7 @@ def find_mislabeled(
     n_classes: int | None = None,
     threshold: float = 0.5,
     least_separation: float = 1.5,
+    least_precision: float = 0.5,
     most_of_class: float = 0.95,
 ) -> xr.Dataset:
     """Tell which samples are mislabeled, from their losses over training, or refuse.
@@ -38,9 +39,26 @@ def find_mislabeled(
     learned samples and a normal of mislabeled ones, about means of their own in each given class, and t_c is the record
     at which a score tells most of the component that it comes from.
 
-    It refuses where the components are not apart: where Ashman's D = (m_w − m_c)/√((s_c² + s_w²)/2) (Ashman, Bird & Zepf
-    1994, doi 10.1086/117248) is at most 1.5, one component explains the scores as well, or the upper one lies below the
-    loss of a guess, as hard samples do that are correct.
+    It refuses where learning has not begun, which is when the mean loss has fallen below 0.95 ln M for two records and
+    that of the lower component is below 0.75 ln M: before, losses part by the outputs of an untrained network; where the
+    components are not apart: where Ashman's D = (m_w − m_c)/√((s_c² + s_w²)/2) (Ashman, Bird & Zepf 1994, doi
+    10.1086/117248) is at most 1.5,
+    one component explains the scores as well, or the upper one lies below 0.95 ln M, as hard samples do that are correct;
+    and where the precision that is predicted for the removal is below one half. It takes as many of the correct samples to
+    lie above the threshold as those of any unimodal distribution of the lower component's mean and deviation can (the
+    one-sided inequality of Vysochanskij and Petunin; Ion, Klaassen & van den Heuvel 2023, doi 10.1007/s11749-022-00844-9),
+    so that a few per cent of wrong labels are often missed, rather than correct samples removed.
+
+    The ranking is returned all the same, by a score that asks for no components: the loss averaged until the mean loss
+    has fallen to a tenth of its largest.
+
+    Missing losses are NaN: of a partial epoch, of a last minibatch that was dropped, of samples that were never seen. Each
+    sample is judged by what was seen of it. Where it was not seen it is given the loss of its rank in that record, and
+    its rank is interpolated in time between the records in which it was seen: losses fall while a network learns, so that
+    averages over different records cannot be compared. A sample that was never seen has no verdict: its score and
+    probability are NaN, and it is not removed. A record without any loss was not taken. An infinite loss is a divergence,
+    from which on nothing is looked at, nor after a record in which more than half of the samples were seen for the last
+    time.
 
     Parameters
     ----------
@@ -57,6 +75,8 @@ def find_mislabeled(
         Probability above which a sample is removed.
     least_separation : float, optional
         D that the components must exceed.
+    least_precision : float, optional
+        Share of mislabeled samples among those removed that must be predicted.
     most_of_class : float, optional
         Share of a given class that is removed at most, those with the largest scores.
 
@@ -64,16 +84,19 @@ def find_mislabeled(
     -------
     xarray.Dataset
         By run, ``mislabeled_probability``, ``mislabeled_score`` (in nats) and ``is_removed`` (sample); ``is_refused`` and
-        the ``reason``; ``mislabeled_fraction``; ``cleaning_record`` and ``cleaning_time`` (clock); ``score_threshold``,
-        the lowest score that is removed; ``separation``, ``component_mean`` (component: low, high); with labels
-        ``class_samples`` and ``class_removed`` (class). Where it refuses, nothing is removed, but the numbers stay.
+        the ``reason``; ``predicted_precision`` of the removal, also of one that is refused, NaN where nothing would go;
+        ``mislabeled_fraction``; ``cleaning_record`` and ``cleaning_time`` (clock) of the components, and
+        ``ranking_record``, until which losses are averaged for the score: the same unless it refuses;
+        ``score_threshold``, the lowest score that is removed; ``separation``, ``component_mean`` (component: low, high);
+        ``samples_seen`` and ``records_taken``, how many there are any losses of; with labels ``class_samples`` and
+        ``class_removed`` (class). Where it refuses, nothing is removed, but the numbers stay.
 
     Raises
     ------
     ConfigurationError
         If they are no such losses, or another argument cannot be.
     EstimationRefused
-        If there are fewer than 100 samples, or no record is complete.
+        If there are fewer than 100 samples, or no run has a single finite loss.
 
     Examples
     --------
@@ -87,6 +110,9 @@ def find_mislabeled(
     """
     number("threshold", threshold, "a probability from 0 to 1, above which samples are removed", least=0, most=1)
     number("least_separation", least_separation, "a number from 0, which Ashman's D must exceed", least=0)
+    number(
+        "least_precision", least_precision, "a share from 0 to 1 of those removed, mislabeled at least", least=0, most=1
+    )
     number("most_of_class", most_of_class, "a share from 0 to 1 of a class, removed at most", least=0, most=1)
     if n_classes is not None:
         whole_number("n_classes", n_classes, "a whole number (int) of classes from 2", least=2)
@@ -99,7 +125,7 @@ def find_mislabeled(
             "they are compared with the loss of a guess; pass losses rather than their logarithms or accuracies"
         )
     shape = losses.shape[:-2]
-    search = Search(n_classes, float(threshold), float(least_separation), float(most_of_class))
+    search = Search(n_classes, float(threshold), float(least_separation), float(least_precision), float(most_of_class))
     runs = [
         search(
             losses.values[index],
@@ -118,15 +144,21 @@ def find_mislabeled(
     record = of("record")
     variables = {
         "mislabeled_probability": described(each, of("probability"), "probability that the given label is wrong"),
-        "mislabeled_score": described(each, score, "loss averaged over training until t_c", "nat"),
+        "mislabeled_score": described(each, score, "loss averaged over training", "nat"),
         "is_removed": described(each, removed, "whether a sample is removed"),
         "is_refused": described(dims, reasons != "", "whether nothing is removed since nothing can be told"),
         "reason": described(dims, reasons, "why nothing is removed"),
         "mislabeled_fraction": described(dims, of("fraction"), "estimated share of mislabeled samples"),
-        "cleaning_record": described(dims, record, "record until which losses are averaged"),
-        "cleaning_time": on_clocks(
-            np.where(record < 0, np.nan, record), losses, clock, dims, "time t_c until which losses are averaged"
+        "predicted_precision": described(
+            dims, of("precision"), "predicted share of mislabeled samples among those that would be removed"
         ),
+        "cleaning_record": described(dims, record, "record of the components"),
+        "cleaning_time": on_clocks(
+            np.where(record < 0, np.nan, record), losses, clock, dims, "time t_c of the components"
+        ),
+        "ranking_record": described(dims, of("ranking_record"), "record until which losses are averaged"),
+        "samples_seen": described(dims, of("seen").sum(-1), "samples with any loss"),
+        "records_taken": described(dims, of("records_taken"), "records with any loss"),
         "score_threshold": described(
             dims, np.where(removed, score, np.inf).min(-1), "lowest score that is removed", "nat"
         ),

@@ -26,10 +26,15 @@ _LOSSES = "losses of shape (epoch, sample) or (replica, epoch, sample), or a tra
 class SampleRecords:
     """Sample losses over training.
 
+    What is missing is NaN and stays so: a sample that was not seen in an epoch, a record that was not taken. A divergence
+    is something else. From the first infinite loss of a run on its records are left out, as are those that follow one
+    in which most of its samples were seen for the last time, since a network that has diverged, like an epoch that was
+    broken off, says little of the few that remain.
+
     Parameters
     ----------
     losses : xarray.DataArray, shape (..., clock, sample)
-        In memory; NaN where they are not finite.
+        In memory; NaN where they are missing or left out.
     clock : str
         The dimension of the records.
     labels : ndarray of int64, shape (..., sample), or None
@@ -68,7 +73,7 @@ def sample_records(sample_loss: Any, given_label: Any = None, epoch: Any = None)
     ConfigurationError
         If they are no such losses, or labels and epochs do not fit them.
     EstimationRefused
-        If there are fewer than 100 samples, or no run has a single record of finite losses.
+        If there are fewer than 100 samples, or no run has a single finite loss.
 
     Examples
     --------
@@ -82,18 +87,20 @@ def sample_records(sample_loss: Any, given_label: Any = None, epoch: Any = None)
             )
         dataset = group_with(sample_loss, "sample_loss")
     else:
-        dataset = _dataset_of(sample_loss, epoch)
+        dataset = _dataset_of(sample_loss, epoch, given_label)
     recorded = dataset["sample_loss"]
     if "sample" not in recorded.dims:
         raise ConfigurationError(
             f"sample_loss has the dimensions {', '.join(map(str, recorded.dims))}: expected one called 'sample'"
         )
     clock = clock_of(recorded)
-    losses = in_memory(recorded.transpose(..., clock, "sample"))
-    if not np.isfinite(losses.values).all(-1).any():
+    ordered = recorded.transpose(..., clock, "sample")
+    losses = in_memory(ordered)
+    losses.values[_diverged(np.asarray(ordered.values))] = np.nan
+    if not np.isfinite(losses.values).any():
         raise EstimationRefused(
-            f"sample_loss: none of {losses[..., 0].size} records has a finite loss for each of {losses.sizes['sample']} "
-            "samples: expected at least one before a divergence; select other replicas or record earlier",
+            f"sample_loss: none of {losses[..., 0].size} records has a finite loss of any of {losses.sizes['sample']} "
+            "samples: expected some before a divergence; select other replicas or record earlier",
             records=losses[..., 0].size,
             samples=losses.sizes["sample"],
         )
@@ -109,11 +116,28 @@ def sample_records(sample_loss: Any, given_label: Any = None, epoch: Any = None)
     return SampleRecords(losses, clock, None if given_label is None else _labels_of(given_label, losses))
 
 
-def _dataset_of(sample_loss: Any, epoch: Any) -> xr.Dataset:
+def _diverged(losses: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which records follow a divergence, shape (..., clock), for losses of shape (..., clock, sample)."""
+    seen = np.isfinite(losses)
+    later = np.logical_or.accumulate(seen[..., ::-1, :], axis=-2)[..., ::-1, :].sum(-1)  # samples seen then or after
+    left = np.concatenate([later[..., 1:], np.zeros_like(later[..., :1])], axis=-1)
+    most_gone = 2 * (later - left) > later[..., :1]
+    # Each record that follows: an infinite one is left out itself.
+    after = np.concatenate([np.zeros_like(most_gone[..., :1]), most_gone[..., :-1]], axis=-1)
+    return np.logical_or.accumulate(np.isinf(losses).any(-1) | after, axis=-1)
+
+
+def _dataset_of(sample_loss: Any, epoch: Any, given_label: Any) -> xr.Dataset:
     losses = numbers("sample_loss", sample_loss, _LOSSES, finite=False)
     if losses.ndim not in (2, 3) or not losses.size:
         raise ConfigurationError(f"sample_loss has shape {losses.shape}: expected {_LOSSES}, with at least one of each")
-    records = losses.shape[-2]
+    records, samples = losses.shape[-2:]
+    labels = None if given_label is None else np.shape(given_label)[-1:]
+    if records > samples and epoch is None and labels != (samples,):
+        raise ConfigurationError(
+            f"sample_loss has shape {losses.shape}, more records than samples: is it transposed? Expected {_LOSSES}; pass "
+            "sample_loss.T, or say with epoch or given_label that it is as meant"
+        )
     expected = "one finite number a record, increasing"
     epochs = np.arange(records, dtype=np.float64) if epoch is None else numbers("epoch", epoch, expected)
     if epochs.shape != (records,) or (np.diff(epochs) <= 0).any():
@@ -127,7 +151,10 @@ def _dataset_of(sample_loss: Any, epoch: Any) -> xr.Dataset:
 def _labels_of(given_label: Any, losses: xr.DataArray) -> NDArray[np.int64]:
     """Return labels with the leading dimensions of the losses."""
     shape = (*losses.shape[:-2], losses.shape[-1])
-    expected = f"class numbers (int) from 0, one for each of {shape[-1]} samples"
+    expected = (
+        f"class numbers (int) from 0, one for each of {shape[-1]} samples (names of classes become numbers by "
+        "np.unique(labels, return_inverse=True)[1])"
+    )
     if isinstance(given_label, xr.DataArray):
         known = [name for name in (*losses.dims[:-2], "sample") if name in given_label.dims]
         missing = {name: losses.sizes[name] for name in losses.dims[:-2] if name not in known}

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
+from scipy.stats import rankdata
 
+from langevin_nn.analyzers.mixture import LEAST_SAMPLES
 from langevin_nn.cleaning.components import Components, fit_components, fit_each, information_within
 
 __all__ = ["Finding", "Search"]
@@ -19,8 +21,11 @@ Whole = NDArray[np.int64]
 _TRIED, _FITTED = 48, 8  # records, roughly and class by class
 # Samples that each class is taken to have had before, with shares and locations of all classes.
 _SHARE_WEIGHT, _LOCATION_WEIGHT = 1000.0, 100.0
-# In units of the loss of a guess: what learned samples stay below, and mislabeled ones above.
-_LEARNED, _LEAST_LOSS = 0.95, 0.9
+# In units of the loss of a guess: what the mean loss has fallen below, and that of learned samples, where learning has begun;
+# what mislabeled ones stay above.
+_FALLEN, _LEARNED, _LEAST_LOSS = 0.95, 0.75, 0.95
+_LATER = 2  # records after the mean loss has fallen, so that averages are not of an untrained network
+_RANKED = 0.1  # of the largest mean loss, until which losses are averaged for ranking
 
 
 @dataclass(frozen=True)
@@ -30,26 +35,45 @@ class Finding:
     Parameters
     ----------
     record : int
-        Until which losses were averaged; −1 where there is none.
+        Of the components; −1 where there is none.
+    ranking_record : int
+        Until which losses were averaged for the score; −1 where there is none.
     score, probability : ndarray, shape (sample,)
-        The averages, and the probability that a label is wrong.
-    removed : ndarray of bool, shape (sample,)
-        What goes.
-    fraction, separation, lower_mean, upper_mean : float
-        Of the components.
+        The averages, and the probability that a label is wrong; NaN for samples that were never seen.
+    removed, seen : ndarray of bool, shape (sample,)
+        What goes, and what there is a verdict on.
+    records_taken : int
+        Records with any loss.
+    precision, fraction, separation, lower_mean, upper_mean : float
+        That is predicted, and of the components.
     reason : str
         Why nothing goes; empty where something may.
     """
 
     record: int
+    ranking_record: int
     score: Floats
     probability: Floats
     removed: Flags
+    seen: Flags
+    records_taken: int
+    precision: float
     fraction: float
     separation: float
     lower_mean: float
     upper_mean: float
     reason: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Components at one record: whether learning had begun, log-likelihood beyond that of one, probabilities."""
+
+    record: int
+    gain: float
+    begun: bool
+    components: Components
+    probability: Floats
 
 
 @dataclass(frozen=True)
@@ -60,13 +84,14 @@ class Search:
     ----------
     n_classes : int or None
         M; those that were given where it is None.
-    threshold, least_separation, most_of_class : float
+    threshold, least_separation, least_precision, most_of_class : float
         As there.
     """
 
     n_classes: int | None
     threshold: float
     least_separation: float
+    least_precision: float
     most_of_class: float
 
     def __call__(self, losses: Floats, times: Floats, label: Whole | None) -> Finding:
@@ -75,7 +100,7 @@ class Search:
         Parameters
         ----------
         losses : ndarray, shape (record, sample)
-            At least 0; what follows a record that is not finite is left out.
+            At least 0; NaN where a sample was not seen.
         times : ndarray, shape (record,)
             When they were recorded.
         label : ndarray of int, shape (sample,), or None
@@ -86,32 +111,65 @@ class Search:
         Finding
             What goes, and why nothing does.
         """
-        n = losses.shape[-1]
-        complete = int(np.logical_and.accumulate(np.isfinite(losses).all(-1)).sum())
-        if complete == 0:
-            nothing, none = np.full(n, np.nan), np.nan
-            return Finding(-1, nothing, nothing, np.zeros(n, bool), none, none, none, none, "the losses are not finite")
-        classes, members = np.unique(np.zeros(n) if label is None else label, return_inverse=True)
-        known = self.n_classes or (None if label is None else len(classes))
+        there = np.isfinite(losses)
+        taken, seen = np.flatnonzero(there.any(1)), np.asarray(there.any(0))
+        if seen.sum() < LEAST_SAMPLES:
+            nothing, nan = np.full(len(seen), np.nan), np.nan
+            reason = f"the losses of all but {seen.sum()} samples are not finite, expected at least {LEAST_SAMPLES}"
+            none = np.zeros(len(seen), np.bool_)
+            return Finding(-1, -1, nothing, nothing, none, seen, len(taken), nan, nan, nan, nan, nan, reason)
+        losses = _filled(losses[np.ix_(taken, seen)], times[taken])
+        label = np.zeros(seen.sum(), int) if label is None else label[seen]
+        classes, members = np.unique(label, return_inverse=True)
+        known = self.n_classes or (len(classes) if len(classes) > 1 else None)
         guess = float(losses[0].mean() if known is None else np.log(known))
-        scores = _averages(losses[:complete], times[:complete])
-        record, gain, found, probability = _most_telling(scores, members, guess)
-        score = scores[record]
-        reason = self._reason(found, gain, guess, n)
-        removed = np.zeros(n, bool) if reason else self._spared(probability > self.threshold, score, members)
-        numbers = [float(each) for each in (found.fraction, found.separation, found.lower_mean, found.mean)]
-        fraction, separation, lower, upper = numbers
-        return Finding(record, score, probability, removed, fraction, separation, lower, upper, reason)
+        scores = _averages(losses, times[taken])
+        fit = _most_telling(scores, losses, members, guess)
+        record, found, probability = fit.record, fit.components, fit.probability
+        removed = self._spared(probability > self.threshold, scores[record], members)
+        precision = _predicted_precision(scores[record], probability, removed, members)
+        reason = self._reason(fit, guess, len(label), precision)
+        if reason and removed.any():
+            reason += f"; {removed.sum()} samples would go, of which {precision:.0%} are predicted to be mislabeled"
+        ranking = _ranking_record(losses) if reason else record
 
-    def _reason(self, found: Components, gain: float, guess: float, n: int) -> str:
+        def whole(values: Floats) -> Floats:
+            result = np.full(len(seen), np.nan)
+            result[seen] = values
+            return result
+
+        goes = np.zeros(len(seen), np.bool_)
+        goes[seen] = removed & (not reason)
+        fraction, separation, lower, upper = (
+            float(each) for each in (found.fraction, found.separation, found.lower_mean, found.mean)
+        )
+        return Finding(
+            int(taken[record]),
+            int(taken[ranking]),
+            whole(scores[ranking]),
+            whole(probability),
+            goes,
+            seen,
+            len(taken),
+            precision,
+            fraction,
+            separation,
+            lower,
+            upper,
+            reason,
+        )
+
+    def _reason(self, fit: Fit, guess: float, n: int, precision: float) -> str:
         """Say why nothing can be told, or nothing."""
+        found = fit.components
         lower, upper = float(found.lower_mean), float(found.mean)
-        if not np.isfinite(found.log_likelihood) or 2 * gain <= 3 * np.log(n):
+        if not fit.begun:
             return (
-                f"one component explains the scores as well as two (log-likelihood {gain:+.1f} for 3 parameters more)"
+                "learning has not begun, or tells no two kinds of samples apart: expected a mean loss below "
+                f"{_FALLEN * guess:.2f} and one of learned samples below {_LEARNED * guess:.2f}, of a guess {guess:.2f}"
             )
-        if lower > _LEARNED * guess:
-            return f"nothing has been learned: the lower component has the mean loss {lower:.2f}, a guess {guess:.2f}"
+        if 2 * fit.gain <= 3 * np.log(n):
+            return f"one component explains the scores as well as two (log-likelihood {fit.gain:+.1f} for 3 parameters more)"
         if upper < _LEAST_LOSS * guess:
             return (
                 f"the upper component has the mean loss {upper:.2f}, expected at least {_LEAST_LOSS * guess:.2f}, near that "
@@ -121,6 +179,11 @@ class Search:
             return (
                 f"the components overlap: their means {lower:.2f} and {upper:.2f} are {float(found.separation):.2f} "
                 f"standard deviations apart, expected more than {self.least_separation:g}"
+            )
+        if precision < self.least_precision:
+            return (
+                f"the predicted precision is {precision:.2f}, expected at least {self.least_precision:g}: so many may be "
+                "correct samples that are hard"
             )
         return ""
 
@@ -136,6 +199,52 @@ class Search:
         return kept
 
 
+def _filled(losses: Floats, times: Floats) -> Floats:
+    """Return losses of which none is missing: where a sample was not seen, the loss of its rank in that record."""
+    # Losses fall while a network learns, so that averages of what happened to be seen could not be compared. A rank is
+    # interpolated in time between the records in which a sample was seen, and that of the nearest one beyond them.
+    seen = np.isfinite(losses)
+    if seen.all():
+        return losses
+    rank = (rankdata(losses, axis=1, nan_policy="omit") - 0.5) / seen.sum(1, keepdims=True)
+    filled = losses.copy()
+    for sample in np.flatnonzero(~seen.all(0)):
+        own = seen[:, sample]
+        rank[~own, sample] = np.interp(times[~own], times[own], rank[own, sample])
+    for each, own, place in zip(filled, seen, rank, strict=True):
+        each[~own] = np.interp(place[~own], (np.arange(own.sum()) + 0.5) / own.sum(), np.sort(each[own]))
+    return filled
+
+
+def _ranking_record(losses: Floats) -> int:
+    """Return until when losses are averaged to rank samples: until the mean loss has fallen to a tenth of its largest."""
+    # By then hard samples have been learned, and wrong labels mostly have not; later ones add noise.
+    mean = losses.mean(-1)
+    fallen = mean < _RANKED * mean.max()
+    return int(fallen.argmax()) if fallen.any() else len(mean) - 1
+
+
+def _predicted_precision(score: Floats, probability: Floats, removed: Flags, members: Whole) -> float:
+    """Return the share of mislabeled samples that is expected among those removed; NaN where there are none."""
+    # Hard samples that are correct reach farther up than a log-normal. So the correct ones above the threshold of a class
+    # are taken to be as many as those of any unimodal law of their mean m and deviation s can be, by the one-sided
+    # inequality of Vysochanskij and Petunin, P(x − m ≥ k s) ≤ max(4/(1 + k²) − 1, 4/(3 (1 + k²)))/3 for k ≥ 0, or as many
+    # as the components say, where those are more.
+    if not removed.any():
+        return np.nan
+    correct = 1 - probability
+    above = 0.0
+    for index in np.unique(members[removed]):
+        own = members == index
+        number = correct[own].sum()
+        mean = (correct[own] * score[own]).sum() / number
+        deviation = np.sqrt((correct[own] * (score[own] - mean) ** 2).sum() / number)
+        distance = max((score[own & removed].min() - mean) / deviation, 0.0)
+        above += number * max(4 / (1 + distance**2) - 1, 4 / (3 * (1 + distance**2))) / 3
+    expected = min(max(above, correct[removed].sum()), removed.sum())
+    return float(1 - expected / removed.sum())
+
+
 def _averages(losses: Floats, times: Floats) -> Floats:
     """Return the mean over time until each record, by the trapezoidal rule; the loss itself at the first."""
     areas = np.diff(times)[:, None] * (losses[1:] + losses[:-1]) / 2
@@ -143,22 +252,32 @@ def _averages(losses: Floats, times: Floats) -> Floats:
     return np.asarray(np.maximum(np.concatenate([losses[:1], means]), 1e-12))
 
 
-def _most_telling(scores: Floats, members: Whole, guess: float) -> tuple[int, float, Components, Floats]:
-    """Return the record whose scores tell most of their component, its log-likelihood gain, its fit and probabilities."""
+def _most_telling(scores: Floats, losses: Floats, members: Whole, guess: float) -> Fit:
+    """Return the fit at the record whose scores tell most of their component, after learning has begun."""
     n_records = len(scores)
     tried = np.unique(np.rint(np.geomspace(1, n_records, min(n_records, _TRIED))).astype(np.int64)) - 1
     rough, gains = fit_each(scores[tried])
-    # Before anything is learned, losses part by what the outputs of an untrained network happen to be.
-    learned = np.isfinite(rough.log_likelihood) & (rough.lower_mean < _LEARNED * guess)
-    told = np.where(learned, information_within(expit(rough.log_odds(scores[tried])), members), 0.0)
+    probabilities = expit(rough.log_odds(scores[tried]))
 
-    def fitted(position: int) -> tuple[float, int, Components, Floats]:
+    low = losses.mean(-1) < _FALLEN * guess
+    earliest = int(low.argmax()) + _LATER * (not low[0])
+
+    def begun(found: Components, probability: Floats, at: Whole) -> Flags:
+        # Before learned samples have small losses, these part by what the outputs of an untrained network happen to be.
+        present = (losses[at] * (1 - probability)).sum(-1) / np.maximum((1 - probability).sum(-1), 1e-300)
+        learned = low[at] & (at >= earliest) & (present < _LEARNED * guess)
+        return np.asarray(np.isfinite(found.log_likelihood) & learned)
+
+    told = np.where(begun(rough, probabilities, tried), information_within(probabilities, members), 0.0)
+
+    def fitted(position: int) -> tuple[float, int, Fit]:
+        at = tried[position]
         found, probability = fit_components(
-            scores[tried[position]], members, share_weight=_SHARE_WEIGHT, location_weight=_LOCATION_WEIGHT
+            scores[at], members, share_weight=_SHARE_WEIGHT, location_weight=_LOCATION_WEIGHT
         )
-        usable = np.isfinite(found.log_likelihood) & (found.lower_mean < _LEARNED * guess)
-        return float(usable * information_within(probability, members)), position, found, probability
+        usable = bool(begun(found, probability, at))
+        fit = Fit(int(at), float(gains[position]), usable, found, probability)
+        return usable * float(information_within(probability, members)), position, fit
 
-    promising = np.sort(np.argsort(told, kind="stable")[-_FITTED:])
-    _, best, found, probability = max((fitted(int(each)) for each in promising), key=lambda each: each[0])
-    return int(tried[best]), float(gains[best]), found, probability
+    promising = np.argsort(told, kind="stable")[-_FITTED:]
+    return max((fitted(int(each)) for each in promising), key=lambda each: each[:2])[2]

@@ -22,14 +22,14 @@ def cleaning_summary(result: xr.Dataset) -> str:
     -------
     str
         A paragraph for each run: how many samples it would remove and why so many, class by class where labels were
-        given; or why it refuses.
+        given; or why it refuses. How many samples were never seen, and have no verdict.
 
     Raises
     ------
     ConfigurationError
         If it is another dataset.
     """
-    require(result, "is_removed", "is_refused", "reason", "separation", "mislabeled_fraction", "cleaning_time")
+    require(result, "is_removed", "is_refused", "reason", "separation", "samples_seen", "cleaning_time")
     dims = list(result.is_refused.dims)
     paragraphs = []
     for index in np.ndindex(*(result.sizes[name] for name in dims)):
@@ -41,14 +41,17 @@ def cleaning_summary(result: xr.Dataset) -> str:
 
 def _of_one(run: xr.Dataset) -> str:
     n = run.sizes["sample"]
+    missing = n - int(run.samples_seen)
+    unseen = f"; {missing} were never seen and have no verdict" if missing else ""
     if bool(run.is_refused):
-        return f"nothing would be removed of {n} samples: {run.reason.item()}"
+        return f"nothing would be removed of {n} samples: {run.reason.item()}{unseen}"
     clock = "epoch" if "epoch" in run.clock.values else str(run.clock.values[0])
     removed = int(run.is_removed.sum())
     words = (
         f"{removed} of {n} samples ({removed / n:.1%}) would be removed, by their losses until {clock} "
         f"{run.cleaning_time.sel(clock=clock).item():g}; {run.mislabeled_fraction.item():.1%} are estimated to be "
-        f"mislabeled, and the components are {run.separation.item():.1f} standard deviations apart"
+        f"mislabeled, the components are {run.separation.item():.1f} standard deviations apart, and the predicted precision "
+        f"is {run.predicted_precision.item():.2f}{unseen}"
     )
     if "class_removed" in run:
         counts = zip(run["class"].values, run.class_removed.values, run.class_samples.values, strict=True)
