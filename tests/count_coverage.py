@@ -227,7 +227,7 @@ def rates(expected: float) -> Interval:
             coords={"time": ("weight_step", np.arange(float(n_records))), "weight_step": np.arange(n_records)},
         )
         found = TransitionRates(-0.5, 0.5)(weights).sel(valley="below")
-        return about(float(found.transition_rate), float(found.transition_rate_standard_error), 0.02)
+        return float(found.transition_rate_lower), float(found.transition_rate_upper), 0.02
 
     return draw
 
@@ -314,7 +314,7 @@ def alignment(spread: float, minibatches: int) -> Interval:
     def draw(generator: Generator) -> tuple[float, float, float]:
         angle = spread * generator.standard_normal(minibatches)
         found = alignment_of(torch.as_tensor(np.stack([np.cos(angle), np.sin(angle)], axis=1)))
-        return about(found.value, found.standard_error, float(np.exp(-(spread**2))))
+        return about(found.value, found.standard_error, float(np.exp(-(spread**2))), minibatches - 1.0)
 
     return draw
 
@@ -650,7 +650,7 @@ HEAD = """# Counted coverage
 How often 95 % intervals hold the truth, and how often tests at their level raise false alarms, on laws whose truth is known.
 `make coverage` counts again. A cell holds where its share is within three binomial standard errors (± is one) of what is
 promised, or on the careful side; refusals count on neither side. Where a standard error comes without an interval, the normal
-one is taken, or Student's with as many degrees of freedom as there are probes or replicas less one.
+one is taken, or Student's with as many degrees of freedom as there are probes, minibatches or replicas less one.
 
 | estimator | law | size | kind | nominal, % | counted, % | refused, % | verdict |
 | --- | --- | --- | --- | --- | --- | --- | --- |

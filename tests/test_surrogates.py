@@ -15,6 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.linalg import expm, solve_continuous_lyapunov
+from scipy.stats import poisson
 
 from langevin_nn import (
     AnisotropicNoise,
@@ -395,6 +396,10 @@ def test_rates_of_a_two_state_process_are_found():
         assert abs(found - truth) < 4 * error + 0.02 * truth  # belonging is seen late by up to a few records
         assert abs(found - 1.25 * truth) > 4 * error  # mutated twin
     assert float(rates.occupancy[-1]) == pytest.approx(5 / 7, abs=0.1)
+    # Garwood's interval: probabilities of as few and of as many transitions are a fortieth at its ends.
+    for end, tail in (("upper", poisson.cdf), ("lower", lambda count, at: poisson.sf(count - 1, at))):
+        expected = rates[f"transition_rate_{end}"] * rates.time_spent
+        np.testing.assert_allclose(tail(rates.transitions.values, expected.values), 0.025, rtol=1e-6)
 
 
 def test_thermal_escapes_have_the_rate_of_the_passage_time():

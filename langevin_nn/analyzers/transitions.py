@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.special import gammaincinv
 
 from langevin_nn.analyzers.labels import group_with
 from langevin_nn.checks import number
@@ -46,6 +47,8 @@ class TransitionRates:
     least_correlation : float, optional
         Correlation of neighbouring records within a valley below which rates are refused; with 0, those of visits that
         records see are given there as they are, lower bounds.
+    level : float, optional
+        Coverage of intervals.
 
     Raises
     ------
@@ -66,9 +69,11 @@ class TransitionRates:
     above: float
     parameter: int = 0
     least_correlation: float = _LEAST_CORRELATION
+    level: float = 0.95
 
     def __post_init__(self) -> None:
         number("least_correlation", self.least_correlation, "a number from 0 to below 1", least=0, below=1)
+        number("level", self.level, "a number between 0 and 1, the coverage of intervals", above=0, below=1)
         if not self.below < self.above:
             raise ConfigurationError(
                 f"below={self.below} and above={self.above}: expected the first core below the second, with a barrier between"
@@ -85,8 +90,10 @@ class TransitionRates:
         Returns
         -------
         xarray.Dataset
-            ``transition_rate`` out of each valley with its standard error, ``transitions`` that records see,
-            ``time_spent``, ``record_correlation``, and ``occupancy``, the share of replicas in the upper valley over time.
+            ``transition_rate`` out of each valley with its standard error and, for few transitions too, ``_lower`` and
+            ``_upper``, those of a Poisson number (Garwood 1936, doi 10.1093/biomet/28.3-4.437); ``transitions`` that records
+            see, ``time_spent``, ``record_correlation``, and ``occupancy``, the share of replicas in the upper valley over
+            time.
 
         Raises
         ------
@@ -126,16 +133,23 @@ class TransitionRates:
         with np.errstate(divide="ignore", invalid="ignore"):
             of_seldom = sum(each[0] for each in seldom) / sum(each[1] for each in seldom)
             missed = np.nan_to_num(left - of_seldom * spent) if weight else 0 * spent
-            rates = (left + weight * missed) / spent
+            counts = left + weight * missed
             # What is missed is a part of a Poisson number, and so Poisson itself.
             variance = np.maximum(left, 1) + (weight**2 + 2 * weight) * np.maximum(missed, 0)
-            errors = np.sqrt(variance) / spent
+            rates, errors = counts / spent, np.sqrt(variance) / spent
+            # Of a Poisson number of the same relative error.
+            number_of = counts**2 / variance
+            unit = np.where(counts > 0, counts / number_of, 1.0) / spent
+            ends = [gammaincinv(number_of, 0.5 - self.level / 2), gammaincinv(number_of + 1, 0.5 + self.level / 2)]
+            lower, upper = np.where(counts > 0, ends[0], 0.0) * unit, ends[1] * unit
         known = np.isfinite(core)
         with np.errstate(invalid="ignore"):
             share = np.where(known, core, 0).sum(0) / known.sum(0)
         described = {
             "transition_rate": ("rate of transitions out of a valley", "time-1", rates),
             "transition_rate_standard_error": ("standard error of the rate", "time-1", errors),
+            "transition_rate_lower": (f"lower end of the {self.level:.0%} interval of the rate", "time-1", lower),
+            "transition_rate_upper": (f"upper end of the {self.level:.0%} interval of the rate", "time-1", upper),
             "transitions": ("number of transitions out of a valley", "1", left),
             "time_spent": ("time spent in a valley, over all replicas", "time", spent),
         }
