@@ -388,10 +388,11 @@ def verdict(result: xr.Dataset) -> str:
     with np.errstate(divide="ignore"):  # where nobody escaped
         deviation = abs(np.log(result.escape_rate / result.escape_rate_predicted))
     within = abs(result.escape_rate - result.escape_rate_predicted) <= 3 * result.escape_rate_standard_error
-    finite = deviation.where(np.isfinite(deviation))
+    known = deviation.values[np.isfinite(deviation.values)]
+    off = f"{100 * float(np.expm1(np.median(known))):.0f} %" if len(known) else "an unknown share"
     lines.append(
         f"Theory: {int(within.sum())} of {within.size} escape rates lie within three standard errors of the passage times of "
-        f"the averaged equation; the median is off by {100 * float(np.expm1(finite.median())):.0f} %."
+        f"the averaged equation; the median of the {len(known)} that are known is off by {off}."
     )
     return "\n".join(lines)
 
@@ -404,6 +405,8 @@ _NAMES = {
 
 
 def _trend(change: float, error: float) -> str:
+    if not np.isfinite(change + error):
+        return "no trend can be told, since nobody escaped"
     if abs(change) <= 3 * error:
         return f"no trend is seen ({change:+.3f} ± {error:.3f})"
     return f"the share of the wide valley {'grows' if change > 0 else 'falls'} ({change:+.3f} ± {error:.3f})"

@@ -148,7 +148,12 @@ def _evidence(config: Config, runs: Path) -> Found:
     scaled = scaling_comparison(whole, scaled_runs(config, runs), windows, comparison)
     return Found(
         compared=compared,
-        verdicts={reference: judge(compared[reference], config.tolerance) for reference in REFERENCES},
+        verdicts={
+            reference: judge(
+                compared[reference], config.tolerance, whole.sizes["replica"], is_short=_is_short(phases, windows)
+            )
+            for reference in REFERENCES
+        },
         signal=signal,
         scaled=scaled,
         shapes=shapes,
@@ -174,6 +179,12 @@ def _phases(pilot: xr.Dataset, config: Config) -> tuple[xr.Dataset, dict[str, tu
     )  # fmt: skip
     nothing = xr.Dataset({"phase": one, "boundary_epoch": (("replica", "boundary"), np.empty((len(one), 0)))})
     return nothing, {"all": (0.0, config.epochs)}
+
+
+def _is_short(phases: xr.Dataset, windows: dict[str, tuple[float, float]]) -> bool:
+    """Return whether SGD has not left the first phase of learning, where there are phases."""
+    names = phases["phase"].attrs["flag_meanings"].split()
+    return len(names) > 1 and list(windows) == names[:1]
 
 
 def _bounds(found: Found) -> dict[str, float]:
@@ -251,6 +262,12 @@ def verdict(found: Found, config: Config) -> str:
         of_equation = [each for each in found.verdicts[reference] if each.process == EQUATION]
         said = ", ".join(f"{each.phase}: {each.verdict}" for each in of_equation)
         lines.append(f"The equation (Gaussian noise of covariance C, a quarter of the step) against {words}: {said}.")
+    if _is_short(found.phases, found.windows):
+        end = next(iter(found.windows.values()))[1]
+        lines.append(
+            f"SGD has not left the first phase of learning in {end:g} epochs: more than {end:g} are needed, "
+            f"{2 * end:g} to begin with."
+        )
     shares = found.signal
     for k, phase in enumerate(shares.phase.values):
         lines.append(
@@ -258,7 +275,8 @@ def verdict(found: Found, config: Config) -> str:
             f"{shares.attrs['least_noise_to_signal']:.2g}); it allows linear scaling up to "
             f"{float(shares.largest_scaling[k]):.3g}, SGD is not told from itself up to {found.scalings[str(phase)]}."
         )
-    share = float((found.shapes.adjusted_p_value <= 0.05).mean())
+    known = found.shapes.adjusted_p_value.notnull()
+    share = float((found.shapes.adjusted_p_value <= 0.05).where(known).mean())
     run_at = f"; heavy-tailed noise was run at {found.tail_index:.2f}" if "heavy_tailed" in config.processes else ""
     lines.append(
         f"Noise: tail index {float(found.shapes.tail_index.min()):.2f} to {float(found.shapes.tail_index.max()):.2f}, "

@@ -21,7 +21,6 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from langevin_nn.analyzers import detect_phases, phase_means
-from langevin_nn.analyzers.phases import FOUR_PHASES
 from langevin_nn.checks import number, whole_number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.figures import (
@@ -176,25 +175,26 @@ def _runs(config: Config, data: ImageData, folder: Path) -> Runs:
         phases[learned] = detect_phases(root if two_cohorts else _without_cohorts(root))
         count = weights.sizes["weight_step"]
         middles = middle_records(phases[learned], weights.epoch.values)
+        at = list(middles.values())
         for choice, records in (("hidden", config.records // share), ("all", config.records_of_all // share)):
             restricted = landscape(learned, choice)
-            positions = sorted({*spread_records(count, records), *middles})
+            positions = sorted({*spread_records(count, records), *at})
             orders[learned, choice] = kept(
                 folder / f"order_parameters_{learned}_{choice}.nc",
-                lambda here=restricted, at=positions, w=weights: order_parameters_of(here, config, w, at),  # type: ignore[misc]
+                lambda here=restricted, p=positions, w=weights: order_parameters_of(here, config, w, p),  # type: ignore[misc]
             )
             if learned == "noisy" or choice == "hidden":
                 replicas = config.spectrum_replicas if choice == "hidden" else config.spectrum_replicas_of_all
                 spectra[learned, choice] = kept(
                     folder / f"spectra_{learned}_{choice}.nc",
-                    lambda here=restricted, w=weights, m=middles, r=replicas: spectra_of(here, config, w, m, r),  # type: ignore[misc]
+                    lambda here=restricted, w=weights, m=at, r=replicas: spectra_of(here, config, w, m, r),  # type: ignore[misc]
                 )
 
         if two_cohorts:
-            names = _titles(middles, weights.epoch.values)
+            names = [f"phase {name}, epoch {weights.epoch.values[k]:.0f}" for name, k in middles.items()]
             sketches = kept(
                 folder / "sketches.nc",
-                lambda w=weights, m=middles, n=names: sketches_of(landscape("noisy", "hidden"), config, w, m, n),  # type: ignore[misc]
+                lambda w=weights, m=at, n=names: sketches_of(landscape("noisy", "hidden"), config, w, m, n),  # type: ignore[misc]
             )
 
     def of(learned: str, found: Mapping[tuple[str, str], xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -211,14 +211,6 @@ def _runs(config: Config, data: ImageData, folder: Path) -> Runs:
         of("clean", spectra),
         sketches,
     )
-
-
-def _titles(positions: list[int], epochs: np.ndarray[Any, Any]) -> list[str]:
-    """Return the names of the records at which gradients are drawn: those of the phases where there is one in each."""
-    names = (
-        [f"phase {name}" for name in FOUR_PHASES] if len(positions) == len(FOUR_PHASES) else ["record"] * len(positions)
-    )
-    return [f"{name}, epoch {epochs[k]:.0f}" for name, k in zip(names, positions, strict=False)]
 
 
 def _share_of_mislabeled(landscape: NetworkLandscape) -> np.ndarray[Any, Any]:

@@ -196,8 +196,9 @@ def measures(runs: xr.Dataset, test_samples: int) -> xr.Dataset:
     -------
     xarray.Dataset
         By label noise and replica, and `clock` where it is a time: all that `Timescales` gives; ``has_four_phases``, whether
-        each of the four has a record, without label noise as if half of the samples were called mislabeled at random, when
-        both halves have the error of all; ``rise``, the test error's mean in phase IV less that in II; boundaries.
+        each of the four has a record, NaN where the run ended before the last, without label noise as if half of the
+        samples were called mislabeled at random, when both halves have the error of all; ``rise``, the test error's mean in
+        phase IV less that in II; boundaries. The attribute ``epochs`` is the length of the runs.
     """
     found = Timescales(test_samples=test_samples)(runs)
     # Without mislabeled samples any split of the samples into cohorts has the error of all in both, but for chance.
@@ -206,11 +207,13 @@ def measures(runs: xr.Dataset, test_samples: int) -> xr.Dataset:
     phases = detect_phases(with_sham)
     counts = xr.concat([(phases.phase == number).any("step") for number in range(1, 5)], "phase")
     means = phase_means(runs.test_error, phases)
-    found["has_four_phases"] = counts.all("phase").assign_attrs(long_name="whether all four phases have a record")
+    four = counts.all("phase").astype(np.float64).where(counts.isel(phase=-1, drop=True))
+    found["has_four_phases"] = four.assign_attrs(long_name="whether all four phases have a record")
     rise = means.sel(phase="IV", drop=True) - means.sel(phase="II", drop=True)
     found["rise"] = rise.assign_attrs(long_name="test error in phase IV less that in II", units="1")
     kept = [name for name in phases.data_vars if "boundary_epoch" in str(name) or name == "reached_count"]
-    return found.assign({name: phases[name] for name in kept}).assign_coords(boundary=phases.boundary)
+    found = found.assign({name: phases[name] for name in kept}).assign_coords(boundary=phases.boundary)
+    return found.assign_attrs(epochs=float(runs.epoch.max()))
 
 
 def _mislabeled_fractions(config: Config) -> list[float]:
@@ -287,7 +290,7 @@ def _table(found: xr.Dataset) -> list[dict[str, Any]]:
         for name in names:
             row |= {f"{name}{end}": _rounded(point[f"mean_{name}{end}"]) for end in ("", "_lower", "_upper")}
         row |= {name: int(point[name]) for name in ("is_censored_count", "minimum_is_last_count")}
-        row["share_with_four_phases"] = _rounded(point["has_four_phases"].mean())
+        row["share_with_four_phases"] = _rounded(point["has_four_phases"].mean(skipna=False))
         row["mean_boundary_epoch"] = [_rounded(each) for each in point["mean_boundary_epoch"]]
         rows.append(row)
     return rows

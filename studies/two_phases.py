@@ -36,7 +36,7 @@ from studies.command import Command
 from studies.paper.claims import Claim, write_claims
 from studies.paper.folder import begin, finish, words_of
 from studies.paper.training import DEVIATIONS, SETTINGS, landscape_of, load, settled
-from studies.paper.two_phases_claims import Evidence, claims
+from studies.paper.two_phases_claims import Evidence, claims, in_their_phase, reached
 from studies.paper.two_phases_curves import Curves
 from studies.paper.two_phases_plan import CHOICES, FAST, LATE, Config, Plan
 from studies.paper.two_phases_runs import control_run, grid_runs, long_run, sketches, width_runs
@@ -173,7 +173,7 @@ def _evidence(config: Config, data: ImageData, plan: Plan, runs: Path) -> tuple[
         phases=phases,
         control=control,
         spectra={name: tree["spectrum"].to_dataset().load() for name, tree in trees.items()},
-        widths=width_runs(config, data, plan, runs),
+        widths=in_their_phase(width_runs(config, data, plan, runs)),
         grid=_of_grid(grid_runs(config, runs)),
         time_averages=averages,
     )
@@ -209,8 +209,9 @@ def _exponents(widths: xr.Dataset) -> xr.Dataset:
             centre, count = values.mean(1), values.shape[1]
             # D_s is a whole number: what rounds to the same in all replicas is not without error.
             error = np.sqrt((values.var(1, ddof=1) + 1 / 12) / count) / centre
+            known = np.isfinite(centre)
             try:
-                fit = fit_power_law(own.n_parameters.values, centre, error)
+                fit = fit_power_law(own.n_parameters.values[known], centre[known], error[known])
             except EstimationRefused:
                 fit = xr.Dataset(
                     dict.fromkeys(("exponent", "exponent_lower", "exponent_upper", "prefactor"), ((), np.nan))
@@ -242,10 +243,12 @@ def _draw(config: Config, found: Evidence, sketch: xr.Dataset, exponents: xr.Dat
     last = float(found.root.epoch[-1])
     moments = [int(np.argmin(np.abs(spectra.epoch.values - share * last))) for share in (FAST, LATE)]
     both = spectra.isel(spectrum_step=moments).rename(spectrum_step="phase")
+    both = both.assign_coords(phase=["fast_learning", "exploration"])
+    both = both.isel(phase=np.flatnonzero(reached(found.curves[CHOICES[0]], spectra.epoch.values[moments])))
     figures = {
         "two_phases": two_phases_figure({name: _scalars(config, name) for name in CHOICES}, found.phases),
         "gradients": gradient_sketch(sketch),
-        "spectra": two_spectra_figure(both.assign_coords(phase=["fast_learning", "exploration"])),
+        "spectra": two_spectra_figure(both),
         "effective_dimension": effective_dimension_figure(found.widths.sel(choice=list(CHOICES)), exponents),
         "rates": rates_figure(found.grid),
         "time_averages": time_average_figure(_scalars(config, CHOICES[0]), found.time_averages, found.phases),

@@ -298,9 +298,11 @@ def kind_of(exponents_of_networks: xr.DataArray) -> str:
     Returns
     -------
     str
-        "inverse", "as in equilibrium", or "neither" where the interval over networks holds 0.
+        "inverse", "as in equilibrium", "neither" where the interval over networks holds 0, or "unknown" where there is none.
     """
     moments = with_intervals(exponents_of_networks)
+    if not np.isfinite(moments.upper):
+        return "unknown"
     if float(moments.upper) < 0:
         return "inverse"
     return "as in equilibrium" if float(moments.lower) > 0 else "neither"
@@ -349,7 +351,7 @@ def verdict(found: Found) -> str:
     lines += ["Entropy production in the leading plane, per longer correlation time (0 where nothing goes around):"]
     leading = found.currents.entropy_per_correlation_time
     for process in found.exponents.process.values:
-        first, rest = leading.sel(process=process, plane=1), leading.sel(process=process).mean("plane")
+        first, rest = leading.sel(process=process, plane=1), leading.sel(process=process).mean("plane", skipna=False)
         lines.append(
             f"  {_NAMES[str(process)]}: {_interval(first)}; over {leading.sizes['plane']} planes {_interval(rest)}"
         )
@@ -362,7 +364,11 @@ def _conclusion(measured: xr.DataArray) -> list[str]:
     walk = own.sel(process=RANDOM_WALK, drop=True)
     others = [name for name in own.process.values if name != RANDOM_WALK]
     kinds = {_NAMES[str(name)]: kind_of(own.sel(process=name)) for name in others}
-    told = [_NAMES[str(name)] for name in others if kind_of(own.sel(process=name, drop=True) - walk) != "neither"]
+    told = [
+        _NAMES[str(name)]
+        for name in others
+        if kind_of(own.sel(process=name, drop=True) - walk) not in ("neither", "unknown")
+    ]
     inverse = [name for name, kind in kinds.items() if kind == "inverse"]
     rest = [f"{name} ({kind})" for name, kind in kinds.items() if kind != "inverse"]
     return [

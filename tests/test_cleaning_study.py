@@ -116,6 +116,22 @@ def test_losses_that_do_not_are_found_out(apart, late, failing):
     assert [found[k] for k in failing] == ["fails"] * len(failing)
 
 
+def test_of_a_run_that_ends_before_a_phase_nothing_is_claimed():
+    """The larger of the distances in I and III is none where III was not reached, whatever II is."""
+    shown, _ = synthetic(1.0, late=0.0)
+    short = shown.isel(step=EPOCHS <= 18)
+    phases = detect_phases(short[["train_error"]])
+    claim = claim_11(short, phases, "synthetic")
+    assert claim.verdict == "too short"
+    assert "more than 18 are needed, 36 to begin with" in claim.too_short
+    assert outcomes(claim)[2:5] == ["not measured"] * 3
+    beginning = shown.isel(step=EPOCHS <= 6)
+    first = detect_phases(beginning[["train_error"]])
+    assert claim_11(beginning, first, "synthetic").findings[-1].outcome == "not measured", (
+        "no record of II, no control in it"
+    )
+
+
 def test_two_gaussians_reproduce_claim_12_and_a_shifted_fit_does_not():
     shown, phases = synthetic(1.0)
     mixture = LossMixture()(shown[["sample_loss", "mislabeled"]])

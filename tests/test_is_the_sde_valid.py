@@ -268,6 +268,18 @@ def test_verdicts_are_those_of_the_thresholds(case, expected):
     assert label("svag_4") in table([found])
 
 
+def test_verdicts_say_when_a_run_is_too_short_and_how_many_replicas_would_decide():
+    """Not surely invalid in a first phase that was not left is no "valid"; what is surely invalid stays so."""
+    for case in (compared(0.2, 0.5), compared(0.2, 0.5, rejected=True), compared(0.7, 0.5)):
+        assert judge(case, 1.0, 8, is_short=True)[0].verdict == "too short to say"
+    assert judge(compared(3.0, 0.5, rejected=True), 1.0, 8, is_short=True)[0].verdict == "not valid"
+    (found,) = judge(compared(0.7, 0.5), 1.0, 8)
+    assert found.verdict == "undecided"
+    assert found.needed > 8
+    assert f"about {found.needed} replicas would decide" in table([found])
+    assert judge(compared(0.2, 0.5), 1.0, 8)[0].needed is None
+
+
 def test_noise_to_signal_by_phase_and_what_it_allows():
     epochs = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
     noise = np.array([1.0, 8.0, 4.0, 0.5, 0.25])

@@ -13,6 +13,7 @@ from conftest import digits_landscape
 
 from langevin_nn import Seeds, gradient_ensemble, sgd, simulate
 from langevin_nn.analyzers import detect_phases, four_phase_trajectory, two_phase_trajectory
+from langevin_nn.analyzers.phases import FOUR_PHASES
 from langevin_nn.observables import NoiseSpectrum, OrderParameters, Weights
 from langevin_nn.schedules import AtEpochs
 from studies.label_noise_phases import Config, main
@@ -261,7 +262,9 @@ def test_records_and_middles():
     phases = detect_phases(
         four_phase_trajectory(np.random.default_rng(0), noise=0.0, spread=0.0, n_samples=10**6, replicas=2)
     )
-    nearest = epochs[middle_records(phases, epochs)]
+    found = middle_records(phases, epochs)
+    assert list(found) == ["I", "II", "III", "IV"]
+    nearest = epochs[list(found.values())]
     exact = np.sqrt(np.array([epochs[1], 10, 70, 200]) * np.array([10, 70, 200, 500]))
     np.testing.assert_allclose(nearest, exact, rtol=0.15)
     assert spread_records(10, 4) == [0, 3, 6, 9]
@@ -271,9 +274,52 @@ def test_records_and_middles():
 # --- the command
 
 
+def assert_nothing_is_said_of_what_was_not_reached(out):
+    with xr.open_datatree(out / "order_parameters.nc") as tree:
+        phases = detect_phases(tree.to_dataset())
+        reached = [name for k, name in enumerate(FOUR_PHASES) if bool((phases.phase > k).any("step").all())]
+    assert reached != list(FOUR_PHASES), "a quick run is too short for its question, and is to say so"
+    for claim in claims_from(out / "claims.json"):
+        assert claim.verdict == "too short", claim.number
+        assert "more than 40 are needed" in claim.too_short
+        for each in claim.findings:
+            assert each.outcome != "holds" or np.isfinite(each.estimate), each.criterion.statistic
+    with xr.open_dataset(out / "runs" / "sketches.nc") as sketches:
+        assert {str(name).split(",")[0] for name in sketches.panel.values} <= {f"phase {name}" for name in reached}
+
+
+def test_a_phase_that_was_not_reached_has_no_middle_record():
+    curves = four_phase_trajectory(
+        np.random.default_rng(0), noise=0.0, spread=0.0, n_samples=10**6, replicas=2, records=150
+    )
+    epochs = np.array(record_epochs(149.0, 40))
+    assert list(middle_records(detect_phases(curves), epochs)) == ["I", "II", "III"]
+    one = curves.copy(deep=True)
+    one.train_error[1] = one.train_error[1, 0]  # a replica that never leaves I
+    assert list(middle_records(detect_phases(one), epochs)) == ["I"]
+
+
+def test_claims_on_a_run_that_ends_early_are_too_short_never_reproduced_nor_not():
+    whole = paper_like()
+    for end in (8, 40, 80):
+        short = {name: getattr(whole, name).isel(step=slice(end)) for name in ("noisy", "clean")}
+        clean_errors = short["clean"].train_error
+        clean = detect_phases(
+            short["clean"].assign(train_error=clean_errors.where(clean_errors.cohort != "mislabeled"))
+        )
+        phases = detect_phases(short["noisy"])
+        runs = replace(whole, **short, phases=phases, clean_phases=clean)
+        found = [each for each in claims_of(runs, False, "made by hand") if each.number in (4, 5)]
+        assert {each.verdict for each in found} == {"too short"}, end
+        if end == 8:
+            (first, *_) = found
+            assert first.findings[0].outcome == "not measured", "four phases are not missing where the run ends before"
+
+
 def test_a_quick_run_writes_everything_and_goes_on(quick_run):
     tmp_path, said = quick_run("label_noise_phases")
     assert "Claim 9" in said
+    assert_nothing_is_said_of_what_was_not_reached(tmp_path)
     assert [each.number for each in claims_from(tmp_path / "claims.json")] == [4, 5, 7, 8, 9, 10]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert set(summary) == {

@@ -44,7 +44,7 @@ def measured(seed: int = 0, **laws) -> xr.Dataset:
         "has_four_phases": rho > 0.04,
     }
     generator = np.random.default_rng(seed)
-    found = xr.Dataset(coords={"label_noise": rho, "clock": ["step", "epoch", "time"]})
+    found = xr.Dataset(coords={"label_noise": rho, "clock": ["step", "epoch", "time"]}, attrs={"epochs": 500.0})
     for name, law in (paper | laws).items():
         values = np.broadcast_to(law, (REPLICAS, 20))
         if values.dtype != bool:
@@ -129,7 +129,9 @@ def test_censored_runs_are_left_out_and_said():
     assert "Not fitted by the end in 10 of 100 runs" in six.note
     said = {each.criterion.statistic: each for each in six.findings}
     assert said[CRITERIA["t_f"].statistic].outcome == "holds"
-    assert said[CRITERIA["approach"].statistic].outcome == "undecided"
+    assert said[CRITERIA["approach"].statistic].outcome == "not measured"
+    assert six.verdict == "too short"
+    assert "at label noise 0.9, 0.95: more than 500 epochs are needed, 1000 to begin with" in six.too_short
     assert said[CRITERIA["approach"].statistic].missing == REPLICAS
 
 

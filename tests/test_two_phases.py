@@ -244,7 +244,16 @@ def test_claims_fail_where_the_paper_would_be_wrong():
     said = " ".join(failing(first))
     for words in ("with a transition", "over the grid", "over widths", "relative rate"):
         assert words in said, words
-    assert second.verdict == "partly" or second.verdict == "not"
+    assert second.verdict == "too short"
+
+
+def test_a_run_that_never_reaches_exploration_is_too_short_to_say():
+    """Nothing is measured in a phase that was not reached: not D_s at the moment that is called late, nor time averages."""
+    for claim in decided(evidence(one_phase=True)):
+        assert claim.verdict == "too short"
+        assert "Phase exploration was reached by 0 of 4 replicas in 100 epochs" in claim.too_short
+        late = [each for each in claim.findings if "in exploration" in each.criterion.statistic]
+        assert {each.outcome for each in late} <= {"not measured"}, [each.in_words() for each in late]
 
 
 def test_a_control_that_holds_spoils_the_claim():

@@ -250,6 +250,8 @@ def _draw_spectra(axes: Axes, cumulative: Axes, spectra: xr.Dataset, phases: xr.
     values = phase_means(spectra.noise_eigenvalue, own).mean("replica")
     shares = phase_means((spectra.noise_eigenvalue / trace).cumsum("mode"), own).mean("replica")
     for name, style in _PHASE_LINES.items():
+        if not bool(values.sel(phase=name).notnull().any()):
+            continue  # not reached
         axes.plot(modes, values.sel(phase=name), label=f"phase {name}", **style)
         cumulative.plot(modes, shares.sel(phase=name), **style)
     plain = control.noise_eigenvalue.mean("replica")

@@ -143,8 +143,8 @@ def two_spectra_figure(spectra: xr.Dataset) -> Figure:
         axes = figure.subplots()
         inset = axes.inset_axes((0.13, 0.14, 0.34, 0.3))
         mode = np.arange(1, spectra.sizes["mode"] + 1)
-        for phase, style in _PHASES.items():
-            own = spectra.sel(phase=phase)
+        for phase in [each for each in _PHASES if each in spectra.phase.values]:
+            own, style = spectra.sel(phase=phase), _PHASES[phase]
             values = own.noise_eigenvalue.transpose("replica", "mode")
             # What is below is rounding.
             known = (values > 1e-14 * values.max()).all("replica")
@@ -159,7 +159,7 @@ def two_spectra_figure(spectra: xr.Dataset) -> Figure:
         inset.set(xscale="log", ylim=(0, 1.02), xlabel="mode $l$")
         inset.set_ylabel(r"$\sum_{i \leq l} e_i / D$", labelpad=1)
         plain_powers(inset, "x")
-        top = float(spectra.noise_eigenvalue.max())
+        top = float(spectra.noise_eigenvalue.values.max(initial=0)) or 1.0  # no phase may have been reached
         axes.set(xscale="log", yscale="log", xlabel="mode $l$", ylabel="eigenvalue $e_l$ of $C$ (nat² / weight²)")
         axes.set(xlim=(0.9, mode[-1]), ylim=(top * 1e-12, top * 3))
         plain_powers(axes, "x", "y")

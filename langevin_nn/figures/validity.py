@@ -28,8 +28,14 @@ _STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#0072B2", "linestyle": "-.", "marker": "^"},
     {"color": "#009E73", "linestyle": ":", "marker": "D"},
 )
-_SHADES = {"valid": "#ffffff", "valid in the mean only": "#d9d9d9", "undecided": "#f2f2f2", "not valid": "#7f7f7f"}
-_SIGNS = {"valid": "valid", "valid in the mean only": "in the mean", "undecided": "undecided", "not valid": "not valid"}
+_SHADES = {
+    "valid": "#ffffff",
+    "valid in the mean only": "#d9d9d9",
+    "undecided": "#f2f2f2",
+    "too short to say": "#f2f2f2",
+    "not valid": "#7f7f7f",
+}
+_SIGNS = {word: word for word in _SHADES} | {"valid in the mean only": "in the mean", "too short to say": "too short"}
 _SHOWN = {
     "train_loss": r"$L_{tr}$",
     "test_loss": r"$L_{test}$",

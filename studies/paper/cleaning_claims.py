@@ -7,7 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers import LossMixture, gaussian_mixture, mean_with_interval, phase_means
-from studies.paper.claims import Claim, Criterion
+from studies.paper.claims import Claim, Criterion, too_short
 from studies.paper.cleaning_measures import separability
 
 __all__ = ["claim_11", "claim_12", "claim_13", "in_short", "which_to_use"]
@@ -132,7 +132,7 @@ def claim_11(shown: xr.Dataset, phases: xr.Dataset, setting: str) -> Claim:
     findings = (
         AT_START.held_to(apart.area_under_curve.isel(step=0)),
         APART_IN_II.held_to(area.sel(phase="II")),
-        FARTHEST_IN_II.held_to(distance.sel(phase="II") - distance.sel(phase=["I", "III"]).max("phase")),
+        FARTHEST_IN_II.held_to(distance.sel(phase="II") - distance.sel(phase=["I", "III"]).max("phase", skipna=False)),
         TOGETHER_IN_IV.held_to(distance.sel(phase="IV") / distance.sel(phase="II")),
         INDISTINGUISHABLE_IN_IV.held_to(area.sel(phase="IV")),
         SHUFFLED.held_to(other.area_under_curve.mean("step")),
@@ -144,7 +144,7 @@ def claim_11(shown: xr.Dataset, phases: xr.Dataset, setting: str) -> Claim:
         f"by phase {known}. On the axis of losses, which the paper draws, cohorts may coincide in IV while the order of "
         "losses, by which a rule could clean, still tells them apart: both are held to it."
     )
-    return Claim(11, findings, FIGURE, setting, note)
+    return Claim(11, findings, FIGURE, setting, note, too_short(phases, "IV"))
 
 
 def claim_12(shown: xr.Dataset, phases: xr.Dataset, mixture: xr.Dataset, setting: str) -> Claim:
@@ -176,7 +176,7 @@ def claim_12(shown: xr.Dataset, phases: xr.Dataset, mixture: xr.Dataset, setting
     distance = _by_phase(mixture.fit_distance, phases).sel(phase="II").mean("replica")
     ratio = float(distance.sel(n_components=1) / distance.sel(n_components=2))
     note = f"One Gaussian alone is {ratio:.1f} times as far from the losses of phase II."
-    return Claim(12, findings, FIGURE, setting, note)
+    return Claim(12, findings, FIGURE, setting, note, too_short(phases, "II"))
 
 
 def claim_13(results: xr.Dataset, setting: str) -> Claim:
@@ -316,9 +316,12 @@ def _by_phase(values: xr.DataArray, phases: xr.Dataset) -> xr.DataArray:
 
 
 def _in_ii(losses: xr.DataArray, phases: xr.Dataset) -> xr.DataArray:
-    """Return the losses of up to five records that lie in phase II in all replicas, or of the first one in none."""
-    inside = (phases.phase == 2).all("replica").values
-    at = np.flatnonzero(inside) if inside.any() else np.array([int((phases.phase == 2).mean("replica").argmax())])
+    """Return the losses of up to five records that lie in phase II in most replicas; of replicas that are there."""
+    share = (phases.phase == 2).mean("replica").values
+    at = np.flatnonzero((share == share.max()) & (share > 0))
+    if not len(at):
+        return losses.isel(step=[0]) * np.nan
+    losses = losses.where(phases.phase == 2)
     return losses.isel(step=at[np.unique(np.linspace(0, len(at) - 1, 5).round().astype(int))])
 
 
@@ -345,8 +348,11 @@ def _off(mixture: xr.Dataset) -> xr.DataArray:
 
 def _value(values: xr.DataArray) -> str:
     moments = mean_with_interval(values)
-    half = float(moments.upper - moments.mean_value)
-    return f"{float(moments.mean_value):.2f} ± {half:.2f}"
+    count, half = int(moments["count"]), float(moments.upper - moments.mean_value)
+    if not count:
+        return "not measured"
+    few = f" ({count} of {values.size})" if count < values.size else ""
+    return f"{float(moments.mean_value):.2f}" + (f" ± {half:.2f}" if count > 1 else "") + few
 
 
 def _qualities(quality: xr.DataArray) -> str:

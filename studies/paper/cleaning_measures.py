@@ -180,8 +180,10 @@ def results_of(whole: xr.DataTree, rest: xr.Dataset) -> xr.Dataset:
     records = rest.cleaning_record
     stopped = [
         uncleaned.where(
-            rest.is_refused.sel(rule=name) == 1, curve.isel(step=records.sel(rule=name).astype(int))
-        ).assign_coords(rule=new)
+            rest.is_refused.sel(rule=name) == 1, curve.isel(step=records.sel(rule=name).fillna(0).astype(int))
+        )
+        .where(records.sel(rule=name).notnull())
+        .assign_coords(rule=new)
         for new, name in STOPPED.items()
     ]
     kept = [each.drop_vars(["step", "epoch", "time", "learning_rate"], errors="ignore") for each in stopped]
@@ -190,7 +192,8 @@ def results_of(whole: xr.DataTree, rest: xr.Dataset) -> xr.Dataset:
     wrong = _by_noise(whole["samples"].to_dataset().mislabeled)
     found = removal(decided.is_removed.fillna(0), decided.score, wrong).where(decided.is_refused.notnull())
     quality = cleaning_quality(cleaned, uncleaned, pure)
-    epochs = curve.epoch.values[decided.cleaning_record.fillna(0).astype(int)]
+    known = (decided.cleaning_record.notnull() & (decided.is_refused == 0)).values
+    epochs = np.where(known, curve.epoch.values[decided.cleaning_record.fillna(0).astype(int)], np.nan)
     order = ("label_noise", "replica", "rule")
     return found.assign(
         accuracy_uncleaned=_named(uncleaned, "test accuracy a_n without cleaning"),

@@ -68,21 +68,21 @@ def shortest_phase(run: xr.Dataset, phases: xr.Dataset) -> Floats:
     Returns
     -------
     array, shape (replica,)
-        0 if a phase is missing, or if half of the correct samples' error is still there when III begins: they have no
-        phase of their own then.
+        0 if a phase is left out, or if half of the correct samples' error is still there when III begins: they have no
+        phase of their own then. NaN where the run ends before IV: what is not there yet may still come.
     """
     start = starts_of(phases)
-    lengths = np.nan_to_num(np.log([start["III"] / start["II"], start["IV"] / start["III"]]), nan=0.0).min(0)
+    lengths = np.log([start["III"] / start["II"], start["IV"] / start["III"]]).min(0)
     correct = run.train_error.sel(cohort="correct")
     own = at_epochs(correct, start["III"]) < correct.isel(step=0).values / 2
-    found: Floats = np.where(own, lengths, 0.0)
+    found: Floats = np.where(own | np.isnan(lengths), lengths, 0.0)
     return found
 
 
 def phases_findings(runs: Runs) -> list[Finding]:
     """Hold runs to the four phases: each must take its time."""
     statistic = (
-        "log of the factor by which epochs grow in the shorter of phases II and III, 0 if one is missing or the correct "
+        "log of the factor by which epochs grow in the shorter of phases II and III, 0 if one is left out or the correct "
         "samples are not learned first"
     )
     reason = (
@@ -118,7 +118,7 @@ def test_error_findings(runs: Runs) -> list[Finding]:
     error = runs.noisy.test_error
     means, start = phase_means(error, runs.phases), starts_of(runs.phases)
     first, low = error.isel(step=0).values, means.sel(phase="II").values
-    whole = first - error.min("step").values
+    whole = first - error.min("step", skipna=False).values
     clean = phase_means(runs.clean.test_error, runs.clean_phases)
     doubled = "low against high; an error of a tenth to at most 0.9 leaves room for a doubling"
     return [
@@ -159,14 +159,14 @@ def cohort_findings(runs: Runs) -> list[Finding]:
     flat = "flat: less than a tenth of its whole fall (for ε_w, the detection of phase II sees to much of this)"
     for cohort, symbol in (("correct", "ε_c"), ("mislabeled", "ε_w")):
         own = errors.sel(cohort=cohort)
-        fall = own.isel(step=0).values - own.isel(step=-1).values
+        fall = _whole_fall(own, start["IV"])
         findings.append(
             Criterion(
                 f"change of {symbol} between the first and the last third of II, in its whole fall", flat, -0.1, 0.1
             ).held_to(_change(own, start["II"], start["III"]) / fall)
         )
     own = errors.sel(cohort="mislabeled")
-    fall = own.isel(step=0).values - own.isel(step=-1).values
+    fall = _whole_fall(own, start["IV"])
     findings.append(
         Criterion(
             "change of ε_w between the first and the last third of III, in its whole fall",
@@ -185,6 +185,12 @@ def cohort_findings(runs: Runs) -> list[Finding]:
             )
         )
     return findings
+
+
+def _whole_fall(values: xr.DataArray, end: Floats) -> Floats:
+    """Return how far an error falls; NaN where the run ends before it has."""
+    fall: Floats = values.isel(step=0).values - values.isel(step=-1).values
+    return np.where(np.isfinite(end), fall, np.nan)
 
 
 def _rise_findings(runs: Runs) -> list[Finding]:

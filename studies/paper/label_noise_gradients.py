@@ -187,7 +187,7 @@ def spectrum_findings(runs: Runs, choice: str) -> list[Finding]:
     shares = _shares(spectra, chosen)
     replicas = range(shares.sizes["replica"])
     of = [[shares.isel(replica=k).sel(phase=name).values for name in FOUR_PHASES] for k in replicas]
-    apart = [max(spectrum_distance(a, b) for a in own for b in own) for own in of]
+    apart = [np.max([spectrum_distance(a, b) for a in own for b in own]) for own in of]
     findings.append(
         Criterion("largest distance of the normalised spectra of two phases", _SIMILAR, most=_FARTHEST).held_to(apart)
     )
@@ -209,6 +209,6 @@ def _clean_spectrum(runs: Runs, choice: str, of: list[list[Floats]]) -> Finding:
     apart = []
     for k, own in enumerate(of):
         others = [clean.isel(replica=k).sel(phase=name).values for name in TWO_PHASES]
-        apart.append(max(spectrum_distance(a, b) for a in own for b in others))
+        apart.append(np.max([spectrum_distance(a, b) for a in own for b in others]))
     statistic = "largest distance of the normalised spectra of a phase with and one without label noise"
     return Criterion(statistic, _SIMILAR, most=_FARTHEST).held_to(apart)

@@ -333,8 +333,8 @@ def spread_records(count: int, wanted: int) -> list[int]:
     return [int(each) for each in np.unique(np.rint(np.linspace(0, count - 1, min(count, wanted))))]
 
 
-def middle_records(phases: xr.Dataset, epochs: NDArray[np.float64]) -> list[int]:
-    """Return the record nearest to the middle of each phase, on a logarithmic clock.
+def middle_records(phases: xr.Dataset, epochs: NDArray[np.float64]) -> dict[str, int]:
+    """Return the record nearest to the middle of each phase that all replicas reached, on a logarithmic clock.
 
     Parameters
     ----------
@@ -345,18 +345,20 @@ def middle_records(phases: xr.Dataset, epochs: NDArray[np.float64]) -> list[int]
 
     Returns
     -------
-    list of int
-        Ascending, one a phase; at equal ratios of the run where boundaries were not found.
+    dict of str to int
+        By the name of the phase, ascending; a phase that was left out, or lies between two records, has none.
     """
-    n = phases.sizes["boundary"]
     first, last = float(epochs[1]), float(epochs[-1])
-    found = phases["boundary_epoch"].mean("replica").values
-    edges = np.concatenate([[first], found, [last]])
-    if not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
-        edges = np.geomspace(first, last, n + 2)
-    middles = np.sqrt(edges[1:] * edges[:-1])
-    nearest = np.abs(np.log(epochs[1:]) - np.log(middles)[:, None]).argmin(1) + 1
-    return [int(each) for each in np.unique(nearest)]
+    begin = phases["boundary_epoch"].transpose("replica", "boundary").values.mean(0)  # NaN unless all got there
+    names = phases["phase"].attrs["flag_meanings"].split()
+    reached = [(name, edge) for name, edge in zip(names, [first, *begin], strict=True) if np.isfinite(edge)]
+    ends = [*(edge for _, edge in reached[1:]), last]
+    found: dict[str, int] = {}
+    for (name, edge), end in zip(reached, ends, strict=True):
+        nearest = int(np.abs(np.log(epochs[1:]) - np.log(max(edge, first) * end) / 2).argmin()) + 1
+        if edge < end and nearest not in found.values():
+            found[name] = nearest
+    return found
 
 
 def kept(path: Path, make: Callable[[], xr.Dataset]) -> xr.Dataset:

@@ -10,11 +10,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers import Timescales, detect_phases
-from studies.paper.claims import Claim, Criterion, Finding
+from studies.paper.claims import Claim, Criterion, Finding, too_short
+from studies.paper.label_noise_sweep_claims import slopes as slopes_of
 from studies.paper.two_phases_curves import Curves
 from studies.paper.two_phases_plan import CHOICES, FAST, LATE, Config
 
-__all__ = ["Evidence", "claims"]
+__all__ = ["Evidence", "claims", "in_their_phase", "reached"]
 
 Floats = NDArray[np.float64]
 
@@ -75,6 +76,7 @@ def claims(found: Evidence, config: Config) -> list[Claim]:
         f"{config.hidden[1]} units, α = {config.learning_rate:g}, B = {config.batch_size}, {config.epochs:g} epochs, "
         f"{config.replicas} replicas ({config.few_replicas} of all parameters, widths and grid)"
     )
+    short = too_short(found.phases, "exploration")
     return [
         Claim(
             1,
@@ -82,6 +84,7 @@ def claims(found: Evidence, config: Config) -> list[Claim]:
             "two_phases.png",
             setting,
             "Convolutional networks and other data are left to the study of claim 14.",
+            short,
         ),
         Claim(
             2,
@@ -89,6 +92,7 @@ def claims(found: Evidence, config: Config) -> list[Claim]:
             "two_phases.png",
             setting,
             "The paper measures the weights between the hidden layers; all parameters are measured beside them.",
+            short,
         ),
         Claim(
             3,
@@ -96,6 +100,7 @@ def claims(found: Evidence, config: Config) -> list[Claim]:
             "spectra.png",
             setting,
             "Noise strength and shape of the spectrum are compared over the hidden weights, of which all modes are known.",
+            short,
         ),
     ]
 
@@ -107,7 +112,7 @@ def _two_phases(found: Evidence) -> tuple[Finding, ...]:
     slopes = [-curves.slope("train_loss", begin, end) for begin, end in curves.both]
     epoch = found.root.epoch.values
     begins = curves.boundary[np.isfinite(curves.boundary)]
-    at = int(np.searchsorted(epoch, min(2 * begins.mean(), curves.end) if len(begins) else curves.end))
+    at = int(np.searchsorted(epoch, 2 * begins.mean() if len(begins) else np.inf))
     wrong = found.control.train_error.sel(cohort="all").transpose("replica", "step").values
     # From the same record on in all replicas: the null of the test is computed anew for each number of records.
     after = np.flatnonzero(epoch >= (begins.max() if len(begins) else curves.end))
@@ -116,14 +121,15 @@ def _two_phases(found: Evidence) -> tuple[Finding, ...]:
         detect_phases(late).boundary_epoch.notnull().any("boundary").values if len(begins) else np.zeros(0, dtype=bool)
     )
     widths = found.widths.train_error.sel(choice=CHOICES[0])
-    crossed = (widths.sel(phase="fast_learning") > 0.01) & (widths.sel(phase="exploration") <= 0.01)
+    crossed = (widths.sel(phase="fast_learning") > 0.01).astype(np.float64)
+    crossed = crossed.where(widths.sel(phase="exploration") <= 0.01)
     chance = "the detector finds one in stationary noise with a probability of at most 0.05"
     return (
         Criterion(
             "share of replicas with a transition from fast learning to exploration", chance, least=0.5
-        ).held_to_share(np.isfinite(curves.boundary)),
+        ).held_to_share(np.where(np.isfinite(curves.boundary), 1.0, np.nan)),
         Criterion("share of replicas with one, over the grid of α and B", chance, least=0.8).held_to_share(
-            found.grid.reached.values
+            found.grid.reached.astype(np.float64).where(found.grid.reached > 0).values
         ),
         Criterion(
             f"share of replicas, over widths {', '.join(map(str, widths.width.values))}, that are in fast learning early in "
@@ -150,7 +156,7 @@ def _two_phases(found: Evidence) -> tuple[Finding, ...]:
             "there exploration is reached by memorisation alone, much later",
             least=0.5,
             is_control=True,
-        ).held_to_share(wrong[:, at] <= 0.01),
+        ).held_to_share(wrong[:, at] <= 0.01 if at < len(epoch) else np.full(len(wrong), np.nan)),
         Criterion(
             "share of replicas with a further transition within exploration", chance, least=0.5, is_control=True
         ).held_to_share(again),
@@ -173,7 +179,7 @@ def _order_parameters(curves: Curves, name: str) -> tuple[Finding, ...]:
         np.exp(curves.mean("projection_variance", *each, logarithmic=True))
         for each in ((fast[1] / 3, fast[1]), (fast[1], np.minimum(3 * fast[1], curves.end)))
     ]
-    distance = np.nanmean(np.abs(curves.values["alignment"] - curves.values["alignment_approximation"]), axis=1)
+    distance = np.abs(curves.values["alignment"] - curves.values["alignment_approximation"]).mean(axis=1)
     follows, shuffled = curves.correlation("alignment", "alignment_approximation")
     finite = "three times the cosine 1/√900 of unrelated directions is 0.1"
     return (
@@ -238,18 +244,15 @@ def _over_time(found: Evidence) -> tuple[Finding, ...]:
     """Ask of averages over time what is asked of the ensemble."""
     curves, windows = found.curves[CHOICES[0]], found.time_averages
     middle = windows.epoch.values
-    is_fast = middle[None] < curves.boundary[:, None]
+    # A replica that has not reached exploration by the end has no window in it.
+    is_fast, is_slow = ~(middle[None] >= curves.boundary[:, None]), middle[None] >= curves.boundary[:, None]
 
     def mean(name: str, where: NDArray[np.bool_], logarithmic: bool = False) -> Floats:
         values = windows[name].transpose("replica", "window").values
         with np.errstate(invalid="ignore", divide="ignore"):
             numbers = np.log(values) if logarithmic else values
         with np.errstate(invalid="ignore"):
-            means = (
-                np.nanmean(np.where(where, numbers, np.nan), axis=1)
-                if where.any(1).all()
-                else np.full(len(where), np.nan)
-            )
+            means = np.where(where, numbers, 0).sum(1) / where.sum(1)
         return np.asarray(np.exp(means) if logarithmic else means)
 
     ensemble = np.exp([np.interp(middle, curves.epochs["activity"], np.log(row)) for row in curves.values["activity"]])
@@ -265,13 +268,13 @@ def _over_time(found: Evidence) -> tuple[Finding, ...]:
         Criterion("over time: mean R in fast learning", "as of the ensemble", least=0.1).held_to(fast),
         Criterion(
             "over time: mean R in exploration", "as of the ensemble, near 0 from either side", least=-0.05, most=0.05
-        ).held_to(mean("alignment", ~is_fast)),
+        ).held_to(mean("alignment", is_slow)),
         Criterion("over time: mean R in fast learning", "as in exploration", most=0.05, is_control=True).held_to(fast),
         Criterion("over time: A in exploration over that in fast learning", "as of the ensemble", most=0.1).held_to(
-            mean("activity", ~is_fast, True) / mean("activity", is_fast, True)
+            mean("activity", is_slow, True) / mean("activity", is_fast, True)
         ),
         Criterion("over time: geometric mean of σ_λ² in exploration", "as of the ensemble", least=3.0).held_to(
-            mean("projection_variance", ~is_fast, True)
+            mean("projection_variance", is_slow, True)
         ),
         Criterion(
             "over time: geometric mean of σ_λ² in fast learning", "as in exploration", least=3.0, is_control=True
@@ -279,20 +282,41 @@ def _over_time(found: Evidence) -> tuple[Finding, ...]:
     )
 
 
-def _at(spectra: xr.Dataset, config_share: float) -> xr.Dataset:
-    epoch = spectra.epoch.values
-    return spectra.isel(spectrum_step=int(np.argmin(np.abs(epoch - config_share * epoch[-1]))))
+_PHASES = ("fast_learning", "exploration")
+
+
+def in_their_phase(widths: xr.Dataset) -> xr.Dataset:
+    """Return effective dimensions without those of runs that are not in the phase after which the moment is called."""
+    fitted = widths.train_error <= 0.01
+    return widths.assign(
+        effective_dimension=widths.effective_dimension.where(fitted == (widths.phase == "exploration"))
+    )
+
+
+def reached(curves: Curves, epochs: Floats) -> NDArray[np.bool_]:
+    """Return whether all replicas are in fast learning at the first of two epochs, and in exploration at the second."""
+    return np.array([_is_in(phase, curves, at).all() for phase, at in zip(_PHASES, epochs, strict=True)])
+
+
+def _is_in(phase: str, curves: Curves, epoch: float) -> NDArray[np.bool_]:
+    """Return which replicas are in a phase at an epoch; one that never reaches exploration is not in it."""
+    explores: NDArray[np.bool_] = epoch >= curves.boundary
+    return explores if phase == "exploration" else ~explores
 
 
 def _dimensions(found: Evidence, name: str) -> tuple[Finding, ...]:
     spectra = found.spectra[name]
     last = float(found.root.epoch[-1])
     moments = [int(np.argmin(np.abs(spectra.epoch.values - share * last))) for share in (FAST, LATE)]
-    fast, slow = (spectra.effective_dimension.isel(spectrum_step=k).values for k in moments)
+    fast, slow = (
+        np.where(_is_in(phase, found.curves[name], spectra.epoch.values[k]), values, np.nan)
+        for phase, k in zip(_PHASES, moments, strict=True)
+        for values in [spectra.effective_dimension.isel(spectrum_step=k).values]
+    )
     sizes = found.widths.n_parameters.sel(choice=name)
     whole = float(found.curves[name].n_parameters)
     known = np.isfinite(sizes.values)
-    dimension = found.widths.effective_dimension.sel(choice=name).isel(width=known)
+    dimension = in_their_phase(found.widths).effective_dimension.sel(choice=name).isel(width=known)
     logarithms = np.log(sizes.values[known])
     paper = f"within a factor of two of the paper's {PAPER_DIMENSION:g}"
     rows = [
@@ -316,7 +340,7 @@ def _dimensions(found: Evidence, name: str) -> tuple[Finding, ...]:
     bounds = "'roughly constant' over a hundredfold P: at most a factor of 2.5"
     for phase in ("fast_learning", "exploration"):
         values = np.log(dimension.sel(phase=phase).transpose("replica", "width").values)
-        slopes = [np.polyfit(logarithms, row, 1)[0] for row in values]
+        slopes = slopes_of(logarithms, values)
         words = phase.replace("_", " ")
         rows.append(
             Criterion(f"{name}: slope of ln D_s against ln P in {words}", bounds, least=-0.2, most=0.2).held_to(slopes)
@@ -335,7 +359,11 @@ def _spectra(found: Evidence) -> tuple[Finding, ...]:
     last = float(found.root.epoch[-1])
     values = spectra.noise_eigenvalue.transpose("replica", "spectrum_step", "mode").values
     moments = [int(np.argmin(np.abs(spectra.epoch.values - share * last))) for share in (FAST, LATE)]
-    fast, slow = (np.cumsum(values[:, k], axis=1) for k in moments)
+    fast, slow = (
+        np.where(_is_in(phase, found.curves[CHOICES[0]], spectra.epoch.values[k])[:, None], each, np.nan)
+        for phase, k in zip(_PHASES, moments, strict=True)
+        for each in [np.cumsum(values[:, k], axis=1)]
+    )
     isotropic = np.linspace(0, 1, values.shape[2] + 1)[1:]
     shares = [each / each[:, -1:] for each in (fast, slow)]
     close = "'similar': nowhere apart by more than a tenth of D"

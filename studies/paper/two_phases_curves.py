@@ -146,7 +146,7 @@ class Curves:
         levels = [self.mean("activity", *each, logarithmic=True) for each in self.both]
         found, epoch = [], self.epochs["activity"]
         for row, level in zip(np.log(self.values["activity"]), (levels[0] + levels[1]) / 2, strict=True):
-            if not np.isfinite(level):
+            if not (np.isfinite(level) and np.isfinite(row).all()):
                 found.append(np.nan)
                 continue
             first = int(np.argmax(row))
