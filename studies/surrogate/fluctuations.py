@@ -216,6 +216,6 @@ def _error(data: xr.Dataset, name: str) -> Floats:
 
 
 def _relation(values: Floats, half: Floats, limit: float) -> NDArray[np.int8]:
-    """Return a position in `RELATIONS`; what is missing leaves it undecided."""
-    inside, outside = np.abs(values) + half < limit, np.abs(values) - half >= limit
+    """Return a position in `RELATIONS`; a law that says nothing, such as a stationary one of what diffuses, fails."""
+    inside, outside = np.abs(values) + half < limit, ~(np.abs(values) - half < limit)
     return np.where(outside, 0, np.where(inside, 2, 1)).astype(np.int8)
