@@ -431,12 +431,15 @@ def exponents(sizes: xr.Dataset, config: Config) -> xr.Dataset:
 
 
 def _fit(sizes: NDArray[np.float64], values: NDArray[np.float64], errors: NDArray[np.float64]) -> xr.Dataset:
-    """Return a power law; NaN and "too few sizes" where memorisation was seen at too few of them."""
+    """Return a power law; NaN and the reason where memorisation was seen at too few sizes, or something has no logarithm."""
+    positive = bool((values > 0).all() and (errors > 0).all())
     try:
-        return fit_power_law(sizes, values, errors)
+        if positive:
+            return fit_power_law(sizes, values, errors)
     except EstimationRefused:
-        blank = fit_power_law([1, 2, 3], [1, 1, 1], [1, 1, 1])
-        return xr.Dataset({name: ((), "too few sizes" if name == "verdict" else np.nan) for name in blank})
+        pass
+    blank, reason = fit_power_law([1, 2, 3], [1, 1, 1], [1, 1, 1]), "too few sizes" if positive else "not all above 0"
+    return xr.Dataset({name: ((), reason if name == "verdict" else np.nan) for name in blank})
 
 
 def _of_one_size(sizes: xr.Dataset, config: Config, size: str) -> xr.Dataset:
