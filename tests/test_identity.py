@@ -482,7 +482,7 @@ process = Process(landscape, noise, 0.05, update=EulerMaruyama())
 where = {"resume": "run.nc"} if "resume" in sys.argv else {}
 seen = Weights(EverySteps(200))
 run = simulate(process, steps=200, replicas=400, seed=1, observables=seen, progress=False, **where)
-print(run["weights"].weights.isel(step=-1).values.var())
+print(run["weights"].weights.isel(weight_step=-1).values.var())
 """
 
 

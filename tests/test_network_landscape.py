@@ -860,3 +860,60 @@ def test_a_later_change_of_the_users_network_does_not_reach_the_landscape():
     module.train()
     module[1].running_mean += 3
     assert torch.equal(landscape.gradient(weights), before)
+
+
+def _made(*, shift=1.0, held=2.0, buffer=3.0, helper=4.0):
+    """A network whose class has one name, whatever it computes."""
+
+    class Mine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.held = nn.Linear(3, 2), held
+            self.register_buffer("kept", torch.tensor(buffer))
+
+        def scaled(self, x):
+            return helper * x
+
+        def forward(self, x):
+            return self.layer(self.scaled(x)) + shift * self.held * self.kept
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Mine()
+
+
+def _described(module=None, loss=None, names=("loss_sha256", "layers_sha256", "buffers_sha256")):
+    inputs, labels = torch.arange(18.0).reshape(6, 3) / 18, torch.tensor([0, 1, 0, 1, 1, 0])
+    landscape = NetworkLandscape(module or _made(), inputs, labels, loss=loss, start="drawn")
+    described = landscape.description
+    return tuple(described.get(name) for name in ("module", "loss", *names))
+
+
+@pytest.mark.parametrize("what", ["shift", "held", "buffer", "helper"])
+def test_a_network_of_other_code_or_constants_is_another_run(what):
+    def told_apart(**names):
+        assert _described(_made(), **names) == _described(_made(), **names)
+        assert _described(_made(), **names) != _described(_made(**{what: 9.0}), **names)
+
+    told_apart()
+    with pytest.raises(AssertionError):
+        told_apart(names=())  # by names alone, as before
+
+
+def test_a_loss_of_other_code_or_options_is_another_run():
+    def losses(weight, smoothing):
+        def mine(outputs, labels):
+            return weight * nn.functional.cross_entropy(outputs, labels, reduction="none")
+
+        return mine, nn.CrossEntropyLoss(reduction="none", label_smoothing=smoothing)
+
+    def told_apart(**names):
+        for one, same, other in zip(losses(1.0, 0.0), losses(1.0, 0.0), losses(2.0, 0.1), strict=True):
+            assert _described(loss=one, **names) == _described(loss=same, **names)
+            assert _described(loss=one, **names) != _described(loss=other, **names)
+
+    told_apart()
+    with pytest.raises(AssertionError):
+        told_apart(names=())
+    plain = NetworkLandscape(nn.Linear(3, 2), torch.zeros(4, 3), torch.tensor([0, 1, 0, 1])).description
+    assert not any(str(name).endswith("_sha256") and name != "data_sha256" for name in plain)

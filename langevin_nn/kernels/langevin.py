@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,106 +89,92 @@ def _all_finite(x, lane):
     return np.isfinite(total)
 
 
-def _make(sources):
-    """Return the integrator, bound to what it is made of: Numba's cache looks at this file and at what is bound."""
-
-    def _advance(
-        scheme, kinds, tiles, points, potentials, constants, noise, amplitude_kind, amplitude_tile, amplitude_point,
-        amplitude_matrix, amplitude_constants, factor, rank, law, law_parameters, positions, memory, noise_memory,
-        replicas, key, first_step, n_steps, given, time_step, root, strength, parameters, diverged, watch,
-    ):  # fmt: skip
-        assert sources
-        n_replicas, n_parameters = positions.shape
-        per_step = rank * (2 if scheme == STRONG_ADDITIVE or law != BROWNIAN else 1)
-        together = steps_per_fill(per_step)
-        wide = n_parameters * rank if noise == FULL else n_parameters
-        failed = np.full(n_replicas, -1)
-        n_tiles = (n_replicas + LANES - 1) // LANES
-        for index in prange(n_tiles):
-            start = np.int64(index) * LANES
-            count = min(LANES, n_replicas - start)
-            chosen, words = np.empty(LANES, np.uint64), np.empty((4, LANES), np.uint32)
-            x = np.empty((n_parameters, LANES), positions.dtype)
-            remembered = np.zeros((memory.shape[1], LANES), positions.dtype)
-            coloured = np.zeros((noise_memory.shape[1], LANES), positions.dtype)
-            # Lanes without a replica repeat the last one.
-            for lane in range(LANES):
-                source = start + min(lane, count - 1)
-                chosen[lane] = replicas[source]
-                for i in range(n_parameters):
-                    x[i, lane] = positions[source, i]
-                for i in range(memory.shape[1]):
-                    remembered[i, lane] = memory[source, i]
-                for i in range(noise_memory.shape[1]):
-                    coloured[i, lane] = noise_memory[source, i]
-            # The step sees arrays that count no references; their owners are these, to the end of the tile.
-            small, large = np.zeros((4, n_parameters, LANES), x.dtype), np.empty((2, wide, LANES), x.dtype)
-            normals, shaped = np.empty((together * per_step, LANES), x.dtype), np.empty((rank, LANES), x.dtype)
-            work = Work(
-                borrowed(small[0]), borrowed(small[1]), borrowed(small[2]), borrowed(small[3]),
-                borrowed(large[0]), borrowed(large[1]),
-            )  # fmt: skip
-            terms = (borrowed(constants[0]), borrowed(constants[1]), borrowed(constants[2]))
-            dynamics = Dynamics(
-                kinds, tiles, points, potentials, terms, noise, amplitude_kind, amplitude_tile, amplitude_point,
-                amplitude_matrix, borrowed(amplitude_constants), borrowed(factor), time_step, root, strength,
-                borrowed(parameters), count,
-            )  # fmt: skip
-            point, moved, mixed = borrowed(x), borrowed(remembered), borrowed(coloured)
-            numbers, driving = borrowed(normals), borrowed(shaped)
-            lanes, bits = borrowed(chosen), borrowed(words)
-            if scheme == BAOAB:
-                write_gradient(dynamics, point, work.slope, work.other)
-            if scheme == LEIMKUHLER_MATTHEWS and first_step == 0 and given.shape[0] == 0 and rank > 0:
-                before = np.empty((4 * rank, LANES), x.dtype)
-                fill_normals(before, lanes, key, _BEFORE_THE_START, bits)
-                write_kick(dynamics, point, before[:rank], moved, work.amplitude)
-            for now in range(n_steps):
-                place = np.int64((first_step + np.uint64(now)) % np.uint64(together)) * per_step
-                if given.shape[0] > 0:
-                    place = 0
-                    for number in range(per_step):
-                        for lane in range(LANES):
-                            numbers[number, lane] = given[start + min(lane, count - 1), now, number]
-                elif per_step > 0 and (now == 0 or place == 0):
-                    first = (first_step + np.uint64(now)) * np.uint64(per_step) - np.uint64(place)
-                    fill_normals(numbers, lanes, key, first, bits)
-                z = numbers[place : place + per_step]
-                if law == STABLE:
-                    _write_stable(z, law_parameters[0], driving)
-                    z = driving
-                elif law == COLOURED:
-                    _write_coloured(z, law_parameters, first_step + np.uint64(now) == np.uint64(0), mixed, driving)
-                    z = driving
-                step(scheme, point, z, moved, dynamics, work)
-                if (now + 1) % watch == 0 or now == n_steps - 1:
-                    stop = False
-                    for lane in range(count):
-                        if not diverged[start + lane] and not _all_finite(point, lane):
-                            failed[start + lane] = now
-                            stop = True
-                    if stop:
-                        break
-            if small.size + large.size + normals.size + shaped.size + chosen.size + words.size < 0:
-                failed[start] = 0  # never: a last use, which keeps the owners alive until here
-            for lane in range(count):
-                for i in range(n_parameters):
-                    positions[start + lane, i] = x[i, lane]
-                for i in range(memory.shape[1]):
-                    memory[start + lane, i] = remembered[i, lane]
-                for i in range(noise_memory.shape[1]):
-                    noise_memory[start + lane, i] = coloured[i, lane]
-        return failed
-
-    return _advance
-
-
-def _sources() -> str:
-    """Return a digest of all kernels, so that none that is stale comes from the cache."""
-    digest = blake2b(digest_size=16)
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def _advance(
+    scheme, kinds, tiles, points, potentials, constants, noise, amplitude_kind, amplitude_tile, amplitude_point,
+    amplitude_matrix, amplitude_constants, factor, rank, law, law_parameters, positions, memory, noise_memory,
+    replicas, key, first_step, n_steps, given, time_step, root, strength, parameters, diverged, watch,
+):  # fmt: skip
+    n_replicas, n_parameters = positions.shape
+    per_step = rank * (2 if scheme == STRONG_ADDITIVE or law != BROWNIAN else 1)
+    together = steps_per_fill(per_step)
+    wide = n_parameters * rank if noise == FULL else n_parameters
+    failed = np.full(n_replicas, -1)
+    n_tiles = (n_replicas + LANES - 1) // LANES
+    for index in prange(n_tiles):
+        start = np.int64(index) * LANES
+        count = min(LANES, n_replicas - start)
+        chosen, words = np.empty(LANES, np.uint64), np.empty((4, LANES), np.uint32)
+        x = np.empty((n_parameters, LANES), positions.dtype)
+        remembered = np.zeros((memory.shape[1], LANES), positions.dtype)
+        coloured = np.zeros((noise_memory.shape[1], LANES), positions.dtype)
+        # Lanes without a replica repeat the last one.
+        for lane in range(LANES):
+            source = start + min(lane, count - 1)
+            chosen[lane] = replicas[source]
+            for i in range(n_parameters):
+                x[i, lane] = positions[source, i]
+            for i in range(memory.shape[1]):
+                remembered[i, lane] = memory[source, i]
+            for i in range(noise_memory.shape[1]):
+                coloured[i, lane] = noise_memory[source, i]
+        # The step sees arrays that count no references; their owners are these, to the end of the tile.
+        small, large = np.zeros((4, n_parameters, LANES), x.dtype), np.empty((2, wide, LANES), x.dtype)
+        normals, shaped = np.empty((together * per_step, LANES), x.dtype), np.empty((rank, LANES), x.dtype)
+        work = Work(
+            borrowed(small[0]), borrowed(small[1]), borrowed(small[2]), borrowed(small[3]),
+            borrowed(large[0]), borrowed(large[1]),
+        )  # fmt: skip
+        terms = (borrowed(constants[0]), borrowed(constants[1]), borrowed(constants[2]))
+        dynamics = Dynamics(
+            kinds, tiles, points, potentials, terms, noise, amplitude_kind, amplitude_tile, amplitude_point,
+            amplitude_matrix, borrowed(amplitude_constants), borrowed(factor), time_step, root, strength,
+            borrowed(parameters), count,
+        )  # fmt: skip
+        point, moved, mixed = borrowed(x), borrowed(remembered), borrowed(coloured)
+        numbers, driving = borrowed(normals), borrowed(shaped)
+        lanes, bits = borrowed(chosen), borrowed(words)
+        if scheme == BAOAB:
+            write_gradient(dynamics, point, work.slope, work.other)
+        if scheme == LEIMKUHLER_MATTHEWS and first_step == 0 and given.shape[0] == 0 and rank > 0:
+            before = np.empty((4 * rank, LANES), x.dtype)
+            fill_normals(before, lanes, key, _BEFORE_THE_START, bits)
+            write_kick(dynamics, point, before[:rank], moved, work.amplitude)
+        for now in range(n_steps):
+            place = np.int64((first_step + np.uint64(now)) % np.uint64(together)) * per_step
+            if given.shape[0] > 0:
+                place = 0
+                for number in range(per_step):
+                    for lane in range(LANES):
+                        numbers[number, lane] = given[start + min(lane, count - 1), now, number]
+            elif per_step > 0 and (now == 0 or place == 0):
+                first = (first_step + np.uint64(now)) * np.uint64(per_step) - np.uint64(place)
+                fill_normals(numbers, lanes, key, first, bits)
+            z = numbers[place : place + per_step]
+            if law == STABLE:
+                _write_stable(z, law_parameters[0], driving)
+                z = driving
+            elif law == COLOURED:
+                _write_coloured(z, law_parameters, first_step + np.uint64(now) == np.uint64(0), mixed, driving)
+                z = driving
+            step(scheme, point, z, moved, dynamics, work)
+            if (now + 1) % watch == 0 or now == n_steps - 1:
+                stop = False
+                for lane in range(count):
+                    if not diverged[start + lane] and not _all_finite(point, lane):
+                        failed[start + lane] = now
+                        stop = True
+                if stop:
+                    break
+        if small.size + large.size + normals.size + shaped.size + chosen.size + words.size < 0:
+            failed[start] = 0  # never: a last use, which keeps the owners alive until here
+        for lane in range(count):
+            for i in range(n_parameters):
+                positions[start + lane, i] = x[i, lane]
+            for i in range(memory.shape[1]):
+                memory[start + lane, i] = remembered[i, lane]
+            for i in range(noise_memory.shape[1]):
+                noise_memory[start + lane, i] = coloured[i, lane]
+    return failed
 
 
 @contextmanager
@@ -228,7 +212,7 @@ def kernel(dtype: Any) -> Any:
         uint64[::1], uint64, uint64, int64, real[:, :, ::1], real, real, real, row, boolean[::1], int64,
     )  # fmt: skip
     with announced("the integrators"), quiet():
-        return cached(signature, parallel=True, **_OPTIONS)(_make(_sources()))
+        return cached(signature, parallel=True, **_OPTIONS)(_advance)
 
 
 def advance(

@@ -36,6 +36,7 @@ from langevin_nn.landscape.perceptron import PerceptronGradient
 from langevin_nn.landscape.sample_gradients import SampleGradients
 from langevin_nn.landscape.signals import SampleGradientSource
 from langevin_nn.landscape.streamed import Footprint, within_memory
+from langevin_nn.landscape.user_code import digests_of_user_code
 from langevin_nn.landscape.verification import overwrites_its_inputs, verified_layers
 from langevin_nn.memory import as_bytes
 from langevin_nn.provenance import digest
@@ -336,7 +337,13 @@ class NetworkLandscape(EmpiricalLandscape):
             "data_sha256": self._data_digest,
             **({"start": "own"} if self.start == "own" else {}),
             **({"frozen_parameters": self._frozen_values} if self._frozen else {}),
+            **self._user_code,
         }
+
+    @cached_property
+    def _user_code(self) -> dict[str, str]:
+        """A run of other code is another run, whatever its names."""
+        return digests_of_user_code(self._module, self._loss, self._frozen)
 
     @cached_property
     def _frozen_values(self) -> dict[str, object]:
