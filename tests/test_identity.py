@@ -533,7 +533,8 @@ print(made(2.0), list(made.overloads.values())[0].signature)
 """
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.proof)])
+@pytest.mark.proof
+@pytest.mark.parametrize("rounds", [20])
 def test_two_processes_that_compile_at_once_into_one_cache(tmp_path, rounds):
     import time
 
@@ -612,6 +613,7 @@ assert len(addresses) == 2 or "both" not in sys.argv
 """
 
 
+@pytest.mark.proof
 def test_code_from_the_cache_and_code_compiled_here_do_not_share_a_name(tmp_path):
     """Numba numbers functions as it compiles them: what comes from the cache has the number of another process."""
     (tmp_path / "names.py").write_text(NAMES)

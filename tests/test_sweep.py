@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,9 +39,12 @@ from langevin_nn import (
 )
 from langevin_nn.__main__ import main
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.identity import code_digest
 from langevin_nn.observables import Losses
 from langevin_nn.schedules import EveryEpochs
 from langevin_nn.sweep import points_of
+from langevin_nn.sweep.batches import visit
+from langevin_nn.sweep.folder import function_digest
 from langevin_nn.sweep.run import _cut
 from models.datasets import load_dataset
 from models.networks import multilayer_perceptron
@@ -348,7 +353,51 @@ def test_different_variables_become_no_dataset_and_nothing_is_lost(tmp_path):
     assert points_of_sweep(tmp_path).state.values.tolist() == ["done", "done"]
 
 
+SETTINGS = SimpleNamespace(slope=1.0)
+
+
+def helped(a):
+    return SETTINGS.slope * a
+
+
+def reads_settings(a):
+    return xr.Dataset({"b": ("step", [helped(a)])}, coords={"step": [0]})
+
+
+def test_points_are_run_again_where_anything_changed_that_the_function_reads(tmp_path, monkeypatch):
+    def swept():
+        return sweep(reads_settings, {"a": [1.0, 2.0]}, tmp_path, workers=1).b.values.ravel().tolist()
+
+    def follows_settings():
+        monkeypatch.setattr(SETTINGS, "slope", 1.0)
+        assert swept() == [1.0, 2.0]
+        monkeypatch.setattr(SETTINGS, "slope", 3.0)
+        assert swept() == [3.0, 6.0]
+
+    follows_settings()
+    shutil.rmtree(tmp_path)
+    of_code = {
+        "name": "reads_settings",
+        "sha256": code_digest(reads_settings.__code__),
+    }  # what it calls is not looked at
+    for module in ("run", "batches"):
+        monkeypatch.setattr(sys.modules[f"langevin_nn.sweep.{module}"], "function_digest", lambda _: of_code)
+    with pytest.raises(AssertionError):
+        follows_settings()
+
+
 # --- workers
+
+
+def test_a_worker_that_would_run_another_function_fails(tmp_path, monkeypatch):
+    """Modules are imported anew there: what was changed in them in memory is not seen."""
+    (tmp_path / "points").mkdir()
+    said = function_digest(reads_settings)
+    monkeypatch.setattr(SETTINGS, "slope", 2.0)
+    assert visit(reads_settings, str(tmp_path), "0", {"a": 1.0}, said, {}) is None
+    (status,) = map(read, (tmp_path / "points").glob("*.json"))
+    assert status["state"] == "failed"
+    assert "imports modules anew" in json.dumps(status)
 
 
 def test_workers_give_the_same_bits_and_report_what_fails(done, tmp_path, capfd):

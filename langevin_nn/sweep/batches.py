@@ -13,7 +13,7 @@ from langevin_nn.checks import kind_of
 from langevin_nn.errors import ConfigurationError, RunInUse
 from langevin_nn.simulate import Simulation, simulate_together
 from langevin_nn.store import write_trajectory
-from langevin_nn.sweep.folder import SweepFolder, is_alive, key_of
+from langevin_nn.sweep.folder import SweepFolder, function_digest, is_alive, key_of
 from langevin_nn.sweep.grid import Point
 from langevin_nn.sweep.structure import structure_of
 
@@ -24,7 +24,7 @@ Run = Callable[..., Any]
 
 
 def visit(
-    run: Run, folder: str, key: str, point: Point, versions: dict[str, str], anew: bool = False
+    run: Run, folder: str, key: str, point: Point, said: dict[str, Any], versions: dict[str, str], anew: bool = False
 ) -> tuple[str, str] | None:
     """Call the function at a point; run what it computes, or say with which others a simulation can be packed.
 
@@ -38,6 +38,8 @@ def visit(
         Of the point.
     point : dict
         Its values.
+    said : dict
+        By what the parent knows the function.
     versions : dict
         Those of the parent, which are part of what a simulation is known by.
     anew : bool, optional
@@ -54,6 +56,7 @@ def visit(
     started = time.perf_counter()
     files.say(key, point, "running")
     try:
+        _check_the_same(run, said)
         made = run(**point)
         if isinstance(made, Simulation):
             file = key_of(made.described, versions)
@@ -70,6 +73,16 @@ def visit(
         files.say(key, point, "stopped")
         raise
     return None
+
+
+def _check_the_same(run: Run, said: dict[str, Any]) -> None:
+    """Raise where a worker would run another function than the parent's: one that reads what the parent changed in memory."""
+    if function_digest(run) != said:
+        raise ConfigurationError(
+            f"the function {said['name']} computes something else in a worker than where the sweep was begun: expected the "
+            "same, but a worker imports modules anew and knows nothing of what was changed in them since; make such values "
+            "points of the grid or arguments, write them into the module, or pass workers=1"
+        )
 
 
 def run_simulations(run: Run, folder: str, tasks: Sequence[tuple[str, Point, str]]) -> None:

@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.identity import code_digest
+from langevin_nn.identity import identity
 from langevin_nn.provenance import plain
 from langevin_nn.store.durable import json_text, storage_errors
 from langevin_nn.sweep.grid import Point
@@ -41,12 +42,12 @@ def now() -> str:
 
 
 def function_digest(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return by what a function is known again: its name, its code and what it has closed over.
+    """Return by what a function is known again: its name, what it computes and what it has closed over.
 
     Parameters
     ----------
     function : callable
-        Of a sweep. What it calls is not looked at.
+        Of a sweep. What it reads of installed packages counts by name and version.
 
     Returns
     -------
@@ -64,8 +65,17 @@ def function_digest(function: Callable[..., Any]) -> dict[str, Any]:
     closed |= {f"default {k}": each for k, each in enumerate(target.__defaults__ or ())}
     closed |= target.__kwdefaults__ or {}
     said = json.dumps(plain(closed), sort_keys=True)
-    digest = hashlib.sha256(f"{code_digest(code)}{said}".encode()).hexdigest()
+    computes = identity(target, libraries=("langevin_nn", *_installed())).digest
+    digest = hashlib.sha256(f"{computes}{said}".encode()).hexdigest()
     return {"name": f"{target.__module__}:{target.__qualname__}", "sha256": digest}
+
+
+def _installed() -> list[str]:
+    """Return the packages that were installed, whose modules hold much that changes as they run."""
+    files = {
+        name: str(getattr(module, "__file__", "")) for name, module in list(sys.modules.items()) if "." not in name
+    }
+    return [name for name, file in files.items() if "site-packages" in file or "dist-packages" in file]
 
 
 def file_name(file: str) -> str:

@@ -136,7 +136,7 @@ def sweep(
         for key, point in missing:
             files.say(key, point, "waiting")  # so that a sweep that is killed does not take what was there for its own
     if missing:
-        under_way = _Sweep(run, files, dict(missing), known, hidden, len(points), everything)
+        under_way = _Sweep(run, said, files, dict(missing), known, hidden, len(points), everything)
         under_way.run(workers, scheduler, points_per_batch)
     return open_sweep(place)
 
@@ -148,6 +148,8 @@ class _Sweep:
     ----------
     run : callable
         Of the sweep.
+    said : dict
+        By what it is known again.
     files : SweepFolder
         Where points are kept.
     missing : dict of str to dict
@@ -165,6 +167,7 @@ class _Sweep:
     def __init__(
         self,
         run: Callable[..., Any],
+        said: dict[str, Any],
         files: SweepFolder,
         missing: dict[str, Point],
         known: dict[str, str],
@@ -172,7 +175,7 @@ class _Sweep:
         total: int,
         anew: bool,
     ) -> None:
-        self._run, self._files, self._missing, self._known = run, files, missing, known
+        self._run, self._said, self._files, self._missing, self._known = run, said, files, missing, known
         self._hidden, self._total, self._anew = hidden, total, anew
         self._next_look = 0.0
 
@@ -202,7 +205,7 @@ class _Sweep:
     ) -> tuple[dict[str, list[tuple[str, Point, str]]], list[str]]:
         """Call the function at points; return those that are simulations, by batch, and those that ask for the same."""
         folder = str(self._files.folder)
-        tasks = [(self._run, folder, key, self._missing[key], self._known, self._anew) for key in keys]
+        tasks = [(self._run, folder, key, self._missing[key], self._said, self._known, self._anew) for key in keys]
         self._anew = False  # those that ask for the same as others come again, and take what these gave
         simulations: dict[int, tuple[str, str]] = {}
         for ended in where.run(visit, tasks):
