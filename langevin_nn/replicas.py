@@ -62,6 +62,13 @@ def _without(value: Any, names: Iterable[str]) -> Any:
     return [_without(item, names) for item in value] if isinstance(value, list) else value
 
 
+def _shorn(config: Any) -> Any:
+    """Return a configuration without what is said in it of looking, at its first level."""
+    if not isinstance(config, Mapping):
+        return config
+    return {key: each for key, each in config.items() if key not in _OF_LOOKING}
+
+
 def is_silent(process: Any) -> bool:
     """Return whether a configuration says that a process has no noise, so that equal starts make equal paths.
 
@@ -73,7 +80,7 @@ def is_silent(process: Any) -> bool:
     Returns
     -------
     bool
-        True for silent noise, for minibatches of all samples, and for strengths that are all zero.
+        True for silent noise, for minibatches of all samples drawn without replacement, and for strengths that are all zero.
     """
     noise = process.get("noise") if isinstance(process, Mapping) else None
     if not isinstance(noise, Mapping):
@@ -81,7 +88,7 @@ def is_silent(process: Any) -> bool:
     landscape = process.get("landscape")
     samples = landscape.get("n_samples") if isinstance(landscape, Mapping) else None
     size = noise.get("batch_size")
-    if noise.get("type") == "Silent" or (isinstance(size, int) and size == samples):
+    if noise.get("type") == "Silent" or (isinstance(size, int) and size == samples and not noise.get("replacement")):
         return True
     strengths = [*_numbers({key: each for key, each in noise.items() if key != "batch_size"})]
     return bool(strengths) and not any(strengths)
@@ -110,7 +117,9 @@ def _of_path(config: Mapping[str, Any], replica: int, processes: tuple[str, ...]
     elif isinstance(config.get("processes"), Mapping):
         described = [config["processes"].get(name, name) for name in processes] or config["processes"]
     else:
-        described = [_without(config, _OF_LOOKING), processes]
+        # Choices of a study stand a level deeper; what parts of it have under such names is their own.
+        chosen = {key: _shorn(each) if key == "choices" else each for key, each in config.items()}
+        described = [_shorn(chosen), processes]
     said = json.dumps(_without(described, _OF_MEASURING), sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
 

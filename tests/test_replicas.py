@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import langevin_nn.store.join
 from langevin_nn import (
     AnisotropicNoise,
+    NetworkLandscape,
     Process,
     QuadraticLandscape,
     Seeds,
@@ -40,9 +41,10 @@ from langevin_nn.analyzers import (
 )
 from langevin_nn.compare import compare
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.noise import Silent
+from langevin_nn.noise import IndependentMinibatches, Silent
 from langevin_nn.observables import Losses, Weights
-from langevin_nn.replicas import check_each_once, replicas_of
+from langevin_nn.provenance import plain
+from langevin_nn.replicas import check_each_once, is_silent, replicas_of
 from langevin_nn.schedules import AtSteps, EverySteps
 from langevin_nn.store import join_processes
 
@@ -359,3 +361,14 @@ def test_the_front_door_compares_pairs_and_its_merged_files_count_once():
         merge([found.trajectories, found.trajectories])
     other = compare(digits_landscape(), **options, seed=1)
     assert analyze(merge([found.trajectories, other.trajectories]), epoch=1.0).summary["replicas"] == 4
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+def test_minibatches_of_all_samples_have_noise_where_one_may_come_twice(replacement):
+    inputs = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+    landscape = NetworkLandscape(torch.nn.Linear(1, 2), inputs, torch.tensor([0, 1, 0, 1]))
+    process = Process(landscape, IndependentMinibatches(4, replacement=replacement), 0.1)
+    start = process.start(2, 0)
+    descent = start.weights - 0.1 * landscape.gradient(start.weights)
+    assert torch.allclose(process.advance(start, 1).weights, descent) is (not replacement)
+    assert is_silent(plain(process)) is (not replacement)
