@@ -155,6 +155,11 @@ def compare(
             "no sample of a replica has its true label: expected some, since phases of learning are told from the errors of "
             "correct and mislabeled samples; redraw fewer labels"
         )
+    if bool((landscape.labels == landscape.labels.flatten()[0]).all()):
+        raise ConfigurationError(
+            "all labels are of one class: expected two classes at least, since there is nothing to learn, and no phase, "
+            "where the answer is always the same; check the labels"
+        )
     if batch_size >= landscape.n_samples:
         raise ConfigurationError(
             f"batch_size={batch_size} with {landscape.n_samples} training samples: expected 1 to {landscape.n_samples - 1}, "

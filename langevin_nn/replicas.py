@@ -23,7 +23,9 @@ _OF_LOOKING = (
     "versions", "replicas", "seed", "steps", "epochs", "schedule", "observables", "records", "on_divergence", "updates",
     "out", "path", "resume", "quick", "workers", "progress", "device",
 )  # fmt: skip
-_OF_MEASURING = ("device", "gradient_path", "measured_parameters", "cohort_mask", "mislabeled_fraction")
+_OF_MEASURING = (
+    "device", "gradient_path", "measured_parameters", "cohort_mask", "mislabeled_fraction", "start", "own_weights_sha256",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

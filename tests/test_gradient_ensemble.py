@@ -1234,3 +1234,16 @@ def test_known_moments_need_no_batch_size_and_samples_need_one(digits):
     assert (float(order.directed_activity), float(order.noise_strength)) == (5, pytest.approx(4))
     with pytest.raises(ConfigurationError, match=r"with a batch_size, .* got NetworkLandscape and batch_size=None"):
         gradient_ensemble(*digits)
+
+
+def test_one_minibatch_bounds_nothing():
+    """The norms of one say nothing of how much they vary: the bound on the approximation of R was 0."""
+    ensemble = ensemble_of(np.random.default_rng(0).standard_normal((12, 3)) + 1, 4)
+    bounds = [
+        ensemble.order_parameters(np.random.default_rng(1), n).alignment_approximation_bound.values[0]
+        for n in (1, 2, 64)
+    ]
+    assert np.isnan(bounds[0])
+    assert min(bounds[1:]) > 0
+    with pytest.raises(ConfigurationError, match=r"generator is of type int: expected a generator of NumPy"):
+        ensemble.order_parameters(0)

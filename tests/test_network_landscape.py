@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from langevin_nn import NetworkLandscape, Seeds
+from langevin_nn import NetworkLandscape, Seeds, gradient_ensemble, sgd
 from langevin_nn.errors import ConfigurationError, SampleMixingError, UnknownNameError
 from langevin_nn.landscape import cross_entropy
 from langevin_nn.threads import side_by_side, single_threaded_products
@@ -917,3 +917,54 @@ def test_a_loss_of_other_code_or_options_is_another_run():
         told_apart(names=())
     plain = NetworkLandscape(nn.Linear(3, 2), torch.zeros(4, 3), torch.tensor([0, 1, 0, 1])).description
     assert not any(str(name).endswith("_sha256") and name != "data_sha256" for name in plain)
+
+
+def test_data_that_change_afterwards_do_not_change_the_landscape():
+    inputs, labels = torch.arange(12.0).reshape(6, 2), np.array([0, 1, 0, 1, 1, 0])
+
+    def made():
+        return NetworkLandscape(nn.Linear(2, 2), inputs, labels, true_labels=np.array([0, 1, 0, 1, 1, 0]))
+
+    one = made()
+    before, described = one.losses_and_errors(one.own_weights[None])[0], one.description["data_sha256"]
+    labels[:3] = 1 - labels[:3]
+    other = made()
+    assert (int(one.mislabeled.sum()), int(other.mislabeled.sum())) == (0, 3)
+    assert one.inputs.data_ptr() == other.inputs.data_ptr()  # equal numbers are held once
+    inputs.add_(5)
+    assert torch.equal(one.losses_and_errors(one.own_weights[None])[0], before)
+    assert one.description["data_sha256"] == described
+    assert made().description["data_sha256"] != described
+
+
+@pytest.mark.parametrize(
+    ("changes", "replicas", "words"),
+    [
+        (
+            {"test_inputs": torch.zeros(4, 3), "test_labels": torch.zeros(4).long()},
+            2,
+            r"test_inputs of shape \(3,\).*\(2,\)",
+        ),
+        ({"labels": torch.tensor([[0, 1, 0, 1, 1, 0]] * 2)}, 3, "labels are given for 2 replicas and 3 are to run"),
+    ],
+    ids=["test inputs of another kind", "rows of labels"],
+)
+def test_what_does_not_fit_together_is_refused(changes, replicas, words):
+    given = {"labels": torch.tensor([0, 1, 0, 1, 1, 0]), **changes}
+    with pytest.raises(ConfigurationError, match=words):
+        sgd(NetworkLandscape(nn.Linear(2, 2), torch.ones(6, 2), **given), 0.1, 2).start(replicas, 0)
+
+
+def test_a_network_may_return_one_number_a_sample_without_a_dimension_of_its_own():
+    network = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
+    inputs, labels = torch.arange(12.0).reshape(6, 2) / 12, torch.tensor([0, 1, 0, 1, 1, 0])
+
+    def loss(outputs, targets):
+        return nn.functional.binary_cross_entropy_with_logits(outputs, targets.float(), reduction="none")
+
+    landscape = NetworkLandscape(network, inputs, labels, loss=loss)
+    weights = landscape.own_weights
+    ensemble = gradient_ensemble(landscape, weights.numpy(), batch_size=2)
+    assert torch.allclose(ensemble.mean_gradient.float(), landscape.gradient(weights[None])[0], atol=1e-6)
+    expected = (network(inputs) > 0) != labels.bool()
+    assert torch.equal(landscape.losses_and_errors(weights[None])[1][0].bool(), expected)

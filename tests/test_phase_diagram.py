@@ -198,7 +198,7 @@ def test_times_of_points_with_their_own_clocks():
 
 
 def test_points_through_which_laws_are_fitted_have_noise_of_their_own():
-    options = {"label_noise": 0.5, "learning_rate": 0.2, "batch_size": 10, "replicas": 3, "longest": 1.0, "records": 4}
+    options = {"label_noise": 0.5, "learning_rate": 0.2, "batch_size": 10, "replicas": 3, "times": (0.0, 1.0)}
 
     def seeds(**changes):
         sizes = [{"width": width, "samples_per_class": size} for width, size in ((4, 2), (8, 2), (4, 3))]

@@ -372,3 +372,20 @@ def test_minibatches_of_all_samples_have_noise_where_one_may_come_twice(replacem
     descent = start.weights - 0.1 * landscape.gradient(start.weights)
     assert torch.allclose(process.advance(start, 1).weights, descent) is (not replacement)
     assert is_silent(plain(process)) is (not replacement)
+
+
+def test_runs_of_other_data_or_losses_are_told_apart_where_they_are_merged():
+    inputs, labels = torch.arange(12.0).reshape(6, 2) / 12, torch.tensor([0, 1, 0, 1, 1, 0])
+
+    def doubled(outputs, targets):
+        return 2 * torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+    def trained(seed, labels=labels, loss=None):
+        landscape = NetworkLandscape(torch.nn.Linear(2, 2), inputs, labels, loss=loss)
+        return simulate(sgd(landscape, 0.1, 2), steps=2, replicas=2, seed=seed, observables=[Losses()], progress=False)
+
+    first = trained(0)
+    for other, name in ((trained(1, labels=1 - labels), "data_sha256"), (trained(1, loss=doubled), "loss_sha256")):
+        values = merge([first, other])[name].values
+        assert values[0] == values[1] != values[2] == values[3]
+    assert not {"data_sha256", "loss_sha256"} & {*merge([first, trained(1)]).coords}

@@ -58,7 +58,7 @@ def test_summary_has_the_documented_keys(small_run):
     assert set(summary) == {
         "summary_version", "reference", "null", "replicas", "distance", "excess", "relation", "follows", "tolerance",
         "reached_share", "sample_trace", "sample_trace_epoch", "phase_boundary_epoch", "final", "configuration", "seconds",
-        "told_apart", "record_interval_epochs",
+        "told_apart", "record_interval_epochs", "needed",
     }  # fmt: skip
     documented = (study.Path(study.__file__).parent.parent / "docs" / "summary.md").read_text()
     assert all(f"`{key}`" in documented for key in summary)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import count, pairwise
 
 import numpy as np
 import pytest
@@ -117,6 +117,14 @@ def test_thermal_noise_in_a_degenerate_valley_is_found_where_it_is_flat():
     assert ((counts - n / 8) ** 2 / (n / 8)).sum() > 60  # mutated twin: loss alone, which prefers no place
 
 
+COUNT = count()
+
+
+def overwriting(x):
+    x[0] = 2 * x[0]
+    return x[0] ** 2
+
+
 def beyond(x, out):
     out[3] = 0.0
 
@@ -158,6 +166,12 @@ def half(x, out):
         (lambda: PotentialLandscape(lambda x: x[0], 1, dtype=torch.int64), "expected torch.float64 or torch.float32"),
         (lambda: double_well().kramers_rate([0.0], [1.0], 0.1), "expected all positive at the first and one negative"),
         (lambda: double_well().boltzmann_density(0.1), "0 axes came: expected 1"),
+        (lambda: PotentialLandscape(overwriting, 1), "potential.* changes the point x"),
+        (lambda: PotentialLandscape(lambda x: x[0] + np.random.rand(), 1), "at the same point: expected a function"),  # noqa: NPY002
+        (
+            lambda: PotentialLandscape(lambda x: 0.0, 1, amplitude=lambda x, out: out.fill(next(COUNT))),
+            "amplitude.* at the same point: expected a function",
+        ),
     ],
 )
 def test_what_is_no_potential_is_refused(make, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from math import inf, isfinite
 from typing import Any
 
@@ -140,11 +141,16 @@ def needed_replicas(
     if count < 2 or not ends or not all(isfinite(each) for each in (mean, half_width)):
         return None
     scatter = half_width * count**0.5 / stdtrit(count - 1.0, 0.5 + level / 2)
-    replicas = np.arange(2, MOST_REPLICAS + 1)
-    quantile = stdtrit(replicas - 1.0, 0.5 + level / 2)
-    error = scatter / np.sqrt(replicas)
-    enough = ((quantile + stdtrit(replicas - 1.0, power)) * error <= min(ends)) & (quantile * error <= widest)
-    return int(replicas[np.argmax(enough)]) if enough.any() else None
+    of_level, of_power = _quantiles(0.5 + level / 2), _quantiles(power)
+    error = scatter / np.sqrt(np.arange(2, MOST_REPLICAS + 1))
+    enough = ((of_level + of_power) * error <= min(ends)) & (of_level * error <= widest)
+    return int(np.argmax(enough)) + 2 if enough.any() else None
+
+
+@cache
+def _quantiles(probability: float) -> NDArray[np.float64]:
+    """Return Student's quantile for each number of replicas, from 2."""
+    return np.asarray(stdtrit(np.arange(1.0, MOST_REPLICAS), probability))
 
 
 def jackknife(

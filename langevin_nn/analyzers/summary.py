@@ -247,6 +247,8 @@ def _needed(relation: str, excess: Mapping[str, Any], tolerance: float, root: xr
     if relation != "undefined" and not _is_within(excess, tolerance):
         half = excess["upper"] - excess["value"]
         replicas = needed_replicas(excess["value"], half, excess["count"], tolerance, widest=tolerance)
+        if replicas is not None:  # as many as there are have not decided
+            replicas = max(replicas, excess["count"] + 1)
     is_short = relation != "undecided"
     return {
         "replicas": replicas,

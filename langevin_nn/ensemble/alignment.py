@@ -84,6 +84,8 @@ class Alignment:
         with np.errstate(divide="ignore", invalid="ignore"):
             approximation = np.where(squared_means > 0, squared_means / activities, np.nan)
         spread = np.sqrt([each.norm_spread for each in estimates])
+        # The norms of one minibatch say nothing of how much they vary.
+        spread[[each.n_minibatches == 1 for each in estimates]] = np.nan
         bound = spread * (2 * np.sqrt(approximation) + spread)
         return {
             "alignment": values,

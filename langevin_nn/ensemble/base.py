@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from langevin_nn.checks import instance
 from langevin_nn.ensemble.spectrum import METHODS, Method, Spectrum
 from langevin_nn.errors import ConfigurationError, UndefinedQuantityWarning, UnknownNameError
 from langevin_nn.operators import Eigenpairs, SymmetricOperator
@@ -337,6 +338,8 @@ class GradientEnsemble(ABC):
             If the mean gradient is zero, where σ_λ², R and what else refers to its direction are NaN.
         """
         values = dict(self.closed_forms())
+        expected = "a generator of NumPy, np.random.default_rng(seed), or None to leave R out"
+        instance("generator", generator, (np.random.Generator, type(None)), expected)
         if generator is not None:
             values |= self.alignment(generator, n_minibatches)
         if values["directed_activity"][0] == 0:

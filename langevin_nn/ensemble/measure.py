@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from langevin_nn.checks import kind_of
@@ -77,6 +79,9 @@ def gradient_ensemble(
     >>> gradient_ensemble(landscape, torch.tensor([1.0, 0.0])).spectrum().noise_eigenvalue.values
     array([3., 1.])
     """
+    given: Any = weights
+    if isinstance(given, np.ndarray):
+        weights = torch.as_tensor(given)
     if not hasattr(weights, "ndim"):
         raise ConfigurationError(
             f"weights are {kind_of(weights)}: expected a tensor of shape (parameter,), one point of weight space; take "

@@ -227,16 +227,16 @@ def _mixing(
         return arrangements(len(few))[0]
     alone = torch.cat(rows)
     # A trial that leaves the network's domain says nothing.
-    usable = torch.isfinite(alone.flatten(1)).all(1).nonzero()[:, 0].cpu()
+    usable = torch.isfinite(alone.reshape(len(alone), -1)).all(1).nonzero()[:, 0].cpu()
     if not len(usable):
         return None
-    alone = alone[usable].flatten(1).to(torch.promote_types(alone.dtype, torch.float32))
+    alone = alone[usable].reshape(len(usable), -1).to(torch.promote_types(alone.dtype, torch.float32))
     allowed = of_spread * (alone - alone.mean(0)).abs().max() + of_largest * alone.abs().max()
     for order in arrangements(len(usable)):
         together = functional_call(module, parameters, (few[usable[order]],))
         if len(together) != len(order) or together.shape[1:] != rows[0].shape[1:]:
             return usable[order]
-        if not bool(((together.flatten(1) - alone[order]).abs() <= allowed).all()):
+        if not bool(((together.reshape(len(order), -1) - alone[order]).abs() <= allowed).all()):
             return usable[order]
     return None
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy, deepcopy
 from functools import cached_property
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ __all__ = ["COHORT_MASKS", "NetworkLandscape", "cross_entropy"]
 
 COHORT_MASKS = ("mislabeled", "relabeled")
 STARTS = ("own", "drawn")
+_OWNED: WeakValueDictionary[str, Tensor] = WeakValueDictionary()
 # Of a larger network the weights tell; losses of a few samples are compared where there are few weights.
 _FEW_PARAMETERS, _FEW_SAMPLES, _FEW_DRAWS = 50_000, 64, 8
 
@@ -231,8 +233,8 @@ class NetworkLandscape(EmpiricalLandscape):
     def _as_inputs(self, values: Any, name: str) -> Tensor:
         tensor = _as_tensor(values, name, self.device)
         if not tensor.is_floating_point():
-            return tensor
-        tensor = tensor.to(self.dtype).contiguous()
+            return _owned(tensor)
+        tensor = _owned(tensor.to(self.dtype).contiguous())
         broken = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(1) if tensor.numel() else tensor.new_zeros(0)
         if broken.any():
             raise ConfigurationError(
@@ -250,7 +252,7 @@ class NetworkLandscape(EmpiricalLandscape):
                 f"{name} are of type {tensor.dtype}: the cross-entropy expects classes as integers; convert them, or pass "
                 "a loss of your own"
             )
-        tensor = tensor.to(self.dtype if tensor.is_floating_point() else torch.int64).contiguous()
+        tensor = _owned(tensor.to(self.dtype if tensor.is_floating_point() else torch.int64).contiguous())
         per_replica = classes and tensor.ndim == 2
         if len(tensor[0] if per_replica else tensor) != n:
             raise ConfigurationError(
@@ -270,6 +272,8 @@ class NetworkLandscape(EmpiricalLandscape):
         few = slice(0, min(2, self.n_samples))
         with torch.no_grad():
             outputs = self._module(self.inputs[few])
+            if self.test_inputs is not None and len(self.test_inputs):
+                self._check_test_inputs(self.test_inputs[few], outputs.shape[1:])
         if self._loss is cross_entropy:
             self._check_classes("labels", self.labels, outputs.shape[-1])
             if self.test_labels is not None:
@@ -281,6 +285,21 @@ class NetworkLandscape(EmpiricalLandscape):
             self._one_sample_error = refuse_loss_mixing(self._loss, outputs, self.labels[0, tried])
         of_test = () if self.test_labels is None else (self.test_labels,)
         self._class_rule = class_rule(self._loss, outputs, self.labels.flatten(0, 1), *of_test)
+
+    def _check_test_inputs(self, few: Tensor, shape: torch.Size) -> None:
+        try:
+            found = self._module(few).shape[1:]
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ConfigurationError(
+                f"the network cannot take test_inputs of shape {tuple(few.shape[1:])} a sample, where inputs have "
+                f"{tuple(self.inputs.shape[1:])} ({str(error).splitlines()[0]}): expected samples of one kind; prepare both "
+                "alike"
+            ) from error
+        if len(found) != len(shape):
+            raise ConfigurationError(
+                f"the network returns {tuple(found)} for a test input and {tuple(shape)} for an input: expected outputs of "
+                "one kind; prepare both alike"
+            )
 
     def _trial_of_labels(self) -> Tensor:
         """Return positions of a few samples from all over the data; their labels differ where labels do."""
@@ -335,7 +354,7 @@ class NetworkLandscape(EmpiricalLandscape):
             "device": str(self.device),
             "gradient_path": self.gradient_path,
             "data_sha256": self._data_digest,
-            **({"start": "own"} if self.start == "own" else {}),
+            **({"start": "own", "own_weights_sha256": digest(self.own_weights)} if self.start == "own" else {}),
             **({"frozen_parameters": self._frozen_values} if self._frozen else {}),
             **self._user_code,
         }
@@ -667,6 +686,15 @@ def _as_tensor(values: Any, name: str, device: torch.device) -> Tensor:
             f"{name} are {kind_of(values)} ({str(error)[:60]}…): expected one tensor or array of numbers, whose first "
             "dimension are the samples; join what belongs together, and let the module take it apart"
         ) from error
+
+
+def _owned(tensor: Tensor) -> Tensor:
+    """Return numbers that nobody else changes afterwards: a copy, which landscapes of equal data share."""
+    key = f"{tensor.device} {digest(tensor)}"
+    kept = _OWNED.get(key)
+    if kept is None:
+        kept = _OWNED[key] = tensor.detach().clone()
+    return kept
 
 
 def _copied(module: nn.Module) -> nn.Module:

@@ -50,18 +50,47 @@ def try_out(
         If it fails there, or leaves out a number.
     """
     out = np.full(shape, np.nan)
+    plain = getattr(function, "py_func", function)
     try:
         with np.errstate(all="ignore"):
-            getattr(function, "py_func", function)(point.copy(), out)
+            plain(point.copy(), out)
     except Exception as error:
         raise ConfigurationError(
             f"{name}(x, out) fails at {point} with out of shape {shape} ({type(error).__name__}: {error}): expected it to "
             "write its result into out; correct it"
         ) from error
+
+    def written(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        result = np.zeros(shape)
+        plain(x, result)
+        return result
+
+    _refuse_impure(f"{name}(x, out)", written, point)
     if np.isnan(out).any():
         raise ConfigurationError(
             f"{name}(x, out) left numbers of out, shape {shape}, unwritten or NaN at {point}: expected all of them, since "
             "what is left out moves replicas too; write zeros where there is nothing"
+        )
+
+
+def _refuse_impure(name: str, function: Callable[[NDArray[np.float64]], Any], point: NDArray[np.float64]) -> None:
+    """Raise where a function changes the point that it is given, or gives another result when it is asked again."""
+    moved = point + 0.1 * np.random.default_rng(0).standard_normal(len(point))
+    given = moved.copy()
+    try:
+        with np.errstate(all="ignore"):
+            first, again = function(given), function(moved.copy())
+    except Exception:  # beyond its domain, which the start is not
+        return
+    if not np.array_equal(given, moved):
+        raise ConfigurationError(
+            f"{name} changes the point x that it is given, from {moved} to {given}: expected x to stay as it is, since the "
+            "integrators go on from it; work on a copy, x.copy()"
+        )
+    if not np.array_equal(first, again, equal_nan=True):
+        raise ConfigurationError(
+            f"{name} gives {first} and then {again} at the same point: expected a function of the point alone; randomness "
+            "belongs into the noise of the process"
         )
 
 
@@ -146,6 +175,7 @@ class PotentialLandscape(MomentLandscape):
             raise ConfigurationError(
                 f"potential(x) is {value} at the start {self.start}: expected a finite number, since replicas begin there"
             )
+        _refuse_impure("potential(x)", getattr(self.potential, "py_func", self.potential), self.start)
 
     def _check_gradient(self) -> None:
         """Raise unless the gradient is what differences of the potential say, at the start and around it."""

@@ -273,6 +273,12 @@ class Process:
             raise ConfigurationError(
                 f"weights have shape {tuple(start.shape)}: expected (replica, parameter) = {expected}"
             )
+        labelings = len(getattr(self.landscape, "mislabeled", [0]))
+        if labelings not in (1, len(indices)):
+            raise ConfigurationError(
+                f"labels are given for {labelings} replicas and {len(indices)} are to run: expected one row of labels a "
+                "replica, or one for all; run as many, or choose rows of labels"
+            )
         broken = int((~torch.isfinite(start)).sum())
         if broken:
             raise ConfigurationError(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from langevin_nn.checks import instance
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.provenance import attributes, configuration, differences
 from langevin_nn.replicas import KEPT_LABELS, Replica, check_each_once, replicas_of, runs_of, said_of
@@ -184,6 +185,8 @@ def merge(trajectories: Sequence[xr.DataTree]) -> xr.DataTree:
         If they were recorded with other observables, or at other moments, or a replica comes twice.
     """
     trees = list(trajectories)
+    for tree in trees:
+        instance("a trajectory to merge", tree, xr.DataTree, "an xarray.DataTree; open files with open_trajectory")
     if len(trees) < 2:
         raise ConfigurationError(f"merging needs at least two trajectories, got {len(trees)}: name more files")
     configs: list[dict[str, Any]] = []
@@ -276,7 +279,7 @@ def _check_each_once(roots: Sequence[xr.Dataset]) -> None:
         )
 
 
-_NOT_SWEPT = ("versions", "replicas", "choices.seed", "sha256")
+_NOT_SWEPT = ("versions", "replicas", "choices.seed", "weights.sha256")
 
 
 def _swept(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -289,11 +292,15 @@ def _swept(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
         if name.startswith(_NOT_SWEPT) or name.endswith(_NOT_SWEPT):
             continue
         values = [_leaf(config, name) for config in configs]
+        if name.endswith("sha256"):  # other data, labels or functions, of which some may be nobody's own
+            values = ["" if value is None else value for value in values]
         if len({type(value) for value in values} - {int, float}) > 1 or not all(
             isinstance(value, int | float | str) for value in values
         ):
             continue
-        short = name.rpartition(".")[2]
+        rest, _, short = name.rpartition(".")
+        if short == "sha256":
+            short = f"{rest.rpartition('.')[2]}_sha256"
         if short in found and found[short] != values:
             short = name.replace(".", "_")
         found[short] = values
