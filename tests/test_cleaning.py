@@ -281,14 +281,15 @@ def test_each_sample_is_judged_by_what_was_seen_of_it():
     wrong = generator.random(2000) < 0.3
     losses = training(wrong, records=40, memorised=30)
     whole = find_mislabeled(losses)
-    one, never, half, dropped = (losses.copy() for _ in range(4))
+    one, never, half, dropped, infinite = (losses.copy() for _ in range(5))
+    infinite[[0, 3, 5], [3, 5, 7]] = np.inf
     one[3, 7] = never[:, 7] = np.nan
     half[generator.random(half.shape) < 0.5] = np.nan
     for record in dropped:
         record[generator.permutation(2000)[:16]] = np.nan
 
     def check(find):
-        for values, most in ((one, 1), (never, 2), (dropped, 4), (half, 20)):
+        for values, most in ((one, 1), (never, 2), (infinite, 2), (dropped, 4), (half, 20)):
             result = find(values)
             assert not result.is_refused
             assert (result.is_removed != whole.is_removed).sum() <= most

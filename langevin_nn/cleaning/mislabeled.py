@@ -56,9 +56,9 @@ def find_mislabeled(
     sample is judged by what was seen of it. Where it was not seen it is given the loss of its rank in that record, and
     its rank is interpolated in time between the records in which it was seen: losses fall while a network learns, so that
     averages over different records cannot be compared. A sample that was never seen has no verdict: its score and
-    probability are NaN, and it is not removed. A record without any loss was not taken. An infinite loss is a divergence,
-    from which on nothing is looked at, nor after a record in which more than half of the samples were seen for the last
-    time.
+    probability are NaN, and it is not removed. A record without any loss was not taken. An infinite loss of a few
+    is missing; where most are infinite the network has diverged, from which on nothing is looked at, nor after a record in
+    which more than half of the samples were seen for the last time.
 
     Parameters
     ----------

@@ -27,9 +27,9 @@ class SampleRecords:
     """Sample losses over training.
 
     What is missing is NaN and stays so: a sample that was not seen in an epoch, a record that was not taken. A divergence
-    is something else. From the first infinite loss of a run on its records are left out, as are those that follow one
-    in which most of its samples were seen for the last time, since a network that has diverged, like an epoch that was
-    broken off, says little of the few that remain.
+    is something else. From the first record on in which most losses are infinite a run's records are left out, as are
+    those that follow one in which most of its samples were seen for the last time, since a network that has diverged, like
+    an epoch that was broken off, says little of the few that remain. An infinite loss of a few is missing.
 
     Parameters
     ----------
@@ -97,6 +97,7 @@ def sample_records(sample_loss: Any, given_label: Any = None, epoch: Any = None)
     ordered = recorded.transpose(..., clock, "sample")
     losses = in_memory(ordered)
     losses.values[_diverged(np.asarray(ordered.values))] = np.nan
+    losses.values[np.isinf(losses.values)] = np.nan
     if not np.isfinite(losses.values).any():
         raise EstimationRefused(
             f"sample_loss: none of {losses[..., 0].size} records has a finite loss of any of {losses.sizes['sample']} "
@@ -124,7 +125,8 @@ def _diverged(losses: NDArray[Any]) -> NDArray[np.bool_]:
     most_gone = 2 * (later - left) > later[..., :1]
     # Each record that follows: an infinite one is left out itself.
     after = np.concatenate([np.zeros_like(most_gone[..., :1]), most_gone[..., :-1]], axis=-1)
-    return np.logical_or.accumulate(np.isinf(losses).any(-1) | after, axis=-1)
+    infinite = np.isinf(losses).sum(-1)
+    return np.logical_or.accumulate((infinite > seen.sum(-1)) | after, axis=-1)
 
 
 def _dataset_of(sample_loss: Any, epoch: Any, given_label: Any) -> xr.Dataset:
