@@ -49,9 +49,9 @@ def sweep(
     """Run a function at all points of a grid, and open what it gave as one dataset.
 
     Points that are done are found and not run again: the same call goes on with a sweep that was killed, and a larger grid
-    adds what it has more. A point is known by the function's name and all that it reads (code, closure, settings, helpers), its
-    values and the library versions. What cannot be told, such as a file that it reads, is not looked at: pass `overwrite`
-    after changing that.
+    adds what it has more. A point is known by the function's name and all that it reads (code, closure, settings,
+    helpers), its values and the library versions. What cannot be told, such as a file that it reads, is not looked at: pass
+    `overwrite` after changing that.
 
     Parameters
     ----------
