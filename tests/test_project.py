@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -83,6 +85,14 @@ def test_the_library_knows_nothing_of_models_and_studies_and_draws_in_one_place(
 def test_a_room_without_a_floor_would_be_noticed():
     rooms = {room_of(path) for path in MODULES} - {"__init__", "__main__"}
     assert rooms == set(FLOOR_OF)
+
+
+def test_slow_modules_are_imported_where_they_are_used():
+    code = "import sys, langevin_nn; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    loaded = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout.split()
+    assert "langevin_nn.cleaning.search" in loaded
+    assert not {"scipy.stats", "scipy.signal", "matplotlib", "sklearn"} & set(loaded)
 
 
 def test_versions_names_and_licences_agree():

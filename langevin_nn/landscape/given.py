@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import ks_2samp
 from torch import Tensor, nn
 
 from langevin_nn.landscape.initialisation import flat_parameters, redrawn
@@ -58,6 +57,8 @@ def weights_unlike_drawn(module: nn.Module, layout: ParameterLayout) -> str | No
 
 
 def _difference(x: Floats, y: Floats) -> str | None:
+    from scipy.stats import ks_2samp  # slow to import
+
     fixed = (y == y[0]).all(0)
     other = np.flatnonzero(fixed & (x != y[0]))
     other = other[~np.isin(x[other], y)] if len(other) else other  # one of few values may be drawn every time by chance
