@@ -305,7 +305,52 @@ def test_each_sample_is_judged_by_what_was_seen_of_it():
     assert np.isfinite(np.delete(result.mislabeled_score.values, 7)).all()
     assert "1 were never seen and have no verdict" in cleaning_summary(result)
     losses[10] = np.nan
-    assert find_mislabeled(losses).records_taken == 39
+    result = find_mislabeled(losses)
+    assert (result.records_taken, result.records_missing) == (39, 1)
+    assert "records without any loss, left out: 1" in cleaning_summary(result)
+
+
+def test_what_was_seen_before_learning_is_no_evidence(monkeypatch):
+    generator = np.random.default_rng(19)
+    wrong, early = generator.random((2, 2000)) < [[0.1], [0.4]]
+    losses = training(wrong, records=40, memorised=30)
+    losses *= np.exp(0.2 * generator.standard_normal(losses.shape))  # in which those of the first record differ
+    losses[1:, early] = np.nan
+
+    def check():
+        result = find_mislabeled(losses)
+        assert not result.is_refused
+        assert result.is_removed[early].sum() == 0
+        assert np.isnan(result.mislabeled_score[early]).all()
+        assert (result.is_removed[~early] == wrong[~early]).mean() > 0.99
+        assert (result.samples_seen, result.samples_judged) == (2000, (~early).sum())
+        assert f"{early.sum()} were seen too seldom" in cleaning_summary(result)
+
+    check()
+    monkeypatch.setattr(search, "_seen_enough", lambda fit, losses, there: there.any(0))
+    with pytest.raises(AssertionError):
+        check()
+
+
+def test_one_loss_alone_is_no_evidence(monkeypatch):
+    """One random record a sample cannot be judged; 5 % of all records can, where there are two."""
+    generator = np.random.default_rng(20)
+    wrong = generator.random(2000) < 0.3
+    losses = training(wrong, records=40, memorised=60) * np.exp(0.2 * generator.standard_normal((40, 2000)))
+    one = np.where(np.arange(40)[:, None] == generator.integers(40, size=2000), losses, np.nan)
+    result = find_mislabeled(np.where(generator.random(losses.shape) < 0.05, losses, np.nan), n_classes=10)
+    assert result.is_removed.values[wrong].sum() > 200
+    assert result.is_removed.values[wrong].sum() / result.is_removed.sum() > 0.9
+
+    def check():
+        result = find_mislabeled(one, n_classes=10)
+        assert result.is_removed.sum() == 0
+        assert "0 samples were seen 2 times" in result.reason.item()
+
+    check()
+    monkeypatch.setattr(search, "_LEAST_SEEN", 1)
+    with pytest.raises(AssertionError):
+        check()
 
 
 def test_when_a_sample_was_seen_does_not_shift_its_score(monkeypatch):

@@ -55,10 +55,11 @@ def find_mislabeled(
     Missing losses are NaN: of a partial epoch, of a last minibatch that was dropped, of samples that were never seen. Each
     sample is judged by what was seen of it. Where it was not seen it is given the loss of its rank in that record, and
     its rank is interpolated in time between the records in which it was seen: losses fall while a network learns, so that
-    averages over different records cannot be compared. A sample that was never seen has no verdict: its score and
-    probability are NaN, and it is not removed. A record without any loss was not taken. An infinite loss of a few
-    is missing; where most are infinite the network has diverged, from which on nothing is looked at, nor after a record in
-    which more than half of the samples were seen for the last time.
+    averages over different records cannot be compared. A sample that was seen in fewer than two records between the
+    beginning of learning and t_c has no verdict, since losses tell nothing of a label before: its score and probability
+    are NaN, it is not removed, and it has no part in the components. A record without any loss is left out. An infinite
+    loss of a few is missing; where most are infinite the network has diverged, from which on nothing is looked at, nor
+    after a record in which more than half of the samples were seen for the last time.
 
     Parameters
     ----------
@@ -88,8 +89,9 @@ def find_mislabeled(
         ``mislabeled_fraction``; ``cleaning_record`` and ``cleaning_time`` (clock) of the components, and
         ``ranking_record``, until which losses are averaged for the score: the same unless it refuses;
         ``score_threshold``, the lowest score that is removed; ``separation``, ``component_mean`` (component: low, high);
-        ``samples_seen`` and ``records_taken``, how many there are any losses of; with labels ``class_samples`` and
-        ``class_removed`` (class). Where it refuses, nothing is removed, but the numbers stay.
+        ``samples_seen`` and ``records_taken``, how many there are any losses of, ``samples_judged`` and
+        ``records_missing``; with labels ``class_samples`` and ``class_removed`` (class). Where it refuses, nothing is
+        removed, but the numbers stay.
 
     Raises
     ------
@@ -158,7 +160,9 @@ def find_mislabeled(
         ),
         "ranking_record": described(dims, of("ranking_record"), "record until which losses are averaged"),
         "samples_seen": described(dims, of("seen").sum(-1), "samples with any loss"),
+        "samples_judged": described(dims, of("judged").sum(-1), "samples that there is a verdict on"),
         "records_taken": described(dims, of("records_taken"), "records with any loss"),
+        "records_missing": described(dims, of("records_missing"), "records without any loss, which were left out"),
         "score_threshold": described(
             dims, np.where(removed, score, np.inf).min(-1), "lowest score that is removed", "nat"
         ),

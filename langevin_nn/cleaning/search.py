@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
-from scipy.stats import rankdata
 
 from langevin_nn.analyzers.mixture import LEAST_SAMPLES
 from langevin_nn.cleaning.components import Components, fit_components, fit_each, information_within
@@ -25,6 +24,7 @@ _SHARE_WEIGHT, _LOCATION_WEIGHT = 1000.0, 100.0
 # what mislabeled ones stay above.
 _FALLEN, _LEARNED, _LEAST_LOSS = 0.95, 0.75, 0.95
 _LATER = 2  # records after the mean loss has fallen, so that averages are not of an untrained network
+_LEAST_SEEN = 2  # records between the beginning of learning and t_c that a sample is judged by, where there are as many
 _RANKED = 0.1  # of the largest mean loss, until which losses are averaged for ranking
 
 
@@ -39,11 +39,11 @@ class Finding:
     ranking_record : int
         Until which losses were averaged for the score; −1 where there is none.
     score, probability : ndarray, shape (sample,)
-        The averages, and the probability that a label is wrong; NaN for samples that were never seen.
-    removed, seen : ndarray of bool, shape (sample,)
-        What goes, and what there is a verdict on.
-    records_taken : int
-        Records with any loss.
+        The averages, and the probability that a label is wrong; NaN for samples without a verdict.
+    removed, seen, judged : ndarray of bool, shape (sample,)
+        What goes, what there is any loss of, and what there is a verdict on.
+    records_taken, records_missing : int
+        Records with any loss and without.
     precision, fraction, separation, lower_mean, upper_mean : float
         That is predicted, and of the components.
     reason : str
@@ -56,7 +56,9 @@ class Finding:
     probability: Floats
     removed: Flags
     seen: Flags
+    judged: Flags
     records_taken: int
+    records_missing: int
     precision: float
     fraction: float
     separation: float
@@ -67,11 +69,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Fit:
-    """Components at one record: whether learning had begun, log-likelihood beyond that of one, probabilities."""
+    """Components at one record: log-likelihood beyond that of one, when learning had begun or −1, probabilities."""
 
     record: int
     gain: float
-    begun: bool
+    since: int
     components: Components
     probability: Floats
 
@@ -111,35 +113,45 @@ class Search:
         Finding
             What goes, and why nothing does.
         """
-        there = np.isfinite(losses)
+        there, n_records = np.isfinite(losses), len(losses)
         taken, seen = np.flatnonzero(there.any(1)), np.asarray(there.any(0))
         if seen.sum() < LEAST_SAMPLES:
-            nothing, nan = np.full(len(seen), np.nan), np.nan
-            reason = f"the losses of all but {seen.sum()} samples are not finite, expected at least {LEAST_SAMPLES}"
-            none = np.zeros(len(seen), np.bool_)
-            return Finding(-1, -1, nothing, nothing, none, seen, len(taken), nan, nan, nan, nan, nan, reason)
-        losses = _filled(losses[np.ix_(taken, seen)], times[taken])
-        label = np.zeros(seen.sum(), int) if label is None else label[seen]
-        classes, members = np.unique(label, return_inverse=True)
-        known = self.n_classes or (len(classes) if len(classes) > 1 else None)
-        guess = float(losses[0].mean() if known is None else np.log(known))
-        scores = _averages(losses, times[taken])
-        fit = _most_telling(scores, losses, members, guess)
+            what = f"the losses of all but {seen.sum()} samples are not finite"
+            return _nothing(seen, len(taken), n_records - len(taken), what)
+        there, filled = there[np.ix_(taken, seen)], _filled(losses[np.ix_(taken, seen)], times[taken])
+        given = np.zeros(seen.sum(), int) if label is None else label[seen]
+        n_given = len(np.unique(given))
+        known = self.n_classes or (n_given if n_given > 1 else None)
+        guess = float(filled[0].mean() if known is None else np.log(known))
+        averages = _averages(filled, times[taken])
+        enough = np.ones(len(given), np.bool_)
+        while True:  # samples without a verdict have no part in the components that judge the others
+            losses, scores = filled[:, enough].copy("C"), averages[:, enough].copy("C")
+            members = np.unique(given[enough], return_inverse=True)[1]
+            fit = _most_telling(scores, losses, members, guess)
+            again = _seen_enough(fit, losses, there[:, enough])
+            if again.all():
+                break
+            enough[enough] = again
+            if enough.sum() < LEAST_SAMPLES:
+                what = f"{enough.sum()} samples were seen {_LEAST_SEEN} times between the beginning of learning and t_c"
+                return _nothing(seen, len(taken), n_records - len(taken), what)
+        judged = np.flatnonzero(seen)[enough]
         record, found, probability = fit.record, fit.components, fit.probability
         removed = self._spared(probability > self.threshold, scores[record], members)
         precision = _predicted_precision(scores[record], probability, removed, members)
-        reason = self._reason(fit, guess, len(label), precision)
+        reason = self._reason(fit, guess, len(judged), precision)
         if reason and removed.any():
             reason += f"; {removed.sum()} samples would go, of which {precision:.0%} are predicted to be mislabeled"
         ranking = _ranking_record(losses) if reason else record
 
         def whole(values: Floats) -> Floats:
             result = np.full(len(seen), np.nan)
-            result[seen] = values
+            result[judged] = values
             return result
 
         goes = np.zeros(len(seen), np.bool_)
-        goes[seen] = removed & (not reason)
+        goes[judged] = removed & (not reason)
         fraction, separation, lower, upper = (
             float(each) for each in (found.fraction, found.separation, found.lower_mean, found.mean)
         )
@@ -150,7 +162,9 @@ class Search:
             whole(probability),
             goes,
             seen,
+            np.isin(np.arange(len(seen)), judged),
             len(taken),
+            n_records - len(taken),
             precision,
             fraction,
             separation,
@@ -163,7 +177,7 @@ class Search:
         """Say why nothing can be told, or nothing."""
         found = fit.components
         lower, upper = float(found.lower_mean), float(found.mean)
-        if not fit.begun:
+        if fit.since < 0:
             return (
                 "learning has not begun, or tells no two kinds of samples apart: expected a mean loss below "
                 f"{_FALLEN * guess:.2f} and one of learned samples below {_LEARNED * guess:.2f}, of a guess {guess:.2f}"
@@ -199,6 +213,20 @@ class Search:
         return kept
 
 
+def _nothing(seen: Flags, taken: int, missing: int, what: str) -> Finding:
+    """Return that there is no verdict on any sample, since so few have losses."""
+    none, nothing, nan = np.zeros(len(seen), np.bool_), np.full(len(seen), np.nan), np.nan
+    reason = f"{what}, expected at least {LEAST_SAMPLES}"
+    return Finding(-1, -1, nothing, nothing, none, seen, none, taken, missing, nan, nan, nan, nan, nan, reason)
+
+
+def _seen_enough(fit: Fit, losses: Floats, there: Flags) -> Flags:
+    """Return which samples were seen since learning had begun; before, losses tell nothing of a label."""
+    until = fit.record if fit.since >= 0 else _ranking_record(losses)
+    window = there[max(fit.since, 0) : until + 1]
+    return np.asarray(window.sum(0) >= min(_LEAST_SEEN, len(window)))
+
+
 def _filled(losses: Floats, times: Floats) -> Floats:
     """Return losses of which none is missing: where a sample was not seen, the loss of its rank in that record."""
     # Losses fall while a network learns, so that averages of what happened to be seen could not be compared. A rank is
@@ -206,6 +234,8 @@ def _filled(losses: Floats, times: Floats) -> Floats:
     seen = np.isfinite(losses)
     if seen.all():
         return losses
+    from scipy.stats import rankdata  # slow to import
+
     rank = (rankdata(losses, axis=1, nan_policy="omit") - 0.5) / seen.sum(1, keepdims=True)
     filled = losses.copy()
     for sample in np.flatnonzero(~seen.all(0)):
@@ -276,7 +306,8 @@ def _most_telling(scores: Floats, losses: Floats, members: Whole, guess: float) 
             scores[at], members, share_weight=_SHARE_WEIGHT, location_weight=_LOCATION_WEIGHT
         )
         usable = bool(begun(found, probability, at))
-        fit = Fit(int(at), float(gains[position]), usable, found, probability)
+        since = int(begun(found, probability, np.arange(n_records)).argmax()) if usable else -1
+        fit = Fit(int(at), float(gains[position]), since, found, probability)
         return usable * float(information_within(probability, members)), position, fit
 
     promising = np.argsort(told, kind="stable")[-_FITTED:]

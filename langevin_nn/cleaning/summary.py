@@ -22,14 +22,18 @@ def cleaning_summary(result: xr.Dataset) -> str:
     -------
     str
         A paragraph for each run: how many samples it would remove and why so many, class by class where labels were
-        given; or why it refuses. How many samples were never seen, and have no verdict.
+        given; or why it refuses. How many samples have no verdict, and how many records were left out.
 
     Raises
     ------
     ConfigurationError
         If it is another dataset.
     """
-    require(result, "is_removed", "is_refused", "reason", "separation", "samples_seen", "cleaning_time")
+    require(
+        result,
+        *("is_removed", "is_refused", "reason", "separation", "cleaning_time"),
+        *("samples_seen", "samples_judged", "records_missing"),
+    )
     dims = list(result.is_refused.dims)
     paragraphs = []
     for index in np.ndindex(*(result.sizes[name] for name in dims)):
@@ -41,8 +45,10 @@ def cleaning_summary(result: xr.Dataset) -> str:
 
 def _of_one(run: xr.Dataset) -> str:
     n = run.sizes["sample"]
-    missing = n - int(run.samples_seen)
-    unseen = f"; {missing} were never seen and have no verdict" if missing else ""
+    never, seldom = n - int(run.samples_seen), int(run.samples_seen - run.samples_judged)
+    unseen = f"; {never} were never seen and have no verdict" * bool(never)
+    unseen += f"; {seldom} were seen too seldom while the network learned and have no verdict" * bool(seldom)
+    unseen += f"; records without any loss, left out: {int(run.records_missing)}" * bool(run.records_missing)
     if bool(run.is_refused):
         return f"nothing would be removed of {n} samples: {run.reason.item()}{unseen}"
     clock = "epoch" if "epoch" in run.clock.values else str(run.clock.values[0])
