@@ -16,6 +16,7 @@ from torch.nn.utils import prune
 from langevin_nn import NetworkLandscape, Seeds, compare, detect_phases, gradient_ensemble, sgd, simulate
 from langevin_nn.errors import ConfigurationError, SampleMixingError, UnknownNameError
 from langevin_nn.landscape import checks, network, verification
+from langevin_nn.landscape import classes as rules
 
 N = 12
 
@@ -260,6 +261,7 @@ def only_the_first(monkeypatch):
         monkeypatch.setattr(module, "trial_positions", lambda n: torch.arange(min(3, n)))
         monkeypatch.setattr(module, "arrangements", lambda n: [torch.arange(n)])
         monkeypatch.setattr(module, "with_moved", lambda inputs: inputs)
+    monkeypatch.setattr(checks, "_repeated", lambda n, _: torch.arange(n))
 
 
 def assert_reordered_samples_are_measured_right():
@@ -286,6 +288,42 @@ def test_samples_that_are_reordered_inside(check, monkeypatch):
     check()
     only_the_first(monkeypatch)
     with pytest.raises(AssertionError):
+        check()
+
+
+class Crowded(nn.Linear):
+    """Mixes only in minibatches of more than ten: by their mean, or by experts that take eight samples each."""
+
+    def __init__(self, by_experts):
+        super().__init__(5, N_CLASSES)
+        self.by_experts = by_experts
+
+    def forward(self, x):
+        outputs = super().forward(x)
+        if not self.by_experts:
+            return outputs - (len(x) > 10) * outputs.mean(0)
+        expert = (outputs[:, 0] > outputs[:, 1]).long()
+        place = functional.one_hot(expert, 2).cumsum(0)[torch.arange(len(x)), expert]
+        return outputs * (place <= 8)[:, None]
+
+
+def crowded(outputs, targets):
+    return (outputs[:, 0] - targets).square() + (len(targets) > 10) * outputs.mean()
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [(Crowded(False), {}), (Crowded(True), {}), (nn.Linear(5, 1), {"loss": crowded})],
+    ids=["mean", "experts", "loss"],
+)
+def test_mixing_of_larger_minibatches_is_refused(module, options, monkeypatch):
+    def check():
+        with pytest.raises(SampleMixingError):
+            NetworkLandscape(module, normal(60, 5), classes(60), **options)
+
+    check()
+    monkeypatch.setattr(checks, "_repeated", lambda n, _: torch.arange(n))
+    with pytest.raises(pytest.fail.Exception):
         check()
 
 
@@ -403,6 +441,51 @@ def test_labels_that_are_not_one_class_a_sample_have_no_error(case):
         compare(landscape, learning_rate=0.1, batch_size=5, epochs=1)
     with pytest.raises(ConfigurationError, match="every training error is NaN"):
         detect_phases(tree)
+
+
+def entropy(outputs, labels, **options):
+    return functional.cross_entropy(outputs, labels, reduction="none", **options)
+
+
+def one_hot(labels):
+    return functional.one_hot(labels, N_CLASSES).float()
+
+
+THE_LARGEST_TELLS = {
+    "cross-entropy": entropy,
+    "labels smoothed": lambda o, t: entropy(o, t, label_smoothing=0.3),
+    "classes weighted": lambda o, t: entropy(o, t, weight=torch.tensor([1.0, 10, 100])),
+    "margins": lambda o, t: functional.multi_margin_loss(o, t, reduction="none"),
+    "focal": lambda o, t: (1 - o.softmax(1)[torch.arange(len(t)), t]).square() * entropy(o, t),
+    "squares of probabilities": lambda o, t: (o.softmax(1) - one_hot(t)).square().sum(1),
+    "of probabilities": lambda o, t: functional.binary_cross_entropy(o, one_hot(t), reduction="none").sum(1),
+    "logarithms of probabilities": lambda o, t: functional.nll_loss(o.log(), t, reduction="none"),
+}
+THE_LARGEST_DOES_NOT = {
+    "energies": lambda o, t: entropy(-o, t),
+    "ordinal": lambda o, t: of_flags(o, torch.arange(N_CLASSES) < t[:, None]),
+    "mean and variance": lambda o, t: (o[:, 0] - t).square() * torch.exp(-o[:, 1]) + o[:, 1],
+    "variance and mean": lambda o, t: (o[:, 1] - t).square() * torch.exp(-o[:, 0]) + o[:, 0],
+}
+
+
+def test_the_largest_output_is_the_class_where_the_loss_says_so(monkeypatch):
+    def check():
+        for name, loss in (THE_LARGEST_TELLS | THE_LARGEST_DOES_NOT).items():
+            outputs = normal(6, N_CLASSES).softmax(1) if "of probabilities" in name else normal(6, N_CLASSES)
+            rule = rules.class_rule(loss, outputs, classes(N))
+            assert rule == ("largest output" if name in THE_LARGEST_TELLS else None), name
+
+    # Solved, though another output is the largest.
+    inputs, weights = normal(N, 3), torch.cat([-100 * torch.eye(3).reshape(-1), torch.zeros(3)])
+    landscape = NetworkLandscape(nn.Linear(3, 3), inputs, inputs.argmax(1), loss=THE_LARGEST_DOES_NOT["energies"])
+    losses, errors = landscape.losses_and_errors(weights[None])
+    assert losses.mean() < 0.5
+    assert errors.isnan().all()
+    check()
+    monkeypatch.setattr(rules, "_falls_to_the_largest", lambda *_: True)
+    with pytest.raises(AssertionError):
+        check()
 
 
 def assert_sign_tells(landscape):

@@ -11,6 +11,8 @@ from torch import Tensor
 __all__ = ["class_rule"]
 
 _LOGITS = (0.5, 1.0, 3.0)
+_CLASSES, _ROWS = 4, 32  # that are tried, and outputs of which one is clearly the largest, as many of each class
+_LEAD = 10.0  # of the largest, beyond what weights of classes do
 
 
 def class_rule(
@@ -18,9 +20,10 @@ def class_rule(
 ) -> Literal["largest output", "sign"] | None:
     """Return the rule by which outputs say a class, or None where labels are not one class a sample.
 
-    Of several outputs, one a class, the largest tells. Of one output its sign does where the loss says so: where the loss
-    of class 1 at o is that of class 0 at −o, to a factor, and falls as o grows, as for one logit. Any other threshold is
-    not known here.
+    Of several outputs, one a class, the largest tells where the loss says so: where the class of an output that is clearly
+    the largest has the least loss of all. Of energies, ordinal logits, or a mean and a variance it does not. Of one output
+    its sign does where the loss says so: where the loss of class 1 at o is that of class 0 at −o, to a factor, and falls
+    as o grows, as for one logit. Any other threshold is not known here.
 
     Parameters
     ----------
@@ -41,6 +44,8 @@ def class_rule(
     >>> labels = torch.tensor([0, 1, 1])
     >>> class_rule(lambda o, y: torch.nn.functional.cross_entropy(o, y, reduction="none"), torch.zeros(3, 2), labels)
     'largest output'
+    >>> class_rule(lambda o, y: torch.nn.functional.cross_entropy(-o, y, reduction="none"), torch.zeros(3, 2), labels) is None
+    True
     >>> class_rule(lambda o, y: torch.nn.functional.softplus((1 - 2 * y) * o), torch.zeros(3), labels)
     'sign'
     >>> class_rule(lambda o, y: (o - y).square(), torch.zeros(3), labels) is None  # regression on 0 and 1
@@ -50,9 +55,34 @@ def class_rule(
         return None
     smallest, largest = min(int(each.min()) for each in labels), max(int(each.max()) for each in labels)
     if outputs.ndim == 2 and outputs.shape[1] > 1:
-        return "largest output" if smallest >= 0 and largest < outputs.shape[1] else None
+        of_each = smallest >= 0 and largest < outputs.shape[1]
+        return "largest output" if of_each and _falls_to_the_largest(loss, outputs, labels[0], largest) else None
     of_two = outputs[0].numel() == 1 and smallest >= 0 and largest <= 1
     return "sign" if of_two and _is_of_a_logit(loss, outputs, labels[0]) else None
+
+
+def _falls_to_the_largest(
+    loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, labels: Tensor, largest: int
+) -> bool:
+    """Return whether argmin_k ℓ(o, k) = argmax o where that is clear."""
+    tried = torch.linspace(0, max(largest, 1), min(_CLASSES, max(largest, 1) + 1)).long()
+    best = tried.repeat(_ROWS // len(tried))
+    logits = 3 * torch.randn(len(best), outputs.shape[1], generator=torch.Generator().manual_seed(1))
+    logits[torch.arange(len(best)), best] = logits.amax(1) + _LEAD
+    probabilities = logits.softmax(1)
+    # Probabilities where the network gives such, or where the loss takes nothing else.
+    of_one = bool(((outputs >= 0) & (outputs <= 1)).all())
+    for each in (probabilities,) if of_one else (logits, probabilities):
+        given = each.to(outputs).repeat_interleave(len(tried), 0)
+        classes = tried.repeat(len(best)).to(labels).reshape(-1, *(1 for _ in labels.shape[1:]))
+        try:
+            with torch.no_grad():
+                losses = loss(given, classes).reshape(len(best), len(tried)).cpu()
+        except (RuntimeError, ValueError, IndexError):
+            continue
+        if not losses.isnan().any():
+            return torch.equal(tried[losses.argmin(1)], best)
+    return False
 
 
 def _is_of_a_logit(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, labels: Tensor) -> bool:
