@@ -30,6 +30,8 @@ __all__ = [
 
 _TRIED = 4  # samples as they are, and as many moved a little
 _TOGETHER = (5, 2)  # sizes of smaller arrangements of them
+_MANY, _FEWER = 64, 16  # samples together, with repetitions; of a network of many parameters, where they take long
+_LARGE = 1_000_000
 
 
 def trial_positions(n_samples: int) -> Tensor:
@@ -63,6 +65,11 @@ def arrangements(n: int) -> list[Tensor]:
     """
     generator = torch.Generator().manual_seed(2)
     return [torch.randperm(n, generator=generator)[:size] for size in (n, *(each for each in _TOGETHER if each < n))]
+
+
+def _repeated(n: int, size: int) -> Tensor:
+    """Return positions among a few samples for a minibatch of more than there are, such as capacities show in."""
+    return torch.randint(n, (size,), generator=torch.Generator().manual_seed(3))
 
 
 def with_moved(inputs: Tensor) -> Tensor:
@@ -232,8 +239,14 @@ def _mixing(
         return None
     alone = alone[usable].reshape(len(usable), -1).to(torch.promote_types(alone.dtype, torch.float32))
     allowed = of_spread * (alone - alone.mean(0)).abs().max() + of_largest * alone.abs().max()
-    for order in arrangements(len(usable)):
-        together = functional_call(module, parameters, (few[usable[order]],))
+    many = _MANY if sum(each.numel() for each in parameters.values()) <= _LARGE else _FEWER
+    for order in (*arrangements(len(usable)), _repeated(len(usable), many)):
+        try:
+            together = functional_call(module, parameters, (few[usable[order]],))
+        except (RuntimeError, ValueError, IndexError):
+            if len(order) == many:  # more than it takes, or than there is memory for
+                return None
+            raise
         if len(together) != len(order) or together.shape[1:] != rows[0].shape[1:]:
             return usable[order]
         if not bool(((together.reshape(len(order), -1) - alone[order]).abs() <= allowed).all()):
@@ -308,7 +321,7 @@ def refuse_loss_mixing(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor
         return said
     rounding = max(1e-6, torch.finfo(alone.dtype).eps)
     allowed = rounding * (20 * alone[usable].abs().max() + outputs[usable].abs().max())
-    for order in (usable[each] for each in arrangements(len(usable))):
+    for order in (usable[each] for each in (*arrangements(len(usable)), _repeated(len(usable), _MANY))):
         if not bool(((loss(outputs[order], labels[order]) - alone[order]).abs() <= allowed).all()):
             n, remedy = len(outputs), "take no mean, sum or extremum over the first dimension, that of the samples"
             if {outputs.shape[1:], labels.shape[1:]} == {(), (1,)}:
