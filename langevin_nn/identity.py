@@ -13,6 +13,7 @@ import functools
 import inspect
 import os
 import platform
+import re
 import struct
 import sys
 from collections.abc import Iterable
@@ -41,12 +42,49 @@ import scipy.special
 import torch
 from numba.core.dispatcher import Dispatcher
 from numba.core.types import Type as CompiledType
+from torch import nn
 
-__all__ = ["Identity", "code_digest", "identity"]
+__all__ = ["Identity", "code_digest", "held_by", "identity"]
 
 _MEASURED = ("numpy", "numba", "llvmlite", "scipy", "torch")  # their modules count by name and version
-_CONSTANT = ("math", "cmath", "operator", "functools", "itertools", "collections", "numbers")  # so do these, of Python
-_DYNAMIC = ("getattr", "setattr", "delattr", "globals", "locals", "vars", "eval", "exec", "__import__", "open", "super")
+_CONSTANT = (  # so do these, of Python; its others hold what changes, or read from outside
+    *("abc", "bisect", "builtins", "cmath", "collections", "contextlib", "copy", "copyreg", "dataclasses", "enum"),
+    *(
+        "fractions",
+        "functools",
+        "heapq",
+        "itertools",
+        "json",
+        "math",
+        "numbers",
+        "operator",
+        "re",
+        "statistics",
+        "string",
+    ),
+    *("types", "typing", "warnings"),
+)
+_DYNAMIC = (
+    *("getattr", "setattr", "delattr", "globals", "locals", "vars", "dir", "eval", "exec", "__import__"),
+    *("open", "input", "id", "hash", "breakpoint"),
+)
+_OUTSIDE = {  # names of libraries that read files or draw at random
+    *(
+        "load",
+        "loadtxt",
+        "genfromtxt",
+        "fromfile",
+        "from_file",
+        "memmap",
+        "open_memmap",
+        "DataSource",
+        "load_library",
+        "io",
+    ),
+    *("hub", "datasets", "random", "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm"),
+    *("bernoulli", "normal", "multinomial", "poisson", "rvs", "distributions", "initial_seed", "get_rng_state"),
+    "default_generator",
+}
 _FLAGS = (
     inspect.CO_VARARGS
     | inspect.CO_VARKEYWORDS
@@ -55,6 +93,26 @@ _FLAGS = (
     | inspect.CO_ITERABLE_COROUTINE
     | inspect.CO_ASYNC_GENERATOR
 )
+_BOOKKEEPING = (
+    *(
+        "__doc__",
+        "__module__",
+        "__qualname__",
+        "__annotations__",
+        "__annotate__",
+        "__annotate_func__",
+        "__firstlineno__",
+    ),
+    *(
+        "__annotations_cache__",
+        "__static_attributes__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__match_args__",
+    ),
+    *("__orig_bases__", "__parameters__", "__type_params__", "__classcell__", "__abstractmethods__"),
+)
+_STARTS = re.compile("init|reset")
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented))
 _DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType, WrapperDescriptorType, MethodDescriptorType)
 _GLOBAL, _CELL, _FIRST, _UNKNOWN, _WRITTEN = "global", "cell", "first argument", "unknown", "written"
@@ -82,11 +140,12 @@ class Identity:
         return not self.unknown
 
 
-def identity(function: Any, *, libraries: Iterable[str] = ()) -> Identity:
+def identity(function: Any, *, libraries: Iterable[str] = (), elsewhere: Iterable[Any] = ()) -> Identity:
     """Return what a function computes: its code, and the value of everything that it reads.
 
     Its own name, line numbers, comments and docstrings do not matter. Constants, defaults, the closure, names of the module,
-    attributes of modules and objects, the bytes of arrays and what helper functions read do.
+    attributes of modules, functions and objects, the bytes of arrays and what helper functions read do. Settings of a library
+    or of the machine, such as the type that torch takes unless said, are no part of it.
 
     Parameters
     ----------
@@ -94,11 +153,14 @@ def identity(function: Any, *, libraries: Iterable[str] = ()) -> Identity:
         A function, plain or compiled by Numba, a bound method, a partial, an object that can be called.
     libraries : iterable of str, optional
         Further packages that count by name and version, as NumPy, SciPy, Numba, torch and Python's own do.
+    elsewhere : iterable of object, optional
+        What is told elsewhere: layers and tensors that count by their place in this list alone.
 
     Returns
     -------
     Identity
-        With what cannot be told: arbitrary objects, names that are looked up as the function runs.
+        With what cannot be told: arbitrary objects, names that are looked up as the function runs, and what libraries and
+        Python read from outside: files, the environment, clocks, random numbers.
 
     Examples
     --------
@@ -111,9 +173,32 @@ def identity(function: Any, *, libraries: Iterable[str] = ()) -> Identity:
     ('getattr',)
     """
     walk = _Walk(frozenset(_MEASURED).union(libraries))
+    for each in elsewhere:
+        walk.met(each)
     where = getattr(function, "__qualname__", type(function).__qualname__)
-    walk.chain(function, ("__call__",) if walk.looks_into(function) else (), where)
+    try:
+        walk.chain(function, ("__call__",) if walk.looks_into(function) else (), where)
+    except RecursionError:
+        return Identity(sha256(b"too deep").hexdigest(), (f"{where} (too deep)",))
     return Identity(walk.found.hexdigest(), tuple(dict.fromkeys(walk.unknown)))
+
+
+def held_by(layer: nn.Module) -> dict[str, Any]:
+    """Return what a layer holds.
+
+    Parameters
+    ----------
+    layer : torch.nn.Module
+        A layer or a network.
+
+    Returns
+    -------
+    dict
+        Its attributes by name; hooks, where there are any, in their order, without the numbers by which torch counts them.
+    """
+    hooks = {name: each for name, each in vars(layer).items() if "_hooks" in name and isinstance(each, dict)}
+    held = {name: each for name, each in vars(layer).items() if name not in hooks}
+    return held | {name: list(each.values()) for name, each in hooks.items() if each}
 
 
 def code_digest(code: CodeType) -> str:
@@ -167,8 +252,11 @@ def _outline(code: CodeType) -> _Outline:
             reads[_WRITTEN, name, ()] = None
             continue
         elif each.opname in ("STORE_GLOBAL", "DELETE_GLOBAL", "IMPORT_NAME"):
-            if not (each.opname == "IMPORT_NAME" and name.split(".")[0] in (*_MEASURED, *_CONSTANT)):
-                reads[_UNKNOWN, name, ()] = None
+            known = each.opname == "IMPORT_NAME" and name.split(".")[0] in (*_MEASURED, *_CONSTANT)
+            relative = known and instructions[number - 2].argval != 0
+            outside = sorted(_OUTSIDE.intersection((*code.co_names, *name.split("."))))
+            for part in outside if known and not relative else (name,):
+                reads[_UNKNOWN, part, ()] = None
             continue
         else:
             continue
@@ -241,13 +329,17 @@ class _Walk:
         self.unknown.append(where if value is _MISSING else f"{where} ({type(value).__name__})")
         self.said("unknown", where)
 
+    def met(self, value: Any, *parts: Any) -> None:
+        key = tuple(id(each) for each in parts or (value,))
+        self._seen[key] = (len(self._seen), (value, parts))  # kept alive, or another would get its id
+
     def _again(self, value: Any, *parts: Any) -> bool:
         """Say that something was met before: it may hold itself."""
         key = tuple(id(each) for each in parts or (value,))
         if key in self._seen:
             self.said("again", str(self._seen[key][0]))
             return True
-        self._seen[key] = (len(self._seen), (value, parts))  # kept alive, or another would get its id
+        self.met(value, *parts)
         return False
 
     def _of_library(self, module: Any) -> str | None:
@@ -261,6 +353,9 @@ class _Walk:
         return package in self._libraries or (package in _CONSTANT and _is_of_python(package))
 
     def _said_library(self, package: str, module: str, name: str) -> None:
+        pure = package in self._libraries or package.lstrip("_") in _CONSTANT
+        if not pure or _OUTSIDE.intersection((*module.split("."), *name.split("."))):
+            self.untold(f"{module}.{name}")
         self.said("library", f"{module} {name} {_version(package)}")
 
     # --- Where values are
@@ -270,7 +365,9 @@ class _Walk:
         for number, name in enumerate(names):
             if isinstance(value, ModuleType):
                 if self._is_constant(value):
-                    break
+                    package = value.__name__.split(".", 1)[0]
+                    self._said_library(package, value.__name__, ".".join(names[number:]))
+                    return
                 value = vars(value).get(name, _MISSING)
             elif self.looks_into(value):
                 self.said("attribute", name)
@@ -280,6 +377,9 @@ class _Walk:
                 value = found
             else:
                 self.said("attributes", ".".join(names[number:]))
+                held = {} if isinstance(value, type) else getattr(value, "__dict__", {})
+                if name in held:
+                    self.value(held[name], f"{where}.{name}")
                 break
             where = f"{where}.{name}"
             if value is _MISSING:
@@ -288,8 +388,8 @@ class _Walk:
         self.value(value, where)
 
     def looks_into(self, value: Any) -> bool:
-        """Return whether attributes are to be followed: of user's classes and their objects, not of values."""
-        kind = value if isinstance(value, type) else type(value)
+        """Return whether attributes are to be followed: of objects of user's classes, not of values."""
+        kind = type(value)
         if kind is SimpleNamespace:
             return True
         known = issubclass(kind, (Enum, tuple, list, dict, set, frozenset, np.ndarray, torch.Tensor, *_PLAIN))
@@ -302,12 +402,11 @@ class _Walk:
         except AttributeError:
             self.untold(f"{where}.{name}")
             return _MISSING
-        of_class = isinstance(holder, type)
         if isinstance(found, staticmethod):
             return found.__func__
         if isinstance(found, classmethod):
-            return MethodType(found.__func__, holder if of_class else type(holder))
-        if of_class or name in getattr(holder, "__dict__", {}):
+            return MethodType(found.__func__, type(holder))
+        if name in getattr(holder, "__dict__", {}):
             return found
         if isinstance(found, FunctionType):
             return MethodType(found, holder)
@@ -337,7 +436,7 @@ class _Walk:
         elif isinstance(value, np.dtype):
             self.said("dtype", repr(value.descr if value.names else value.str))
         elif isinstance(value, torch.Tensor):
-            self._tensor(value)
+            self._tensor(value, where)
         elif isinstance(value, torch.dtype | torch.device | CompiledType | slice):
             self.said(kind.__name__, repr(value))
         elif isinstance(value, ModuleType):
@@ -352,7 +451,7 @@ class _Walk:
             self._container(value, where)
         elif isinstance(value, functools.partial):
             self.said("partial")
-            for each in (value.func, value.args, value.keywords):
+            for each in (value.func, value.args, value.keywords, vars(value)):
                 self.value(each, where)
         elif isinstance(value, Dispatcher):
             self.said("compiled")
@@ -373,8 +472,16 @@ class _Walk:
         else:
             self.found.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
 
-    def _tensor(self, value: torch.Tensor) -> None:
-        here = value.detach().cpu().contiguous()
+    def _tensor(self, value: torch.Tensor, where: str) -> None:
+        if (id(value),) in self._seen:  # told elsewhere
+            self.said("again", str(self._seen[id(value),][0]))
+            return
+        if self._of_library(type(value).__module__) is None or value.layout is not torch.strided:
+            self.untold(where, value)
+            return
+        if vars(value):
+            self.value(vars(value), where)
+        here = value.detach().resolve_conj().resolve_neg().cpu().contiguous()
         self.said("tensor", f"{here.dtype}{tuple(here.shape)}{value.device}")
         self.found.update(here.reshape(-1).view(torch.uint8).numpy().data)
 
@@ -384,6 +491,7 @@ class _Walk:
             found = []
             for each in value:  # in no order
                 inner = _Walk(self._libraries)
+                inner._seen = dict(self._seen)
                 inner.value(each, where)
                 self.unknown += inner.unknown
                 found.append(inner.found.digest())
@@ -397,9 +505,9 @@ class _Walk:
                 self.value(each, f"{where}[{key!r}]")
 
     def _module(self, value: ModuleType, where: str) -> None:
-        if self._is_constant(value):
-            self._said_library(value.__name__.split(".", 1)[0], value.__name__, "")
-        else:
+        if value.__name__ in _CONSTANT and self._is_constant(value):
+            self._said_library(value.__name__, value.__name__, "")
+        else:  # what is read of it is not seen
             self.untold(where, value)
 
     def _function(self, function: FunctionType, where: str, bound: Any = _MISSING) -> None:
@@ -410,6 +518,8 @@ class _Walk:
         self.said("function", outline.digest)
         self.value(function.__defaults__, where)
         self.value(function.__kwdefaults__, where)
+        if vars(function):
+            self.value(vars(function), where)
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         module = str(function.__globals__.get("__name__"))
         if package := self._of_library(module):
@@ -462,8 +572,8 @@ class _Walk:
 
     def _method(self, value: MethodType, where: str) -> None:
         function, holder = value.__func__, value.__self__
-        if isinstance(holder, type) and self._of_library(holder.__module__):
-            self._said_library("builtins", holder.__module__, f"{holder.__qualname__}.{value.__name__}")
+        if isinstance(holder, type) and (package := self._of_library(holder.__module__)):
+            self._said_library(package, holder.__module__, f"{holder.__qualname__}.{value.__name__}")
             return
         if not isinstance(function, FunctionType) or not function.__code__.co_argcount:
             self.untold(where, value)
@@ -497,7 +607,7 @@ class _Walk:
             self._said_library(package, value.__module__, value.__qualname__)
             return
         self.said("class", value.__qualname__)
-        if type(value).__call__ is not type.__call__ and not issubclass(value, Enum):
+        if self._of_library(type(value).__module__) is None:  # a metaclass may look attributes up elsewhere
             self.untold(where, value)
             return
         for base in value.__bases__:
@@ -508,10 +618,13 @@ class _Walk:
                 self.value(each.value, f"{where}.{name}")
         for name, member in vars(value).items():
             held = member.__func__ if isinstance(member, staticmethod | classmethod) else member
+            before = len(self.unknown)
             for part in (held.fget, held.fset) if isinstance(held, property) else (held,):
-                if not _is_machinery(name, part):
+                if not _is_machinery(name, part, value):
                     self.said("member", name)
                     self.value(part, f"{where}.{name}")
+            if issubclass(value, nn.Module) and (_STARTS.search(name) or isinstance(member, classmethod)):
+                del self.unknown[before:]  # it draws weights, or makes layers, before any of them computes
 
     def _object(self, value: Any, where: str) -> None:
         kind = type(value)
@@ -528,14 +641,27 @@ class _Walk:
             for name in names:
                 self.said("field", name)
                 self.value(getattr(value, name, None), f"{where}.{name}")
-        elif kind is SimpleNamespace:
+        elif kind is SimpleNamespace or isinstance(value, functools._lru_cache_wrapper):
             self.value(vars(value), where)
-        elif isinstance(value, functools._lru_cache_wrapper):
-            self.value(value.__wrapped__, where)
+        elif isinstance(value, nn.Module):
+            self.value(kind, where)
+            self.value(held_by(value), where)
+        elif self._is_told_by_its_state(value):
+            self.value(kind, where)
+            self.value(vars(value), where)
         elif kind.__module__.split(".", 1)[0] in (*self._libraries, "collections", "fractions"):
             self._reduced(value, where)
         else:
             self.untold(where, value)
+
+    def _is_told_by_its_state(self, value: Any) -> bool:
+        """Return whether an object is of Python classes of the user's alone, and all that it holds in its ``__dict__``."""
+        bases = [
+            each for each in type(value).__mro__ if each.__module__ not in ("abc", "typing") and each is not object
+        ]
+        slots = any(isinstance(each, MemberDescriptorType) for base in bases for each in vars(base).values())
+        own = all(self._of_library(base.__module__) is None for base in bases)
+        return bool(bases) and own and not slots and self.looks_into(value) and hasattr(value, "__dict__")
 
     def _reduced(self, value: Any, where: str) -> None:
         """Read an object of a library by what it is made again from, as a copy is."""
@@ -555,9 +681,10 @@ class _Walk:
             self.untold(where, value)
 
 
-def _is_machinery(name: str, member: Any) -> bool:
+def _is_machinery(name: str, member: Any, kind: type) -> bool:
     """Return whether a member of a class is Python's own bookkeeping rather than something that somebody reads."""
     if isinstance(member, FunctionType):  # a frozen dataclass is given some
         return name in ("__setattr__", "__delattr__") and member.__code__.co_filename == "<string>"
-    inner = name.startswith("_") and name.endswith("_") and not isinstance(member, Dispatcher)
-    return inner or isinstance(member, (*_DESCRIPTORS, Enum)) or type(member).__name__ in ("_tuplegetter", "_abc_data")
+    of_enumeration = issubclass(kind, Enum) and name.startswith("_") and name.endswith("_")
+    inner = isinstance(member, (*_DESCRIPTORS, Enum)) or type(member).__name__ in ("_tuplegetter", "_abc_data")
+    return name in _BOOKKEEPING or of_enumeration or inner

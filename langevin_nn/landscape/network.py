@@ -360,7 +360,7 @@ class NetworkLandscape(EmpiricalLandscape):
         }
 
     @cached_property
-    def _user_code(self) -> dict[str, str]:
+    def _user_code(self) -> dict[str, Any]:
         """A run of other code is another run, whatever its names."""
         return digests_of_user_code(self._module, self._loss, self._frozen)
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
+from functools import partial
 from types import FunctionType
 from typing import Any
 
 from torch import Tensor, nn
 
-from langevin_nn.identity import identity
+from langevin_nn.identity import held_by, identity
 from langevin_nn.provenance import digest
 
 __all__ = ["digests_of_user_code"]
 
-_KNOWN = ("torch", "langevin_nn")  # count by name and version
+_KNOWN = ("torch", "torchvision", "langevin_nn")  # count by name and version
+_ELSEWHERE = ("_parameters", "_buffers", "_modules", "training")
 
 
-def digests_of_user_code(module: nn.Module, loss: Any, constants: Iterable[str]) -> dict[str, str]:
+def digests_of_user_code(module: nn.Module, loss: Any, constants: Iterable[str]) -> dict[str, Any]:
     """Return digests of a loss, of layers and of constants that a run depends on, for its configuration.
 
     Parameters
@@ -31,8 +32,9 @@ def digests_of_user_code(module: nn.Module, loss: Any, constants: Iterable[str])
 
     Returns
     -------
-    dict of str to str
-        ``loss_sha256``, ``layers_sha256`` and ``buffers_sha256``; each only where there is a user's own, or a buffer.
+    dict of str to object
+        ``loss_sha256``, ``layers_sha256`` and ``buffers_sha256``; each only where there is a user's own, or what a layer does
+        not print, or a buffer. ``loss_code`` and ``layers_code`` with what is ``unknown``, only if anything is.
 
     Examples
     --------
@@ -42,14 +44,13 @@ def digests_of_user_code(module: nn.Module, loss: Any, constants: Iterable[str])
     >>> list(one), one == other
     (['loss_sha256'], False)
     """
-    found = {}
-    if isinstance(loss, nn.Module):
-        found["loss_sha256"] = _digest_of_layers([*loss.named_modules()], digest(*loss.buffers()))
-    elif _is_own(loss if isinstance(loss, FunctionType) else type(loss)):
-        found["loss_sha256"] = identity(loss, libraries=_KNOWN).digest
-    layers = [(name, layer) for name, layer in module.named_modules() if _is_own(type(layer))]
-    if layers:
-        found["layers_sha256"] = _digest_of_layers(layers)
+    found: dict[str, Any] = {}
+    if isinstance(loss, nn.Module) or _is_own(loss if isinstance(loss, FunctionType) else type(loss)):
+        found |= _told("loss", loss)
+    layers = [(name, type(layer), _held(layer)) for name, layer in module.named_modules() if _is_to_tell(layer)]
+    if layers:  # weights that a layer starts from are none of its code
+        elsewhere = [*module.modules(), *module.parameters(), *module.buffers()]
+        found |= _told("layers", partial(dict, layers), elsewhere)
     told = {*constants}
     buffers: dict[str, Tensor] = {name: each for name, each in module.named_buffers() if name not in told}
     if buffers:
@@ -57,29 +58,27 @@ def digests_of_user_code(module: nn.Module, loss: Any, constants: Iterable[str])
     return found
 
 
+def _told(what: str, value: Any, elsewhere: Iterable[Any] = ()) -> dict[str, Any]:
+    known = identity(value, libraries=_KNOWN, elsewhere=elsewhere)
+    unknown = {} if known.known else {f"{what}_code": {"unknown": list(known.unknown)}}
+    return {f"{what}_sha256": known.digest} | unknown
+
+
 def _is_own(code: Any) -> bool:
     return str(code.__module__).split(".", 1)[0] not in _KNOWN
 
 
-def _digest_of_layers(layers: list[tuple[str, nn.Module]], *more: str) -> str:
-    words = [
-        (name, type(layer).__qualname__, _numbers(layer), *map(_methods, type(layer).__mro__)) for name, layer in layers
-    ]
-    return hashlib.sha256(repr((words, more)).encode()).hexdigest()
+def _held(layer: nn.Module) -> dict[str, Any]:
+    """Return what a layer holds beside weights, buffers and layers, in no order of when it was set."""
+    bare = vars(nn.Module())
+    own = {name: each for name, each in held_by(layer).items() if name not in _ELSEWHERE}
+    return {
+        name: each for name, each in sorted(own.items()) if name not in bare or "hooks" in name or each != bare[name]
+    }
 
 
-def _methods(kind: type) -> list[tuple[str, str]]:
-    """Return what the functions of a class compute, where it is a user's own."""
-    if not _is_own(kind) or kind is object:
-        return []
-    functions = (
-        (name, each) for name, each in vars(kind).items() if isinstance(each, FunctionType) and name != "__init__"
-    )
-    return [(name, identity(each, libraries=_KNOWN).digest) for name, each in sorted(functions)]
-
-
-def _numbers(layer: nn.Module) -> list[tuple[str, Any]]:
-    """Return numbers and words that a layer holds: what its code reads of them."""
-    plain = (bool, int, float, complex, str)
-    held = ((name, each) for name, each in vars(layer).items() if name != "training")
-    return sorted((name, repr(each)) for name, each in held if isinstance(each, plain))
+def _is_to_tell(layer: nn.Module) -> bool:
+    """Return whether its name and what it prints leave open what a layer computes."""
+    held = _held(layer)
+    silent = type(layer).extra_repr is nn.Module.extra_repr
+    return _is_own(type(layer)) or any(silent or callable(each) or "hooks" in name for name, each in held.items())
