@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import os
 import subprocess
@@ -580,17 +581,11 @@ def test_rounding_is_no_difference(function):
 SCRIPT = """
 import sys
 import torch
-import settings
+from edited import amplitude, potential, settings
 from langevin_nn import EulerMaruyama, PotentialLandscape, Process, StateDependentNoise, simulate
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.observables import Weights
 from langevin_nn.schedules import EverySteps
-
-def potential(x):
-    return 0.5 * settings.STIFFNESS * x[0] ** 2
-
-def amplitude(x, out):
-    out[0] = settings.AMPLITUDE
 
 def run(**where):
     landscape = PotentialLandscape(potential, 1, start=[1.0])
@@ -599,10 +594,6 @@ def run(**where):
     made = simulate(process, steps=200, replicas=400, seed=1, observables=seen, progress=False, **where)
     return landscape, made
 
-if "seen" in sys.argv:
-    from langevin_nn.provenance import described_function
-    print(PotentialLandscape(potential, 1).gradient(torch.ones(1, 1, dtype=torch.float64)).item())
-    sys.exit(print(*(described_function(each)["sha256"] for each in (potential, amplitude)), sep="\\n"))
 landscape, made = run(**({} if "again" in sys.argv else {"resume": "run.nc"}))
 print(landscape.gradient(torch.ones(1, 1, dtype=torch.float64)).item())
 print(made["weights"].weights.isel(weight_step=-1).values.var())
@@ -614,6 +605,27 @@ for name, value in (("AMPLITUDE", 0.5), ("STIFFNESS", 1.0), ("AMPLITUDE", 0.6)) 
         print(error)
     else:
         print("goes on")
+"""
+
+
+EDITED = """
+import torch
+import settings
+from langevin_nn.landscape import PotentialLandscape
+from langevin_nn.provenance import described_function
+
+def potential(x):
+    return 0.5 * settings.STIFFNESS * x[0] ** 2
+
+def amplitude(x, out):
+    out[0] = settings.AMPLITUDE
+
+def seen():
+    slope = PotentialLandscape(potential, 1).gradient(torch.ones(1, 1, dtype=torch.float64)).item()
+    return [str(slope), *(described_function(each)["sha256"] for each in (potential, amplitude))]
+
+if __name__ == "__main__":
+    print(*seen())
 """
 
 
@@ -629,19 +641,24 @@ def ran(folder: Path, script: str = "script.py", *arguments: str) -> str:
     return done.stdout
 
 
-def test_an_edited_module_is_seen_by_the_next_process(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    found = []
-    for stiffness in (1.0, 4.0):
-        write_settings(tmp_path, stiffness, 0.5)
-        found.append(ran(tmp_path, "script.py", "seen").split())
-        assert float(found[-1][0]) == pytest.approx(stiffness)
-    assert [one == other for one, other in zip(*found, strict=True)] == [False, False, True]
+def test_an_edited_module_is_seen_by_the_next_process(tmp_path, monkeypatch):
+    (tmp_path / "edited.py").write_text(EDITED)
+    write_settings(tmp_path, 1.0, 0.5)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        before = importlib.import_module("edited").seen()
+    finally:
+        sys.modules.pop("edited", None), sys.modules.pop("settings", None)
+    write_settings(tmp_path, 4.0, 0.5)
+    after = ran(tmp_path, "edited.py").split()
+    assert [float(each[0]) for each in (before, after)] == pytest.approx([1.0, 4.0])
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True]
 
 
 @pytest.mark.proof
 def test_an_edited_module_is_seen_by_the_next_process_and_its_run_is_not_resumed(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "edited.py").write_text(EDITED)
     write_settings(tmp_path, 1.0, 0.5)
     soft, variance = map(float, ran(tmp_path).split())
     assert soft == pytest.approx(1)

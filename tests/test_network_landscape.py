@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
 from copy import copy, deepcopy
+from functools import partial
 from itertools import pairwise
 
 import numba
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from langevin_nn import NetworkLandscape, Seeds, gradient_ensemble, sgd
 from langevin_nn.errors import ConfigurationError, SampleMixingError, UnknownNameError
 from langevin_nn.landscape import cross_entropy
+from langevin_nn.landscape.user_code import digests_of_user_code
+from langevin_nn.provenance import untold
 from langevin_nn.threads import side_by_side, single_threaded_products
 
 N, N_CLASSES = 11, 3
@@ -968,3 +975,140 @@ def test_a_network_may_return_one_number_a_sample_without_a_dimension_of_its_own
     assert torch.allclose(ensemble.mean_gradient.float(), landscape.gradient(weights[None])[0], atol=1e-6)
     expected = (network(inputs) > 0) != labels.bool()
     assert torch.equal(landscape.losses_and_errors(weights[None])[1][0].bool(), expected)
+
+
+class _Holds(nn.Module):
+    """A network of one name that computes with what it holds."""
+
+    def __init__(self, held):
+        super().__init__()
+        self.layer, self.held = nn.Linear(3, 2), held
+
+    def forward(self, x):
+        held = self.held[0] if isinstance(self.held, tuple | torch.Tensor) else self.held
+        return held(self.layer(x)) if callable(held) else held * self.layer(x)
+
+
+class _Config:
+    """No dataclass."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, x):
+        return self.scale * x
+
+
+def _scaled(scale):
+    def forward(self, x):
+        return self.scale * nn.Linear.forward(self, x)
+
+    return type("Scaled", (nn.Linear,), {"scale": scale, "forward": forward, "__module__": __name__})(3, 2)
+
+
+def _with(add):
+    def made(k):
+        layer = nn.Linear(3, 2)
+        add(layer, k)
+        return layer
+
+    return made
+
+
+def _encoder(activation):
+    return nn.TransformerEncoderLayer(3, 1, 4, dropout=0.0, activation=activation)
+
+
+CHANGED_LAYERS = {
+    "function of torch": (_Holds, torch.relu, torch.tanh),
+    "function": (_Holds, lambda x: 1.0 * x, lambda x: 2.0 * x),
+    "partial": (_Holds, partial(torch.mul, 1.0), partial(torch.mul, 2.0)),
+    "object": (_Holds, _Config(1.0), _Config(2.0)),
+    "tuple": (_Holds, (1.0,), (2.0,)),
+    "tensor": (_Holds, torch.ones(1), 2 * torch.ones(1)),
+    "class attribute": (_scaled, 1.0, 2.0),
+    "hook": (_with(lambda layer, k: layer.register_forward_hook(lambda module, given, out: k * out)), 1.0, 2.0),
+    "hook before": (_with(lambda layer, k: layer.register_forward_pre_hook(lambda module, x: (k * x[0],))), 1.0, 2.0),
+    "forward of an instance": (_with(lambda layer, k: setattr(layer, "forward", lambda x: k * x[:, :2])), 1.0, 2.0),
+    "what a layer of torch does not print": (_encoder, "relu", "gelu"),
+}
+
+
+@pytest.mark.parametrize(("make", "one", "other"), CHANGED_LAYERS.values(), ids=CHANGED_LAYERS)
+def test_what_layers_hold_is_told_apart_and_weights_are_not(make, one, other):
+    def told_apart(digests):
+        found = [digests(make(each), None, ()) for each in (one, one, other)]
+        assert found[0] == found[1] != found[2]
+        assert not untold({"landscape": found[0]})
+
+    told_apart(digests_of_user_code)
+    with pytest.raises(AssertionError):
+        told_apart(
+            lambda module, loss, constants: [(name, type(each).__name__) for name, each in module.named_modules()]
+        )
+
+
+class _Block(nn.Module):
+    """Written as people write blocks: defaults of classes, partials, initial weights of its own, its own methods."""
+
+    expansion: int = 1
+
+    def __init__(self, width, norm: Callable[..., nn.Module] | None = None, parent=None):
+        super().__init__()
+        norm = norm or partial(nn.LayerNorm, eps=1e-6)
+        self.layers = nn.Sequential(OrderedDict(first=nn.Linear(width, width), norm=norm(width)))
+        self.act, self.shortcut, self.parent = functional.gelu, self._shortcut, [parent]
+        self.kinds, self.options = {"act": nn.ReLU}, _Config(0.5)
+        self.scale = nn.Parameter(torch.randn(width))
+        self.scales = [self.scale]
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        for each in self.modules():
+            if isinstance(each, nn.Linear):
+                nn.init.kaiming_normal_(each.weight, nonlinearity="relu")
+        self.scale.data = torch.rand(len(self.scale))
+
+    @classmethod
+    def from_file(cls, path):
+        made = cls(3)
+        made.load_state_dict(torch.load(path))
+        return made
+
+    def _shortcut(self, x):
+        return x if self.expansion == 1 else torch.cat([x] * self.expansion, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != len(self.scale):
+            warnings.warn("other widths", stacklevel=2)
+        return self.act(self.layers(x) * self.scale / math.sqrt(2)) + self.options(self.shortcut(x))
+
+
+class _Deep(_Block):
+    def __init__(self, width):
+        super().__init__(width, nn.LayerNorm)
+        self.next = nn.ModuleList(
+            [_Block(width, parent=self), nn.utils.parametrizations.weight_norm(nn.Linear(width, 2))]
+        )
+
+    def forward(self, x):
+        x = super().forward(x)
+        for each in self.next:
+            x = functional.relu(each(x))
+        return x
+
+
+def test_ordinary_networks_and_losses_are_told_whole():
+    found = [digests_of_user_code(_Deep(3), nn.CrossEntropyLoss(reduction="none"), ()) for _ in range(2)]
+    assert found[0] == found[1]  # of other initial weights
+    assert not untold({"landscape": found[0]})
+    assert _described(_Deep(3)) == _described(_Deep(3))
+
+
+def test_a_loss_or_layer_that_cannot_be_told_is_said():
+    held = object()
+    told = digests_of_user_code(_Holds(held), lambda outputs, labels: getattr(outputs, "mean")(), ())  # noqa: B009
+    assert [*untold({"landscape": told}).items()] == [
+        ("landscape.loss_code", ["getattr"]),
+        ("landscape.layers_code", [told["layers_code"]["unknown"][0]]),
+    ]
