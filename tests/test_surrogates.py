@@ -339,6 +339,42 @@ def test_entropy_production_asks_for_a_covariance_and_knows_of_singular_ones():
         no_covariance_is_refused(twin)
 
 
+def of_copies_of_any_size(law):
+    """Independent bowls that rotate: sizes change nothing, speeds are factors, and what rounding hides is refused."""
+    rotating, zero = np.array([[1.0, -3.0], [3.0, 1.0]]), np.zeros((2, 2))
+    for n, decades in ((2, 12), (3, 14), (4, 16)):
+        sizes = np.logspace(0, -decades, n)
+        matrix, noise = np.kron(np.eye(n), rotating), np.kron(np.diag(sizes), 2 * np.eye(2))
+        assert law(matrix, noise) == pytest.approx(18 * n)
+        one = law(rotating, 2 * np.eye(2), time_step=1e-2, record_interval=2e-2)
+        assert law(matrix, noise, time_step=1e-2, record_interval=2e-2) == pytest.approx(n * one)
+    slow = np.block([[rotating, zero], [zero, 1e-14 * rotating]])
+    noise = np.diag([1e-14, 1e-14, 1, 1])  # the fast ones small
+    assert law(slow, noise) == pytest.approx(18)
+    assert law(1e14 * slow[2:, 2:], noise[2:, 2:]) == pytest.approx(18)
+    # Across coordinates: 18 of the rotation, and a third direction that noise hardly reaches.
+    mixing = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0]
+    both = np.block([[rotating, zero], [zero, rotating]])
+    noise = np.diag([2, 2, 2e-6, 2e-6])
+    assert law(mixing @ both @ mixing.T, mixing @ noise @ mixing.T) == pytest.approx(36, rel=1e-6)
+    noise = np.diag([2, 2, 2e-12, 2e-12])
+    with pytest.raises(ConfigurationError, match="has the variance"):
+        law(mixing @ both @ mixing.T, mixing @ noise @ mixing.T)
+
+
+def test_entropy_production_does_not_depend_on_the_sizes_of_coordinates():
+    of_copies_of_any_size(entropy_production_rate)
+
+    def twin(matrix, noise, **steps):
+        """Of what is above 1e-12 of the largest variance."""
+        values, vectors = np.linalg.eigh(stationary_covariance(matrix, noise))
+        kept = vectors[:, values > 1e-12 * values.max()]
+        return entropy_production_rate(kept.T @ matrix @ kept, kept.T @ noise @ kept, **steps)
+
+    with pytest.raises(AssertionError):
+        of_copies_of_any_size(twin)
+
+
 GYRATOR = np.array([[1.5, -0.8], [-0.8, 1.5]]), np.diag([0.6, 1.8])
 
 

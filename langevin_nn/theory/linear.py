@@ -7,7 +7,7 @@ from math import inf
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import expm, solve_continuous_lyapunov, solve_discrete_lyapunov
+from scipy.linalg import expm, matrix_balance, solve_continuous_lyapunov, solve_discrete_lyapunov
 
 from langevin_nn.checks import covariance, number, numbers
 from langevin_nn.errors import ConfigurationError
@@ -15,6 +15,9 @@ from langevin_nn.errors import ConfigurationError
 __all__ = ["circulation", "entropy_production_rate", "stationary_covariance"]
 
 Floats = NDArray[np.float64]
+
+# Eigenvalues of a correlation matrix that are neither rounding nor known in spite of it.
+_DOUBTFUL = 1e-13, 1e-11
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,33 @@ class _Law:
         return cls(a, q, step)
 
     def covariance(self) -> Floats:
-        """Return S."""
+        """Return S; of coordinates of very different sizes each in a unit of its own, so that none drowns in rounding."""
+        law, units = self, np.ones(len(self.matrix))
+        found: Floats | None = None
+        own = matrix_balance(self.matrix, permute=False, separate=True)[1][0]
+        for _ in range(8):
+            if own.max() > 1024 * own.min():
+                units = units * own
+                law = _Law(law.matrix * own / own[:, None], law.noise / own / own[:, None], law.time_step)
+            elif found is not None:
+                break
+            found = law._solution()
+            variance = np.abs(np.diag(found))
+            own = np.exp2(np.round(np.log2(np.where(variance > 0, variance, 1)) / 2))
+        assert found is not None
+        return np.asarray(found * units * units[:, None])
+
+    def _solution(self) -> Floats:
         if self.time_step is None:
             return np.asarray(solve_continuous_lyapunov(self.matrix, self.noise))
         return np.asarray(solve_discrete_lyapunov(self._step(), self.time_step * self.noise))
+
+    def moving(self) -> _Law:
+        """Return the law of the coordinates that noise reaches, through others or by itself; the others stay at 0."""
+        reached = np.diag(self.noise) > 0
+        for _ in range(len(reached)):
+            reached = reached | ((self.matrix != 0) & reached).any(1)
+        return _Law(self.matrix[np.ix_(reached, reached)], self.noise[np.ix_(reached, reached)], self.time_step)
 
     def _step(self) -> Floats:
         assert self.time_step is not None
@@ -184,7 +210,8 @@ def entropy_production_rate(
     Raises
     ------
     ConfigurationError
-        As for `circulation`.
+        As for `circulation`; or if some direction across coordinates is so small, against each of them, that rounding hides
+        whether noise reaches it. Coordinates themselves may have any sizes.
 
     Examples
     --------
@@ -195,37 +222,55 @@ def entropy_production_rate(
     >>> entropy_production_rate([[1.0, -3.0], [3.0, 1.0]], [[2.0, 0.0], [0.0, 0.0]])
     inf
     """
-    law = _Law.of(matrix, noise, time_step)
+    law = _Law.of(matrix, noise, time_step).moving()
+    if not len(law.matrix):
+        return 0.0
     covariance, records = law.covariance(), law.over(record_interval)
-    reached = _range(covariance)  # where there is noise at all, now or a while ago
-    s = reached.T @ covariance @ reached
+    correlation, units = _standardised(covariance)  # the rate depends on no units
+    reached = _axes(correlation)[0]
+
+    def seen(each: Floats) -> Floats:
+        return np.asarray(reached.T @ (each / units / units[:, None]) @ reached)
+
+    s = seen(covariance)
     if records is None:
-        current = reached.T @ (law.matrix @ covariance - covariance @ law.matrix.T) @ reached / 2
+        current = seen(law.matrix @ covariance - covariance @ law.matrix.T) / 2
         velocities = current @ np.linalg.solve(s, current.T)
         # Of squares of velocities A x.
-        rounding = 1e-13 * float(np.trace(law.matrix @ covariance @ law.matrix.T))
-        return _trace(reached.T @ law.noise @ reached / 2, velocities, rounding)
-    across = reached.T @ records[0] @ covariance @ reached
+        return _trace(seen(law.noise) / 2, velocities, 1e-13 * seen(law.matrix @ covariance @ law.matrix.T))
+    across = seen(records[0] @ covariance)
     forwards, backwards = (np.block([[s, each.T], [each, s]]) for each in (across, across.T))
-    divergence = _trace(backwards, forwards, 1e-12 * float(np.trace(forwards))) - _range(forwards).shape[1]
+    divergence = _trace(backwards, forwards, 1e-12 * forwards) - _axes(forwards)[0].shape[1]
     return float(divergence / (2 * records[1]))
 
 
-def _range(matrix: Floats) -> Floats:
-    """Return orthonormal columns that span the range of a covariance."""
-    return _axes(matrix)[0]
+def _standardised(covariance: Floats) -> tuple[Floats, Floats]:
+    """Return a correlation matrix and the standard deviations that it is in units of, 1 for what does not vary."""
+    variance = np.diag(covariance)
+    units = np.sqrt(np.where(variance > 0, variance, 1))
+    return covariance / units / units[:, None], units
 
 
-def _axes(matrix: Floats) -> tuple[Floats, Floats]:
-    """Return orthonormal columns that span the range of a covariance, and others that span the rest."""
-    values, vectors = np.linalg.eigh(matrix)
-    positive = values > 1e-12 * np.abs(values).max(initial=0)
+def _axes(correlation: Floats) -> tuple[Floats, Floats]:
+    """Return orthonormal columns that span the range of a correlation matrix, and others that span the rest."""
+    values, vectors = np.linalg.eigh(correlation)
+    positive = values > _DOUBTFUL[1]
+    if np.any((values > _DOUBTFUL[0]) & ~positive):
+        raise ConfigurationError(
+            f"a direction has the variance {values[values > _DOUBTFUL[0]].min():.2g} where each coordinate has 1: expected "
+            f"at least {_DOUBTFUL[1]:g}, or 0, since whether noise reaches it is lost in rounding and decides the rate; "
+            "take coordinates along the directions that differ in size, a longer record_interval, or leave that direction out"
+        )
+    if positive.all():
+        return np.eye(len(values)), np.zeros((len(values), 0))
     return vectors[:, positive], vectors[:, ~positive]
 
 
-def _trace(covariance: Floats, other: Floats, rounding: float) -> float:
+def _trace(covariance: Floats, other: Floats, rounding: Floats) -> float:
     """Return Tr(C⁻¹ O), infinite where O has a part outside the range of C that is more than rounding."""
-    within, outside = _axes(covariance)
-    if np.trace(outside.T @ other @ outside) > rounding:
+    c, units = _standardised(covariance)
+    o = other / units / units[:, None]
+    within, outside = _axes(c)
+    if np.trace(outside.T @ o @ outside) > (outside**2).sum(1) @ (np.diag(rounding) / units**2):
         return inf
-    return float(np.trace(np.linalg.solve(within.T @ covariance @ within, within.T @ other @ within)))
+    return float(np.trace(np.linalg.solve(within.T @ c @ within, within.T @ o @ within)))
