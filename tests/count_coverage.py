@@ -46,7 +46,7 @@ from langevin_nn.analyzers.laws import _distances
 from langevin_nn.ensemble.alignment import alignment_of
 from langevin_nn.errors import EstimationRefused
 from langevin_nn.operators import DenseOperator, estimate_trace, spectral_density
-from langevin_nn.theory import circulation, entropy_production_rate
+from langevin_nn.theory import circulation, entropy_production_rate, mean_first_passage_time
 
 Floats = NDArray[np.float64]
 Generator = np.random.Generator
@@ -228,6 +228,39 @@ def rates(expected: float) -> Interval:
         )
         found = TransitionRates(-0.5, 0.5)(weights).sel(valley="below")
         return float(found.transition_rate_lower), float(found.transition_rate_upper), 0.02
+
+    return draw
+
+
+def rates_in_a_well(edge: float, every: int) -> Interval:
+    """A double well at T = 0.25: 10 replicas that diffuse to and fro over its barrier, seen at every few updates.
+
+    The truth is one over the time between cores that lie further off by what updates miss (Broadie, Glasserman & Kou 1997).
+    """
+    temperature, step, together = 0.25, 0.005, 100
+    further = edge + 0.5826 * (2 * temperature * step) ** 0.5
+    x = np.linspace(-3, 3, 6001)
+    noise = np.full_like(x, (2 * temperature) ** 0.5)
+    truth = 1 / mean_first_passage_time(x, -4 * x * (x**2 - 1), noise, -further, further)
+    stock: list[Floats] = []
+
+    def draw(generator: Generator) -> tuple[float, float, float]:
+        if not stock:
+            position, rows = np.sign(generator.standard_normal(10 * together)), []
+            for update in range(40_000):
+                position = position - step * 4 * position * (position**2 - 1)
+                position += (2 * temperature * step) ** 0.5 * generator.standard_normal(len(position))
+                if update % every == 0 and update >= 1000:
+                    rows.append(position)
+            stock.extend(np.split(np.stack(rows, axis=1), together))
+        values = stock.pop()
+        steps = every * np.arange(values.shape[1])
+        weights = xr.Dataset(
+            {"weights": (("replica", "weight_step", "parameter"), values[..., None])},
+            coords={"time": ("weight_step", step * steps), "weight_step": steps},
+        )
+        found = TransitionRates(-edge, edge)(weights).sel(valley="below")
+        return float(found.transition_rate_lower), float(found.transition_rate_upper), truth
 
     return draw
 
@@ -563,6 +596,14 @@ CELLS = (
         share=0.5,
     ),
     *_rows("`TransitionRates`", "jumps of constant rate", "{0} transitions", rates, (10,), (40,), (200,), share=0.5),
+    *_rows(
+        "`TransitionRates`",
+        "double well, cores ±{0}, 10 replicas",
+        "every {1} updates",
+        rates_in_a_well,
+        (0.3, 4),
+        (0.55, 20),
+    ),
     *(
         cell
         for quantity in (_CIRCULATION, _ENTROPY)
