@@ -47,7 +47,7 @@ def digests_of_user_code(module: nn.Module, loss: Any, constants: Iterable[str])
     found: dict[str, Any] = {}
     if isinstance(loss, nn.Module) or _is_own(loss if isinstance(loss, FunctionType) else type(loss)):
         found |= _told("loss", loss)
-    layers = [(name, type(layer), _held(layer)) for name, layer in module.named_modules() if _is_to_tell(layer)]
+    layers = {name: (type(layer), _held(layer)) for name, layer in module.named_modules() if _is_to_tell(layer)}
     if layers:  # weights that a layer starts from are none of its code
         elsewhere = [*module.modules(), *module.parameters(), *module.buffers()]
         found |= _told("layers", partial(dict, layers), elsewhere)
