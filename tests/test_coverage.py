@@ -61,6 +61,16 @@ def test_a_refusal_is_no_answer_and_no_miss():
     assert 30 < half.refused < 70
 
 
+def test_a_miss_is_called_one_and_its_reason_is_printed():
+    draw = {"hit": lambda generator: (-1.0, 1.0, 0.0), "miss": lambda generator: (1.0, 2.0, 0.0)}
+    ends = {
+        (name, note): Cell("an estimator", "a law", "a size", interval, note=note).count(20).row.split(" | ")[-1]
+        for name, interval in draw.items()
+        for note in ("", "skewed")
+    }
+    assert list(ends.values()) == ["holds |", "holds; skewed |", "**misses** |", "misses; skewed |"]
+
+
 def test_the_table_keeps_the_rows_that_were_not_counted_again(tmp_path, capsys):
     table = tmp_path / "coverage.md"
     assert main(["--repetitions", "20", "--only", "jackknife", "--out", str(table)]) == 0

@@ -30,9 +30,6 @@ Floats = NDArray[np.float64]
 WINDOW_FACTOR = 5.0
 LEAST_RATIO = 50.0
 
-# How rarely replicas of one mean are taken to disagree.
-_DISAGREEMENT = 0.01
-
 
 def autocorrelation_function(values: Any) -> Floats:
     """Return the autocorrelation of series about their own means.
@@ -246,11 +243,18 @@ class Autocorrelation:
     by the choice and comparable, and replicas, which are independent, give t intervals. See
     `integrated_autocorrelation_time` for the estimate.
 
-    **Replicas that disagree.** Each replica's own numbers know of what it has seen only. Where the means of replicas differ
-    by more than their errors allow (an F test at 1 %: the variance between them over Γ(0) τ/N), a replica stuck in a
-    valley of its own counts for about one independent record, however long it is: the total effective sample size is then the
-    variance of all records about their common mean over the squared standard error of that mean between replicas, as in
-    Gelman & Rubin (1992, doi 10.1214/ss/1177011136) and Vehtari et al. (2021, doi 10.1214/20-BA1221).
+    **Replicas that disagree.** Each replica's own numbers know of what it has seen only. A replica stuck in a valley of its
+    own counts for about one independent record, however long it is: the total effective sample size is the smaller of N/τ,
+    summed over replicas, and of the variance of all records about their common mean over the squared standard error of that
+    mean between replicas, as in Gelman & Rubin (1992, doi 10.1214/ss/1177011136) and Vehtari et al. (2021, doi
+    10.1214/20-BA1221). Replicas that agree lose by it what scatter between a few of them makes, less than a half in most
+    cases. To ask first whether they agree would be worse: 4 whose means differ by a tenth of the spread pass an F test at 1 %
+    in most cases, and intervals of their common mean cover 81 % then. With the smaller of both, and Student's quantile
+    of as many degrees of freedom as replicas less one where it is the latter, they cover 94 to 97 %; with 2 replicas, whose
+    scatter says little, 87 to 97 %. ``agreement_p_value`` is that of an F test of the variance between replicas over
+    Γ(0) τ/N.
+
+    **Errors of times.** They are relative: ln τ ± 1.96 s/τ holds the truth in 95 to 96 % of cases, τ ± 1.96 s in 92 to 94 %.
 
     Parameters
     ----------
@@ -527,8 +531,8 @@ def _together(pooled: _Estimate, values: Floats) -> tuple[Floats, Floats]:
         between = np.where(known, (means - grand[..., None]) ** 2, 0).sum(-1) / (count - 1)
         square = np.where(known[..., None], (values - grand[..., None, None]) ** 2, 0).sum((-2, -1)) / (count * n)
         p_value = fdtrc(count - 1.0, moving.sum(-1) * n / (2.0 * pooled.window), between / within)
-        apart = np.minimum(square * count / between, alike)
-    return np.where(p_value < _DISAGREEMENT, apart, alike), p_value
+        apart = square * count / between
+    return np.where(apart < alike, apart, alike), p_value
 
 
 def _mean(times: Floats) -> Floats:

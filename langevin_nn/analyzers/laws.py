@@ -63,7 +63,8 @@ class LawComparison:
     Compared are, in each window and for each quantity, its mean over the records and its values at `moments` records,
     each in mean and spread over replicas. Distances are of the mean over the records: (ȳ − x̄)/s with the reference's
     standard deviation s over replicas, and the ratio of both standard deviations; intervals are delete-one jackknife over
-    pairs, with Student's t quantile.
+    pairs, with Student's t quantile. Those of the ratio are for normal values: of 32 pairs of exponential ones they hold it
+    in 92 % of cases where they say 95.
 
     Parameters
     ----------

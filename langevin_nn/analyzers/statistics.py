@@ -46,7 +46,8 @@ def mean_with_interval(values: xr.DataArray, dimension: str = "replica", level: 
     """Return the mean over a dimension with its standard error and Student's t interval.
 
     With few replicas the normal quantile, and a percentile bootstrap too, is too narrow: over 4 they cover about 80 %
-    where they say 95. Missing values are left out.
+    where they say 95. Skewed values cost coverage all the same: of exponential ones, intervals that say 95 % hold the mean in
+    88 % of cases over 4 replicas, in 91 % over 16 and in 94 % over 64. Missing values are left out.
 
     Parameters
     ----------
