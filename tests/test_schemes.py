@@ -12,6 +12,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from coloured import Straight, over_a_step
 from hypothesis import given
 from hypothesis import strategies as st
 from mpmath import mp
@@ -778,19 +779,6 @@ def test_weak_order_of_linear_equations_is_the_declared_one(name, kind):
 RATE = 0.8
 
 
-def over_a_step(tau: float, time_step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix and covariance of (x, ζ, ∫ζ dt), dx = −RATE x dt − √α ζ dt, by Van Loan's exponential, doubled."""
-    drift = np.array([[-RATE, -ROOT_ALPHA, 0], [0, -1 / tau, 0], [0, 1, 0]])
-    doublings = max(0, int(np.ceil(np.log2(2 * time_step / tau))))
-    diffusion = np.diag([0, 1 / tau**2, 0])
-    block = expm(time_step / 2**doublings * np.block([[-drift, diffusion], [np.zeros((3, 3)), drift.T]]))
-    matrix = block[3:, 3:].T
-    covariance = matrix @ block[:3, 3:]
-    for _ in range(doublings):
-        matrix, covariance = matrix @ matrix, matrix @ covariance @ matrix.T + covariance
-    return matrix, covariance
-
-
 def coloured_errors(noise: ColouredNoise, steps: int) -> tuple[float, float]:
     """Root mean square distance from the path at time 1, and the error of mean and variance there."""
     dt = 1 / steps
@@ -804,7 +792,10 @@ def coloured_errors(noise: ColouredNoise, steps: int) -> tuple[float, float]:
     lost, gain, share, rest, *_ = ColouredNoise(1.0, noise.correlation_time).law_parameters(dt)
     after, integral = first / gain - second * share / rest, second / rest / dt
     before = of_zeta - first / gain * (1 + lost) - second * share / rest
-    matrix, covariance = over_a_step(noise.correlation_time, dt)
+    # Of (x, ζ, ∫ζ dt), dx = −RATE x dt − √α ζ dt.
+    tau = noise.correlation_time
+    drift = np.array([[-RATE, -ROOT_ALPHA, 0], [0, -1 / tau, 0], [0, 1, 0]])
+    matrix, covariance = over_a_step(drift, np.diag([0, 1 / tau**2, 0]), tau, dt)
     # Of (x of the scheme, x, ζ).
     given = np.vstack([[0, before, 0], matrix[0], matrix[1]]) + np.outer(
         [1, 0, 0], after * matrix[1] + integral * matrix[2]
@@ -817,14 +808,6 @@ def coloured_errors(noise: ColouredNoise, steps: int) -> tuple[float, float]:
     apart = np.array([1.0, -1.0, 0.0])
     weak = max(abs(apart @ mean), abs(spread[0, 0] - spread[1, 1]))
     return float((apart @ spread @ apart + (apart @ mean) ** 2) ** 0.5), float(weak)
-
-
-class Straight(ColouredNoise):
-    """Mutated twin: ζ is a straight line over a step."""
-
-    def law_parameters(self, time_step):
-        lost, gain, _, _, *first = super().law_parameters(time_step)
-        return lost, gain, 0.5, 0.0, *first
 
 
 @pytest.mark.parametrize("correlation_time", [1e-6, 0.5])

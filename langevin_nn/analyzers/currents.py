@@ -12,6 +12,7 @@ from scipy.special import stdtr, stdtrit
 
 from langevin_nn.analyzers.base import require
 from langevin_nn.analyzers.labels import along_clock, described, evenly_spaced, over_replicas
+from langevin_nn.analyzers.statistics import jackknife_error
 from langevin_nn.checks import listed, number, text, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
@@ -240,7 +241,7 @@ def _jackknife(moments: _Moments) -> float:
     if n < 3:
         return float("nan")
     values = np.array([moments.without(k).entropy_production().unbiased for k in range(n)])
-    return float(np.sqrt((n - 1) * values.var()))
+    return float(jackknife_error(values))
 
 
 def _interval(series: xr.DataArray, clock: str) -> float:

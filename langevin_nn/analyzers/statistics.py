@@ -188,6 +188,22 @@ def jackknife(
         return nothing, nothing, nothing
     estimate = np.asarray(statistic(values), dtype=np.float64)
     others = np.stack([np.asarray(statistic(np.delete(values, r, axis=0)), dtype=np.float64) for r in range(n)])
-    error = np.sqrt((n - 1) / n * ((others - others.mean(0)) ** 2).sum(0))
-    half = stdtrit(n - 1.0, 0.5 + level / 2) * error
+    half = stdtrit(n - 1.0, 0.5 + level / 2) * jackknife_error(others)
     return estimate, estimate - half, estimate + half
+
+
+def jackknife_error(without: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the standard error of an estimate from those without one value, or one group of equal size, each.
+
+    Parameters
+    ----------
+    without : ndarray, shape (left out, ...)
+        The estimates.
+
+    Returns
+    -------
+    ndarray
+        √((n − 1)/n Σ_r (θ₍ᵣ₎ − θ̄)²).
+    """
+    n = len(without)
+    return np.asarray(np.sqrt((n - 1) / n * ((without - without.mean(0)) ** 2).sum(0)))

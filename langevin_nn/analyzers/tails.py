@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from langevin_nn.analyzers.statistics import jackknife_error
 from langevin_nn.checks import number, numbers, one_of
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
@@ -152,12 +153,7 @@ def _from_waves(x: Floats) -> tuple[float, float]:
     sizes = np.array([len(group) for group in groups])
     parts = np.add.reduceat(waves, [group[0] for group in groups], axis=1)
     without = (waves.sum(1, keepdims=True) - parts) / (n - sizes)
-    return float(indices(waves.mean(1), n)), _jackknife_error(indices(without, n - sizes))
-
-
-def _jackknife_error(without: Floats) -> float:
-    """Return the standard error of an estimate from those without one of the groups each."""
-    return float(np.sqrt((len(without) - 1) / len(without) * ((without - without.mean()) ** 2).sum()))
+    return float(indices(waves.mean(1), n)), float(jackknife_error(indices(without, n - sizes)))
 
 
 def _from_blocks(x: Floats) -> tuple[float, float]:
@@ -182,7 +178,7 @@ def _from_blocks(x: Floats) -> tuple[float, float]:
     groups = np.array_split(terms, _n_groups(len(x)))
     parts, sizes = np.array([group.sum() for group in groups]), np.array([len(group) for group in groups])
     without = (terms.sum() - parts) / (len(terms) - sizes)
-    return 1 / inverse, _jackknife_error(without) / inverse**2
+    return 1 / inverse, float(jackknife_error(without)) / inverse**2
 
 
 def _n_groups(n_samples: int) -> int:
