@@ -49,8 +49,9 @@ class PhaseDetector:
     is no boundary. The test asks for a fall somewhere, not at one place: it does not protect against an error
     that fell and then wanders about a threshold. Where phase I ends is told by the whole fall of the correct samples' error,
     and a run that ends in the middle of it would have a tenth of any fall in II: II is reported only where III has begun, or
-    II has lasted as long as I, after which little more than a hundredth of an exponential fall is to come. A phase in which
-    the first record already is has no boundary either: it began before.
+    II has lasted as long as I, after which little more than a hundredth of an exponential fall is to come. It is the careful
+    side for falls of other shapes: a sigmoid that is over, and flat for less time than it took, has not reached II. A phase
+    in which the first record already is has no boundary either: it began before.
 
     **How well boundaries are known.** Between two records an error crosses its threshold somewhere: ``crossing_epoch`` is
     where the line between them does, halfway between the first and the last of equally good places. For it, the highest
