@@ -115,7 +115,9 @@ def _of_path(config: Mapping[str, Any], replica: int, processes: tuple[str, ...]
         process = config["process"]
         described = {key: each for key, each in process.items() if key != "name"}
         if is_silent(process):  # without noise the start is all that tells paths apart
-            described["start"] = _row(config, replica)
+            landscape = process.get("landscape")
+            own = landscape.get("own_weights_sha256") if isinstance(landscape, Mapping) else None
+            described["from"] = (_row(config, replica), own)
     elif isinstance(config.get("processes"), Mapping):
         described = [config["processes"].get(name, name) for name in processes] or config["processes"]
     else:
