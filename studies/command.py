@@ -115,7 +115,7 @@ def placed(config: F) -> F:
         With the folder that is written to.
     """
     default = type(config).out
-    if config.quick and config.out is default:
+    if truth("quick", config.quick, "since it is a switch") and config.out is default:
         return replace(config, out=default.with_name(f"{default.name}_quick"))
     return config
 

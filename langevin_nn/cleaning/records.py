@@ -137,8 +137,8 @@ def _dataset_of(sample_loss: Any, epoch: Any, given_label: Any) -> xr.Dataset:
     labels = None if given_label is None else np.shape(given_label)[-1:]
     if records > samples and epoch is None and labels != (samples,):
         raise ConfigurationError(
-            f"sample_loss has shape {losses.shape}, more records than samples: is it transposed? Expected {_LOSSES}; pass "
-            "sample_loss.T, or say with epoch or given_label that it is as meant"
+            f"sample_loss has shape {losses.shape}, more records than samples, where {_LOSSES} were expected: is it "
+            "transposed? Pass sample_loss.T, or say with epoch or given_label that it is as meant"
         )
     expected = "one finite number a record, increasing"
     epochs = np.arange(records, dtype=np.float64) if epoch is None else numbers("epoch", epoch, expected)

@@ -52,6 +52,11 @@ class QuadraticLandscape(MomentLandscape):
         self.hessian = symmetric("hessian", hessian)
         self.n_parameters = len(self.hessian)
         self.dtype, self.device = torch.float64, torch.device("cpu")
+        if np.shape(noise_covariance) != self.hessian.shape:
+            raise ConfigurationError(
+                f"noise_covariance has shape {np.shape(noise_covariance)}: expected that of the hessian, "
+                f"{self.hessian.shape}, since both belong to the same parameters; give matrices of one size"
+            )
         self.noise_covariance = covariance("noise_covariance", noise_covariance, self.n_parameters)
         self._factor = torch.as_tensor(_factor(self.noise_covariance))
         self.minimum = np.zeros(self.n_parameters) if minimum is None else point("minimum", minimum, self.n_parameters)

@@ -225,6 +225,8 @@ def read_segments(folder: Path, on_damage: Literal["raise", "leave_out"] = "rais
         If a file is missing or its checksum differs.
     FileNotFoundError
         If the folder vanishes meanwhile, as it does when the run ends.
+    OSError
+        If a file cannot be read.
     """
     while True:
         newest = _manifests(folder)
@@ -233,8 +235,9 @@ def read_segments(folder: Path, on_damage: Literal["raise", "leave_out"] = "rais
         try:
             manifest = _first_whole(newest) if on_damage == "leave_out" else _read_manifest(newest[0])
             tree = _tree(folder, manifest, on_damage)
-        except (FileNotFoundError, DamagedTrajectory):
-            # A writer that went on, or ended, has put other files in the place of these.
+        except (OSError, DamagedTrajectory):
+            # A writer that went on, or ended, has put other files in the place of these; HDF5 calls it an error of its own
+            # where one goes while it is opened.
             if _manifests(folder) != newest:
                 continue
             raise
