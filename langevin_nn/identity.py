@@ -152,7 +152,8 @@ def identity(function: Any, *, libraries: Iterable[str] = (), elsewhere: Iterabl
     function : callable
         A function, plain or compiled by Numba, a bound method, a partial, an object that can be called.
     libraries : iterable of str, optional
-        Further packages that count by name and version, as NumPy, SciPy, Numba, torch and Python's own do.
+        Further packages that count by name and version, as those do that were installed, unless the function is of one, and
+        Python's own.
     elsewhere : iterable of object, optional
         What is told elsewhere: layers and tensors that count by their place in this list alone.
 
@@ -172,7 +173,8 @@ def identity(function: Any, *, libraries: Iterable[str] = (), elsewhere: Iterabl
     >>> identity(lambda x: getattr(x, "name")).unknown
     ('getattr',)
     """
-    walk = _Walk(frozenset(_MEASURED).union(libraries))
+    own = str(getattr(function, "__module__", "")).split(".", 1)[0]  # read, wherever it was installed
+    walk = _Walk(frozenset(_MEASURED).union(libraries, _installed(len(sys.modules)) - {own}))
     for each in elsewhere:
         walk.met(each)
     where = getattr(function, "__qualname__", type(function).__qualname__)
@@ -293,6 +295,15 @@ def _version(package: str) -> str:
         return platform.python_version() if package in sys.stdlib_module_names else version(package)
     except PackageNotFoundError:
         return ""
+
+
+@functools.lru_cache(maxsize=1)
+def _installed(_modules: int) -> frozenset[str]:
+    """Return the packages that were installed, whose modules hold much that changes as they run."""
+    files = {
+        name: str(getattr(module, "__file__", "")) for name, module in list(sys.modules.items()) if "." not in name
+    }
+    return frozenset(name for name, file in files.items() if "site-packages" in file or "dist-packages" in file)
 
 
 @functools.cache

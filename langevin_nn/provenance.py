@@ -92,7 +92,7 @@ def described_function(function: Any) -> dict[str, Any]:
     """
     named = getattr(function, "py_func", getattr(function, "func", function))
     name = f"{getattr(named, '__module__', None)}:{getattr(named, '__qualname__', type(named).__qualname__)}"
-    known = identity(function)
+    known = identity(function, libraries=("langevin_nn",))
     described: dict[str, Any] = {"type": "function", "name": name, "sha256": known.digest}
     return described if known.known else described | {"unknown": list(known.unknown)}
 

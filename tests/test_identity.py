@@ -630,7 +630,9 @@ if __name__ == "__main__":
 
 
 def write_settings(folder: Path, stiffness: float, amplitude: float) -> None:
+    """Write a module of another time each: Python tells edits by whole seconds and sizes."""
     (folder / "settings.py").write_text(f"STIFFNESS = {stiffness}\nAMPLITUDE = {amplitude}\n")
+    os.utime(folder / "settings.py", (1e9 + 100 * stiffness + amplitude,) * 2)
 
 
 def ran(folder: Path, script: str = "script.py", *arguments: str) -> str:

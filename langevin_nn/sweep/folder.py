@@ -8,7 +8,6 @@ import inspect
 import json
 import os
 import socket
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -65,17 +64,9 @@ def function_digest(function: Callable[..., Any]) -> dict[str, Any]:
     closed |= {f"default {k}": each for k, each in enumerate(target.__defaults__ or ())}
     closed |= target.__kwdefaults__ or {}
     said = json.dumps(plain(closed), sort_keys=True)
-    computes = identity(target, libraries=("langevin_nn", *_installed())).digest
+    computes = identity(target, libraries=("langevin_nn",)).digest
     digest = hashlib.sha256(f"{computes}{said}".encode()).hexdigest()
     return {"name": f"{target.__module__}:{target.__qualname__}", "sha256": digest}
-
-
-def _installed() -> list[str]:
-    """Return the packages that were installed, whose modules hold much that changes as they run."""
-    files = {
-        name: str(getattr(module, "__file__", "")) for name, module in list(sys.modules.items()) if "." not in name
-    }
-    return [name for name, file in files.items() if "site-packages" in file or "dist-packages" in file]
 
 
 def file_name(file: str) -> str:
