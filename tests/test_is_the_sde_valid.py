@@ -230,7 +230,7 @@ def test_a_plan_that_does_not_ask_the_clocks_is_caught():
 @pytest.mark.proof
 def test_a_short_run_at_large_steps_is_analysed_to_the_end(tmp_path, capsys):
     words = ["--samples-per-class", "4", "--hidden", "4", "--epochs", "3", "--records", "8", "--permutations", "599"]
-    words += ["--batch-size", "4", "--scalings", "4", "--minibatches", "200", "--processes", *NEEDED]
+    words += ["--batch-size", "4", "--scalings", "4", "--minibatches", "2000", "--processes", *NEEDED]
     assert study.main(["--quick", *words, "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert re.search(r"\d of 9 records are left out: they would not be at an update of their own in every run", said)
