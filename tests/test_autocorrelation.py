@@ -287,6 +287,13 @@ def total_of_four(together):
     assert alike.total_effective_sample_size.item() == pytest.approx(expected, rel=1e-9)
 
 
+def test_two_or_three_replicas_cannot_tell_how_many_records_they_are():
+    values = np.random.default_rng(1).standard_normal((4, 1000))
+    for n in (1, 2, 3, 4):
+        result = Autocorrelation("value")(xr.Dataset({"value": (("replica", "step"), values[:n])}))
+        assert np.isfinite(result.total_effective_sample_size) == (n in (1, 4))
+
+
 def of_weak_disagreement(together):
     """Means a fifth of the spread apart: 1.04 (0.04/4 + 9/8000)⁻¹ = 93 records, and half of all estimates above 115."""
     generator, found = np.random.default_rng(0), []

@@ -646,6 +646,15 @@ def test_the_test_of_the_error_sees_pairs_treated_as_independent(repetitions):
     assert twins.mean() < 0.5 * values.std(ddof=1)
 
 
+def test_intervals_of_alignments_that_are_exact_or_have_no_error():
+    assert Alignment(0.3, 0.0, 0.0, 0).interval() == (0.3, 0.3)
+    assert alignment_of(torch.ones(5, 2)).interval() == pytest.approx((1, 1))
+    assert np.isnan(alignment_of(torch.ones(2, 2)).interval()).all()
+    # Two minibatches against two have no error by jackknife, and yet the mean may be large.
+    lower, upper = alignment_of(torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])).interval()
+    assert lower <= 0 < upper == pytest.approx((1.959964**2 - 1) / 3)
+
+
 def test_the_error_is_on_the_safe_side_where_directions_are_random():
     """At R ≈ 0 pairs are uncorrelated and the jackknife reports √2 times the spread, never less than it."""
     generator = np.random.default_rng(12)

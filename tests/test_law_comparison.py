@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, kurtosis, sem, skew
+from scipy.stats import t as t_law
 
 from langevin_nn.analyzers import LawComparison, Quantity, holm, jackknife, phase_windows, swap_test
 from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
@@ -86,6 +87,19 @@ def test_the_jackknife_of_a_mean_is_students_interval_and_that_of_a_ratio_covers
         _, lower, upper = jackknife(lambda v: v[:, 1].mean() / v[:, 0].mean(), x)
         hits.append(lower <= 2 <= upper)
     assert binom.ppf(0.0005, 500, 0.93) <= np.sum(hits) <= binom.ppf(0.9995, 500, 0.97)
+
+
+def test_the_jackknife_knows_the_tails_and_the_skewness_of_what_values_add():
+    """Of a mean they add themselves: what scipy says of these values gives the interval; fewer than 16 have no shape."""
+    values = np.r_[np.linspace(-1, 1, 19), 8.0]
+    t = t_law.ppf(0.975, min(19, 40 / (kurtosis(values, fisher=False) - 1)))
+    further = skew(values, bias=False) / (6 * 20**0.5) * (1 + 2 * t**2)
+    mean, lower, upper = jackknife(np.mean, values)
+    np.testing.assert_allclose((mean - lower, upper - mean), np.array([t, t + further]) * sem(values))
+    np.testing.assert_allclose(jackknife(np.mean, -values)[1:], (-upper, -lower))
+    mean, lower, upper = jackknife(np.mean, values[5:])
+    np.testing.assert_allclose((mean - lower, upper - mean), t_law.ppf(0.975, 14) * sem(values[5:]))
+    assert jackknife(np.mean, np.ones(20)) == (1, 1, 1)
 
 
 def trajectories(generator, *, shift=0.0, ratio=1.0, replicas=24, correlation=0.5, processes=("sgd", "other")):

@@ -29,6 +29,8 @@ Floats = NDArray[np.float64]
 
 WINDOW_FACTOR = 5.0
 LEAST_RATIO = 50.0
+# The scatter of fewer, but of one alone, says too little of whether they agree.
+LEAST_REPLICAS = 4
 
 
 def autocorrelation_function(values: Any) -> Floats:
@@ -250,9 +252,9 @@ class Autocorrelation:
     10.1214/20-BA1221). Replicas that agree lose by it what scatter between a few of them makes, less than a half in most
     cases. To ask first whether they agree would be worse: 4 whose means differ by a tenth of the spread pass an F test at 1 %
     in most cases, and intervals of their common mean cover 81 % then. With the smaller of both, and Student's quantile
-    of as many degrees of freedom as replicas less one where it is the latter, they cover 94 to 97 %; with 2 replicas, whose
-    scatter says little, 87 to 97 %. ``agreement_p_value`` is that of an F test of the variance between replicas over
-    Γ(0) τ/N.
+    of as many degrees of freedom as replicas less one where it is the latter, they cover 94 to 97 %. The scatter of 2 or 3
+    replicas says too little of that (2 that hardly disagree: 87 %), and the total is missing. ``agreement_p_value`` is that
+    of an F test of the variance between replicas over Γ(0) τ/N.
 
     **Errors of times.** They are relative: ln τ ± 1.96 s/τ holds the truth in 95 to 96 % of cases, τ ± 1.96 s in 92 to 94 %.
 
@@ -302,8 +304,8 @@ class Autocorrelation:
             By replica, ``integrated_autocorrelation_time`` in records with its ``_standard_error``,
             ``effective_sample_size``, ``time_average`` with ``_standard_error``, ``_lower``, ``_upper``, and
             ``autocorrelation`` (…, lag); their means over replicas, ``mean_<name>``, with t intervals;
-            ``total_effective_sample_size`` and ``agreement_p_value``, of means of replicas that differ as much by chance;
-            ``window``; ``record_interval`` (clock), by which a time in records becomes
+            ``total_effective_sample_size`` (missing for 2 or 3 replicas) and ``agreement_p_value``, of means of replicas
+            that differ as much by chance; ``window``; ``record_interval`` (clock), by which a time in records becomes
             updates, epochs or gradient-flow time. Replicas with missing values (after a divergence) are NaN and count
             nowhere; of one that does not vary only the time average is known.
 
@@ -532,7 +534,8 @@ def _together(pooled: _Estimate, values: Floats) -> tuple[Floats, Floats]:
         square = np.where(known[..., None], (values - grand[..., None, None]) ** 2, 0).sum((-2, -1)) / (count * n)
         p_value = fdtrc(count - 1.0, moving.sum(-1) * n / (2.0 * pooled.window), between / within)
         apart = square * count / between
-    return np.where(apart < alike, apart, alike), p_value
+    total = np.where(apart < alike, apart, alike)
+    return np.where((count == 1) | (count >= LEAST_REPLICAS), total, np.nan), p_value
 
 
 def _mean(times: Floats) -> Floats:

@@ -16,8 +16,12 @@ from langevin_nn.replicas import check_each_once
 
 __all__ = ["MOST_REPLICAS", "jackknife", "logarithm", "mean_with_interval", "needed_replicas"]
 
+Floats = NDArray[np.float64]
+
 # Beyond these a number of replicas is none that anybody would run.
 MOST_REPLICAS = 10_000
+# Of so many values skewness and tails show; of fewer, what they seem to be is chance.
+LEAST_TO_SEE_A_SHAPE = 16
 
 
 def logarithm(values: xr.DataArray) -> xr.DataArray:
@@ -46,8 +50,11 @@ def mean_with_interval(values: xr.DataArray, dimension: str = "replica", level: 
     """Return the mean over a dimension with its standard error and Student's t interval.
 
     With few replicas the normal quantile, and a percentile bootstrap too, is too narrow: over 4 they cover about 80 %
-    where they say 95. Skewed values cost coverage all the same: of exponential ones, intervals that say 95 % hold the mean in
-    88 % of cases over 4 replicas, in 91 % over 16 and in 94 % over 64. Missing values are left out.
+    where they say 95. From 16 values on, the interval also reaches further to the side to which they are skewed, by what
+    Johnson (1978, doi 10.1080/01621459.1978.10480051) moves it, g s/(6 n)(1 + 2 t²) with the sample skewness g: of
+    exponential values it holds the mean in 94 % of cases then, where Student's alone holds it in 91. The skewness of fewer
+    values cannot be told from chance; the interval is for laws with little of it there (exponential ones: 88 % over 4), and
+    what spreads over factors is better averaged by its `logarithm`. Missing values are left out.
 
     Parameters
     ----------
@@ -81,14 +88,24 @@ def mean_with_interval(values: xr.DataArray, dimension: str = "replica", level: 
     count = present.sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         centre = np.where(present, numbers, 0).sum(-1) / count
-        squares = np.where(present, (numbers - centre[..., None]) ** 2, 0).sum(-1)
-        error = np.sqrt(squares / (count - 1) / count)
-        half = stdtrit(np.where(count > 1, count - 1.0, np.nan), 0.5 + level / 2) * error
+        deviations = np.where(present, numbers - centre[..., None], 0)
+        error = np.sqrt((deviations**2).sum(-1) / (count - 1) / count)
+        below, above = _reach(deviations, count, np.where(count > 1, count - 1.0, np.nan), error, level)
     error = np.where(count > 1, error, np.nan)
-    results = {"mean_value": centre, "standard_error": error, "lower": centre - half, "upper": centre + half}
+    results = {"mean_value": centre, "standard_error": error, "lower": centre - below, "upper": centre + above}
     dimensions = [name for name in values.dims if name != dimension]
     kept = {name: each for name, each in values.coords.items() if dimension not in each.dims}
     return xr.Dataset({name: (dimensions, each) for name, each in (results | {"count": count}).items()}, coords=kept)
+
+
+def _reach(deviations: Floats, count: Any, freedom: Any, error: Any, level: float) -> tuple[Floats, Floats]:
+    """Return how far an interval reaches below and above: Student's, and further to the side of the skewness that shows."""
+    squares, cubes = ((deviations**power).sum(-1) / count for power in (2, 3))
+    skewness = cubes / squares**1.5 * np.sqrt(count * (count - 1.0)) / (count - 2.0)
+    skewness = np.where((count >= LEAST_TO_SEE_A_SHAPE) & (squares > 0), skewness, 0)
+    quantile = stdtrit(freedom, 0.5 + level / 2)
+    further = skewness / (6 * np.sqrt(count)) * (1 + 2 * quantile**2)
+    return (quantile + np.maximum(-further, 0)) * error, (quantile + np.maximum(further, 0)) * error
 
 
 def needed_replicas(
@@ -149,18 +166,20 @@ def needed_replicas(
 
 
 @cache
-def _quantiles(probability: float) -> NDArray[np.float64]:
+def _quantiles(probability: float) -> Floats:
     """Return Student's quantile for each number of replicas, from 2."""
     return np.asarray(stdtrit(np.arange(1.0, MOST_REPLICAS), probability))
 
 
-def jackknife(
-    statistic: Callable[[NDArray[np.float64]], Any], values: NDArray[np.float64], level: float = 0.95
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def jackknife(statistic: Callable[[Floats], Any], values: Floats, level: float = 0.95) -> tuple[Floats, Floats, Floats]:
     """Return a function of independent values with an interval that holds the error of all that it is made of.
 
     The standard error is that of leaving out one value at a time, √((n − 1)/n Σ_r (θ₍ᵣ₎ − θ̄)²) (Tukey 1958), the quantile
-    Student's t with n − 1 degrees of freedom.
+    Student's t with n − 1 degrees of freedom. From 16 values on their shape counts too: what each adds, n θ̄ − (n − 1) θ₍ᵣ₎,
+    has a kurtosis κ, which makes the error itself uncertain, so that the degrees of freedom are at most 2n/(κ − 1)
+    (Satterthwaite 1946, doi 10.2307/3002019), and a skewness, towards which the interval reaches further as in
+    `mean_with_interval`. Of the ratio of the spreads of exponential values, 32 each, it holds the truth in 95 % of cases
+    then, without in 91. Of fewer than 16 values it is for laws close to normal ones.
 
     Parameters
     ----------
@@ -188,11 +207,16 @@ def jackknife(
         return nothing, nothing, nothing
     estimate = np.asarray(statistic(values), dtype=np.float64)
     others = np.stack([np.asarray(statistic(np.delete(values, r, axis=0)), dtype=np.float64) for r in range(n)])
-    half = stdtrit(n - 1.0, 0.5 + level / 2) * jackknife_error(others)
-    return estimate, estimate - half, estimate + half
+    added = np.moveaxis(others.mean(0) - others, 0, -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kurtosis = (added**4).mean(-1) / (added**2).mean(-1) ** 2
+        uncertain = 2 * n / (kurtosis - 1) if n >= LEAST_TO_SEE_A_SHAPE else np.inf
+        freedom = np.fmin(n - 1.0, uncertain)  # the first for values that do not vary
+        below, above = _reach(added, n, freedom, jackknife_error(others), level)
+    return estimate, estimate - below, estimate + above
 
 
-def jackknife_error(without: NDArray[np.float64]) -> NDArray[np.float64]:
+def jackknife_error(without: Floats) -> Floats:
     """Return the standard error of an estimate from those without one value, or one group of equal size, each.
 
     Parameters

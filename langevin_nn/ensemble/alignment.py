@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import exp, isfinite
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 from langevin_nn.landscape import SampleGradients
@@ -24,9 +26,7 @@ class Alignment:
     value : float
         The estimate; NaN where it is undefined.
     standard_error : float
-        By delete-one jackknife over minibatches, e; 0 where the value is exact. Near 1 the estimate is skewed, and intervals
-        are those of ln(1 − R), whose error is e/(1 − R): over 16 minibatches they cover 94 % with Student's quantile, where
-        R ± t e covers 90. Of two parameters and R = 0, neither covers more than 91 %.
+        By delete-one jackknife over minibatches; 0 where the value is exact. For an interval see `interval`.
     zero_share : float
         Share of minibatches with zero gradient, which are left out.
     n_minibatches : float, optional
@@ -40,6 +40,44 @@ class Alignment:
     zero_share: float
     n_minibatches: float = np.nan
     norm_spread: float = np.nan
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return Student's interval, widened where the estimate is skewed.
+
+        Of R̂ ± t e with the standard error e of M minibatches, the lower end and, near 1, the upper one are those of
+        ln(1 − R), whose error is e/(1 − R̂). Near 0, R̂ is the square of a mean and e goes down with it: the upper end is that
+        of √R, R̂ + t e + t² e²/(4 R̂) with R̂ at least e. Where even ‖Σ ĝ‖² = M s, s = 1 + (M − 1) R̂, lies below the M that
+        independent unit vectors without a mean have on average, the vectors have few directions, the fewer the smaller s is:
+        a share 1 − s of the way, the upper end goes up to that of a single direction, ((√s + z)² − 1)/(M − 1). Without these
+        three, intervals of two parameters and R ≤ 0.1 hold the truth in 87 to 92 % of cases.
+
+        Parameters
+        ----------
+        level : float, optional
+            Coverage of the interval.
+
+        Returns
+        -------
+        lower, upper : float
+            The value twice where it is exact; NaN where there is no error.
+
+        Examples
+        --------
+        >>> lower, upper = Alignment(0.9, 0.05, 0.0, 16).interval()
+        >>> round(lower, 2), round(upper, 2)
+        (0.71, 1.0)
+        """
+        value, error, m = self.value, self.standard_error, self.n_minibatches
+        if m == 0 or value >= 1 or not isfinite(error):
+            return (value, value) if error == 0 else (np.nan, np.nan)
+        quantile, rest = float(stdtrit(m - 1.0, 0.5 + level / 2)), 1 - value
+        reach = quantile * error
+        of_a_root = value + reach + reach**2 / (4 * max(abs(value), error)) if error else value
+        upper = max(1 - rest * exp(-reach / rest), of_a_root)
+        squared = max(1 + (m - 1) * value, 0.0)
+        of_one_direction = ((squared**0.5 + float(ndtri(0.5 + level / 2))) ** 2 - 1) / (m - 1)
+        upper = max(upper, value + max(1 - squared, 0.0) * (of_one_direction - value))
+        return 1 - rest * exp(reach / rest), min(upper, 1.0)
 
     @classmethod
     def undefined(cls, zero_share: float = np.nan) -> Alignment:
