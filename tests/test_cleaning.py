@@ -471,6 +471,15 @@ def test_digits_with_redrawn_labels_are_cleaned_and_those_without_are_left():
 # --- Arguments --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("own_class", [False, True])
+def test_samples_that_do_not_differ_divide_by_nothing(own_class):
+    wrong = np.arange(1000) < 300
+    label = wrong if own_class else np.arange(1000) % 10  # warnings are errors
+    found = find_mislabeled(training(wrong, spread=0.0), label.astype(int))
+    # Scores have two values: nobody correct is as far up as those that would go.
+    assert found.predicted_precision == 1
+
+
 def test_malformed_arguments_are_refused_by_name():
     losses = training(np.arange(200) < 80, records=10)
     for bad in (losses[0], losses[None, None], np.zeros((3, 0)), "losses", [[1.0, "a"]], None):

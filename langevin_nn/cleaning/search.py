@@ -267,9 +267,15 @@ def _predicted_precision(score: Floats, probability: Floats, removed: Flags, mem
     for index in np.unique(members[removed]):
         own = members == index
         number = correct[own].sum()
+        if not number > 0:  # nobody correct, who could be removed
+            continue
         mean = (correct[own] * score[own]).sum() / number
         deviation = np.sqrt((correct[own] * (score[own] - mean) ** 2).sum() / number)
-        distance = max((score[own & removed].min() - mean) / deviation, 0.0)
+        excess = score[own & removed].min() - mean
+        if deviation > 0:
+            distance = max(excess / deviation, 0.0)
+        else:
+            distance = np.inf if excess > 0 else 0.0
         above += number * max(4 / (1 + distance**2) - 1, 4 / (3 * (1 + distance**2))) / 3
     expected = min(max(above, correct[removed].sum()), removed.sum())
     return float(1 - expected / removed.sum())
