@@ -286,7 +286,7 @@ def instance(name: str, value: Any, kind: type | tuple[type, ...], expected: str
         raise ConfigurationError(f"{name} is {kind_of(value)}: expected {expected}")
 
 
-def numbers(name: str, value: Any, expected: str, *, finite: bool = True) -> NDArray[np.float64]:
+def numbers(name: str, value: Any, expected: str, *, finite: bool = True, flags: bool = False) -> NDArray[np.float64]:
     """Return an array of numbers, or raise.
 
     Parameters
@@ -299,6 +299,8 @@ def numbers(name: str, value: Any, expected: str, *, finite: bool = True) -> NDA
         What the message says was expected, and why.
     finite : bool, optional
         Whether they must be finite.
+    flags : bool, optional
+        Whether truth values may come, which count as 0 and 1.
 
     Returns
     -------
@@ -320,7 +322,7 @@ def numbers(name: str, value: Any, expected: str, *, finite: bool = True) -> NDA
         if isinstance(value, torch.Tensor):
             plain = (value.double() if value.is_floating_point() else value).detach().cpu().numpy()
         found = np.asarray(plain)
-        real = found.dtype.kind in "iuf" or (
+        real = found.dtype.kind in ("iufb" if flags else "iuf") or (
             found.dtype == object and all(is_number(each, Real) for each in found.flat)
         )
         with np.errstate(over="ignore"):

@@ -17,12 +17,23 @@ from langevin_nn.analyzers import (
     Quantity,
     analyze,
     at_equal_loss,
+    autocorrelation_function,
+    collapse_distance,
+    decay_time,
+    decline_p_value,
     detect_phases,
     four_phase_trajectory,
+    gaussian_mixture,
+    holm,
+    integrated_autocorrelation_time,
     mean_with_interval,
     needed_replicas,
+    smoothed_minimum,
+    stationarity_test,
     summary,
+    time_average,
 )
+from langevin_nn.ensemble.spectrum import effective_dimension
 from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
 
 COHORTS = ["all", "correct", "mislabeled"]
@@ -52,6 +63,36 @@ def test_four_phases_are_found_where_they_are(gaps, seed):
     assert abs(found[0] - 0.9 * first) <= 0.1 * first + 2
     assert second - 2 <= found[1] <= second + 0.2 * (third - second) + 4
     assert third - 0.1 * (third - second) - 2 <= found[2] <= third + 1
+
+
+@pytest.mark.parametrize(
+    "estimate",
+    [
+        *(
+            autocorrelation_function,
+            decay_time,
+            decline_p_value,
+            gaussian_mixture,
+            holm,
+            integrated_autocorrelation_time,
+        ),
+        *(smoothed_minimum, stationarity_test, time_average, effective_dimension),
+    ],
+)
+def test_what_is_no_number_is_refused_by_name(estimate):
+    for bad in (["a"] * 1000, [[1.0, 2.0], [3.0]], None):
+        with pytest.raises(ConfigurationError, match=r"(values|errors|correlation|p_values|eigenvalues) is of type"):
+            estimate(bad)
+
+
+def test_flags_have_an_average():
+    assert time_average(np.arange(1000) % 4 < 2).mean == 0.5
+
+
+def test_curves_without_replicas_are_refused():
+    for bad in (np.arange(10.0), 1.0):
+        with pytest.raises(ConfigurationError, match=r"expected \(replica, record\), .*pass a row for each replica"):
+            collapse_distance(bad, np.ones((4, 10)))
 
 
 def test_single_records_on_the_wrong_side_are_outvoted():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import count, pairwise
 
 import numpy as np
@@ -166,6 +166,10 @@ def half(x, out):
         (lambda: PotentialLandscape(lambda x: x[0], 1, dtype=torch.int64), "expected torch.float64 or torch.float32"),
         (lambda: double_well().kramers_rate([0.0], [1.0], 0.1), "expected all positive at the first and one negative"),
         (lambda: double_well().boltzmann_density(0.1), "0 axes came: expected 1"),
+        (
+            lambda: PotentialLandscape(partial(lambda a, x: a * x[0] ** 2, 2.0), 1).gradient(torch.ones(1, 1)),
+            "partial cannot be compiled .*write one with def",
+        ),
         (lambda: PotentialLandscape(overwriting, 1), "potential.* changes the point x"),
         (lambda: PotentialLandscape(lambda x: x[0] + np.random.rand(), 1), "at the same point: expected a function"),  # noqa: NPY002
         (

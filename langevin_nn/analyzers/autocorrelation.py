@@ -13,6 +13,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.special import fdtrc, stdtrit
 
 from langevin_nn.analyzers.labels import along_clock, described, evenly_spaced, group_with, over_replicas, selected
+from langevin_nn.checks import numbers
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
 __all__ = [
@@ -53,7 +54,7 @@ def autocorrelation_function(values: Any) -> Floats:
     >>> autocorrelation_function([1.0, -1.0, 1.0, -1.0])
     array([ 1.  , -0.75,  0.5 , -0.25])
     """
-    series = np.asarray(values, dtype=np.float64)
+    series = numbers("values", values, "numbers, shape (..., record)", finite=False, flags=True)
     covariance = _autocovariance(np.where(np.isfinite(series), series, np.nan))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(covariance / covariance[..., :1])
@@ -425,7 +426,8 @@ class _Estimate:
 
 
 def _series(values: Any) -> Floats:
-    series = np.asarray(values, dtype=np.float64)
+    expected = "one series of finite numbers, shape (record,), since its records are averaged over time"
+    series = numbers("values", values, expected, finite=False, flags=True)
     if series.ndim != 1 or len(series) == 0 or not np.isfinite(series).all():
         raise ConfigurationError(
             f"values of shape {series.shape}, {np.count_nonzero(~np.isfinite(series))} of them not finite, came: "

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from langevin_nn.checks import numbers
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
 __all__ = ["LEAST_RECORDS", "autoregressive_noise", "decline_p_value", "decline_statistics"]
@@ -65,7 +66,8 @@ def decline_p_value(errors: Any, *, correlation: float = 0.97) -> float:
             f"correlation={correlation}: expected a number from 0 to below 1, the correlation of successive records of noise "
             "that must not count as a fall; noise of correlation 1 is not stationary. The default is 0.97"
         )
-    series = np.asarray(errors, dtype=np.float64)
+    expected = "one series of finite numbers, shape (record,), which may fall"
+    series = numbers("errors", errors, expected, finite=False, flags=True)
     if series.ndim != 1 or not np.isfinite(series).all():
         raise ConfigurationError(
             f"errors of shape {series.shape}, {int((~np.isfinite(series)).sum())} of them not finite: expected one series of "

@@ -45,7 +45,7 @@ def decay_time(correlation: Any) -> Floats:
     >>> decay_time([np.exp(-np.arange(20) / 3.5)]).round(9)
     array([3.5])
     """
-    values = np.asarray(correlation, dtype=np.float64)
+    values = numbers("correlation", correlation, "autocorrelations, shape (..., lag)", finite=False)
     low = values < np.exp(-1.0)
     after = np.argmax(low, axis=-1)
     pair = np.stack([after - 1, after], axis=-1).clip(0)
@@ -209,7 +209,7 @@ class Fluctuations:
             If there are too few records, they are not evenly spaced or a replica has diverged.
         """
         weights = recorded_weights(trajectory, self.discard)
-        directions = np.asarray(self.directions, dtype=np.float64)
+        directions = numbers("directions", self.directions, "rows of finite numbers, one a direction of weight space")
         directions = np.broadcast_to(directions, (weights.sizes["replica"], *directions.shape[-2:]))
         if directions.shape[-1] != weights.sizes["parameter"]:
             raise ConfigurationError(

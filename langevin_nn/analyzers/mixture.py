@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
+from langevin_nn.checks import numbers
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
 __all__ = ["GaussianMixture", "gaussian_mixture"]
@@ -203,7 +204,7 @@ def gaussian_mixture(values: Any, *, least_samples: int = LEAST_SAMPLES, floor: 
     >>> mixture.equal_density.round(3).item(), mixture.high_probability([1.0, 3.0]).round(3)
     (2.0, array([0., 1.]))
     """
-    samples = np.asarray(values, dtype=np.float64)
+    samples = numbers("values", values, "numbers, shape (..., sample)", finite=False)
     if samples.ndim == 0:
         raise ConfigurationError("a single number came: expected samples of shape (..., sample)")
     n = samples.shape[-1]

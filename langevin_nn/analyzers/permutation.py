@@ -165,7 +165,7 @@ def holm(p_values: Any) -> Floats:
     >>> holm([0.01, 0.04, 0.03])
     array([0.03, 0.06, 0.06])
     """
-    values = np.asarray(p_values, dtype=np.float64)
+    values = numbers("p_values", p_values, "p values of any shape, NaN where there was no test", finite=False)
     adjusted = np.full(values.size, np.nan)
     order = np.argsort(values.ravel())
     order = order[np.isfinite(values.ravel()[order])]

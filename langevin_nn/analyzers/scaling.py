@@ -148,6 +148,11 @@ def collapse_distance(one: Any, other: Any) -> xr.Dataset:
     first, second = (
         numbers(name, each, "an array (replica, record)") for name, each in (("one", one), ("other", other))
     )
+    if first.ndim < 2 or second.ndim < 2:
+        raise ConfigurationError(
+            f"curves of shapes {first.shape} and {second.shape}: expected (replica, record), since ensembles are held "
+            "against the spread between their replicas; pass a row for each replica"
+        )
     if min(len(first), len(second)) < 3 or first.shape[1:] != second.shape[1:]:
         raise EstimationRefused(
             f"curves of shapes {first.shape} and {second.shape}: expected (replica, record) with at least 3 replicas each "

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from langevin_nn.analyzers.autocorrelation import autocorrelation_envelope
 from langevin_nn.analyzers.labels import along_clock, described, evenly_spaced, group_with, on_clocks, selected
+from langevin_nn.checks import numbers
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
 __all__ = ["Stationarity", "StationarityTest", "stationarity_test"]
@@ -107,7 +108,8 @@ def stationarity_test(values: Any, *, least_effective_size: float = LEAST_EFFECT
     >>> stationarity_test(noise).p_value > 0.05, stationarity_test(noise + np.linspace(0, 1, 1000)).p_value < 0.001
     (True, True)
     """
-    series = np.asarray(values, dtype=np.float64)
+    expected = "one series of finite numbers, shape (record,), whose mean may drift"
+    series = numbers("values", values, expected, finite=False, flags=True)
     if series.ndim != 1 or not np.isfinite(series).all():
         raise ConfigurationError(
             f"values of shape {series.shape}, {np.count_nonzero(~np.isfinite(series))} of them not finite, came: "

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers.labels import described, group_with, in_memory, on_clocks, over_replicas
+from langevin_nn.checks import numbers
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
 __all__ = ["Timescales", "smoothed_minimum"]
@@ -47,7 +48,11 @@ def smoothed_minimum(values: Any, window: int = 3) -> tuple[Floats, NDArray[np.i
     >>> position.item(), lowest.round(3).item()
     (2, 0.2)
     """
-    series = np.asarray(values, dtype=np.float64)
+    series = numbers("values", values, "series of numbers, shape (..., record)", finite=False)
+    if series.ndim == 0:
+        raise ConfigurationError(
+            "values is a single number: expected series, shape (..., record), which have a minimum"
+        )
     records = series.shape[-1]
     if window < 1 or window % 2 == 0 or window > records:
         raise ConfigurationError(

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from langevin_nn.checks import numbers
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.memory import as_text
 from langevin_nn.schema import describe
@@ -50,7 +51,7 @@ def effective_dimension(eigenvalues: ArrayLike, fraction: float = 0.9) -> float:
     >>> effective_dimension([6.0, 3.0, 1.0])
     2.0
     """
-    values = np.asarray(eigenvalues, dtype=np.float64)
+    values = numbers("eigenvalues", eigenvalues, "numbers, shape (eigenvalue,)", finite=False)
     return _dimension(values, float(values.sum()), fraction)[0]
 
 

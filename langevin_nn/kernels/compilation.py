@@ -229,7 +229,7 @@ def compiled(
 @lru_cache(maxsize=256)
 def _kept(request: _Request) -> Compiled:
     cache = None
-    with suppress(RuntimeError, TypeError, OSError):  # there is no file
+    with suppress(RuntimeError, TypeError, OSError, AttributeError):  # there is no file, or no code
         cache = CompiledCache(request.plain, f"{request.digest} {request.own_options}")
     return _made(request, cache)
 
@@ -281,7 +281,10 @@ class _Renewal:
 
     def _copy(self, function: FunctionType) -> FunctionType:
         if not isinstance(function, FunctionType):
-            raise TypeError(f"it is of type {type(function).__name__} and no function")
+            raise TypeError(
+                f"it is of type {type(function).__name__} and no plain function: write one with def or lambda that holds "
+                "what it needs"
+            )
         cells = tuple(CellType() for _ in function.__closure__ or ())
         names, code = {**function.__globals__}, function.__code__
         copy = FunctionType(code, names, function.__name__, function.__defaults__, cells)
