@@ -488,6 +488,9 @@ def test_malformed_arguments_are_refused_by_name():
     for bad in (np.zeros(3, dtype=int), np.full(200, 0.5), np.full(200, -1), ["a"] * 200):
         with pytest.raises(ConfigurationError, match="given_label"):
             find_mislabeled(losses, bad)
+    for wrong in (-1, 0.5):
+        with pytest.raises(ConfigurationError, match=rf"given_label holds {wrong} in 1 places, the first is sample 7:"):
+            find_mislabeled(losses, np.where(np.arange(200) == 7, wrong, 0))
     for bad in (np.arange(3), np.zeros(10), np.full(10, np.nan)):
         with pytest.raises(ConfigurationError, match="epoch"):
             find_mislabeled(losses, epoch=bad)

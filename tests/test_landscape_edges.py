@@ -193,6 +193,43 @@ def test_data_that_do_not_fit_are_refused(change, message):
         NetworkLandscape(**arguments)
 
 
+def own_cross_entropy(outputs, labels):
+    return functional.cross_entropy(outputs, labels, reduction="none")
+
+
+class Looked(nn.Module):
+    """Looks rows of a table up through a function, which no layer tells of."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.out = nn.Parameter(torch.zeros(5, 4)), nn.Linear(4, N_CLASSES)
+
+    def forward(self, positions):
+        return self.out(functional.embedding(positions, self.table, sparse=True))
+
+
+def one_label_of(value):
+    return torch.cat([classes(N - 1), torch.tensor([value])])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": one_label_of(-1)}, r"labels hold -1 in 1 samples, the first is sample 11"),
+        ({"labels": one_label_of(40)}, r"labels hold 40 in 1 samples"),
+        ({"test_inputs": normal(N, 5), "test_labels": one_label_of(-1)}, r"test_labels hold -1 in 1 samples"),
+        ({"labels": torch.full((N,), -1)}, r"the loss fails on .*Target -1 is out of bounds"),
+        ({"loss": lambda labels, outputs: own_cross_entropy(outputs, labels)}, r"the other way round: .*swap"),
+        ({"loss": lambda outputs, labels: outputs @ labels}, r"the loss fails on outputs of shape \(2, 3\)"),
+        ({"module": Looked(), "inputs": classes(N)}, r"gradients of table are sparse tensors: .*sparse=False"),
+    ],
+)
+def test_labels_and_losses_that_do_not_fit_are_told_before_a_run(change, message):
+    given = {"module": plain(), "inputs": normal(N, 5), "labels": classes(N), "loss": own_cross_entropy} | change
+    with pytest.raises(ConfigurationError, match=message):
+        NetworkLandscape(**given)
+
+
 def test_an_unknown_cohort_mask_lists_the_known_ones(landscape):
     weights = landscape.initial_weights((0,), Seeds(0))[0]
     for name in ("wrong", "labels"):

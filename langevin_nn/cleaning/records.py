@@ -153,6 +153,7 @@ def _dataset_of(sample_loss: Any, epoch: Any, given_label: Any) -> xr.Dataset:
 def _labels_of(given_label: Any, losses: xr.DataArray) -> NDArray[np.int64]:
     """Return labels with the leading dimensions of the losses."""
     shape = (*losses.shape[:-2], losses.shape[-1])
+    shapes = dict.fromkeys((shape[-1:], shape))
     expected = (
         f"class numbers (int) from 0, one for each of {shape[-1]} samples (names of classes become numbers by "
         "np.unique(labels, return_inverse=True)[1])"
@@ -163,10 +164,17 @@ def _labels_of(given_label: Any, losses: xr.DataArray) -> NDArray[np.int64]:
         labels = given_label.expand_dims(missing).transpose(*losses.dims[:-2], "sample").values
     else:
         labels = numbers("given_label", given_label, expected)
-    found = labels.astype(np.int64)
-    if labels.shape not in (shape, shape[-1:]) or (found != labels).any() or (found < 0).any():
+    if labels.shape not in (shape, shape[-1:]):
         raise ConfigurationError(
-            f"given_label has shape {labels.shape}: expected {expected}, in shape {shape[-1:]} or {shape}; losses are "
-            "compared within the classes that were given"
+            f"given_label has shape {labels.shape}: expected {expected}, in shape {' or '.join(map(str, shapes))}; losses "
+            "are compared within the classes that were given"
+        )
+    found = labels.astype(np.int64)
+    refused = (found != labels) | (found < 0)
+    if refused.any():
+        raise ConfigurationError(
+            f"given_label holds {labels[refused][0]:g} in {int(refused.sum())} places, the first is sample "
+            f"{int(np.argwhere(refused)[0][-1])}: expected {expected}; losses are compared within the classes that were "
+            "given, so leave samples without a class out"
         )
     return np.broadcast_to(found, shape)

@@ -22,8 +22,11 @@ __all__ = [
     "doubled",
     "general_point",
     "in_double",
+    "refuse_labels_without_loss",
     "refuse_loss_mixing",
     "refuse_sample_mixing",
+    "refuse_sparse_gradients",
+    "sample_losses",
     "trial_positions",
     "with_moved",
 ]
@@ -32,6 +35,7 @@ _TRIED = 4  # samples as they are, and as many moved a little
 _TOGETHER = (5, 2)  # sizes of smaller arrangements of them
 _MANY, _FEWER = 64, 16  # samples together, with repetitions; of a network of many parameters, where they take long
 _LARGE = 1_000_000
+_OF_A_LOSS = (RuntimeError, ValueError, IndexError, TypeError)
 
 
 def trial_positions(n_samples: int) -> Tensor:
@@ -335,6 +339,128 @@ def refuse_loss_mixing(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor
                 f"own output and label alone, since sample gradients are undefined otherwise; {remedy}"
             )
     return said
+
+
+def sample_losses(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the losses of a few samples, or say why there are none.
+
+    Parameters
+    ----------
+    loss : callable
+        (outputs, labels) → one loss a sample.
+    outputs : Tensor, shape (sample, ...)
+        Of a few samples.
+    labels : Tensor, shape (sample, ...)
+        Their labels.
+
+    Returns
+    -------
+    Tensor
+        What the loss returned.
+
+    Raises
+    ------
+    ConfigurationError
+        If it fails, saying whether it takes its arguments the other way round.
+    """
+    try:
+        return loss(outputs, labels)
+    except _OF_A_LOSS as error:
+        given = (
+            f"outputs of shape {tuple(outputs.shape)} ({outputs.dtype}) and labels of shape {tuple(labels.shape)} "
+            f"({labels.dtype})"
+        )
+        if _works(loss, labels, outputs):
+            raise ConfigurationError(
+                f"the loss fails on {given} and takes them the other way round: expected loss(outputs, labels), one loss a "
+                "sample; swap its arguments"
+            ) from error
+        raise ConfigurationError(
+            f"the loss fails on {given} ({type(error).__name__}: {_first_line(error)}): expected loss(outputs, labels), "
+            "which returns one loss a sample; see that it takes the outputs first, and what shape and type of labels it takes"
+        ) from error
+
+
+def refuse_labels_without_loss(
+    loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, name: str, labels: Tensor
+) -> None:
+    """Raise where a loss takes some classes and fails on the smallest or the largest of them.
+
+    Parameters
+    ----------
+    loss : callable
+        (outputs, labels) → one loss a sample.
+    output : Tensor, shape (1, ...)
+        Of any sample.
+    name : str
+        Of the labels.
+    labels : Tensor, shape (sample, ...)
+        All that are to be used; only whole numbers, one a sample, are classes.
+
+    Raises
+    ------
+    ConfigurationError
+        With the class.
+    """
+    if labels.is_floating_point() or not len(labels) or labels[0].numel() != 1:
+        return
+    classes = torch.unique(labels)
+    usual = classes[len(classes) // 2]
+    twice = torch.cat([output, output])  # a squeeze() may know no minibatch of one
+    for value in (classes[0], classes[-1]):
+        first, ordinary = (each.expand(2, *labels.shape[1:]) for each in (value, usual))
+        if value != usual and _works(loss, twice, ordinary) and not _works(loss, twice, first):
+            where = (labels.flatten() == value).nonzero()[:, 0]
+            raise ConfigurationError(
+                f"{name} hold {int(value)} in {len(where)} samples, the first is sample {int(where[0])}, on which the loss "
+                "fails: expected classes that it takes, 0 to M − 1 for cross-entropies, since each sample has a loss; "
+                "number the classes so, or leave those samples out"
+            )
+
+
+def _works(loss: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            loss(first, second)
+        except _OF_A_LOSS:
+            return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def refuse_sparse_gradients(parameters: Mapping[str, Tensor], losses: Callable[[Mapping[str, Tensor]], Tensor]) -> None:
+    """Raise where the gradient of a tensor is sparse, which no sum over parameters takes.
+
+    Parameters
+    ----------
+    parameters : mapping of str to Tensor
+        Weights, by name.
+    losses : callable
+        From weights to the losses of a few samples.
+
+    Raises
+    ------
+    ConfigurationError
+        With the tensors.
+    """
+    tracked = {name: each.detach().requires_grad_() for name, each in parameters.items()}
+    try:
+        with torch.enable_grad():
+            found = torch.autograd.grad(losses(tracked).sum(), list(tracked.values()), allow_unused=True)
+    except (RuntimeError, NotImplementedError):  # whoever needs a gradient says what is wrong
+        return
+    sparse = [
+        name for name, each in zip(tracked, found, strict=True) if each is not None and each.layout != torch.strided
+    ]
+    if sparse:
+        raise ConfigurationError(
+            f"the gradients of {', '.join(sparse)} are sparse tensors: expected dense ones, since noise and weights are "
+            "dense vectors over all parameters; make the layer with sparse=False, which computes the same"
+        )
 
 
 def check_sample_losses(losses: Tensor, n_samples: int) -> None:

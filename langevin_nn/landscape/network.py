@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from functools import cached_property
 from typing import Any, Literal
@@ -23,14 +23,17 @@ from langevin_nn.landscape.batched import BatchedPerceptronGradient
 from langevin_nn.landscape.checks import (
     check_sample_losses,
     general_point,
+    refuse_labels_without_loss,
     refuse_loss_mixing,
     refuse_sample_mixing,
+    refuse_sparse_gradients,
+    sample_losses,
     trial_positions,
 )
 from langevin_nn.landscape.classes import class_rule
 from langevin_nn.landscape.derivative import GradientDerivative
 from langevin_nn.landscape.given import loss_unlike_drawn, weights_unlike_drawn
-from langevin_nn.landscape.gradients import Loss, TracedGradient, weighted_loss
+from langevin_nn.landscape.gradients import Loss, TracedGradient, evaluate, weighted_loss
 from langevin_nn.landscape.initialisation import draw_weights, flat_parameters, redrawn, without_frozen
 from langevin_nn.landscape.layout import ParameterLayout
 from langevin_nn.landscape.perceptron import PerceptronGradient
@@ -274,17 +277,27 @@ class NetworkLandscape(EmpiricalLandscape):
             outputs = self._module(self.inputs[few])
             if self.test_inputs is not None and len(self.test_inputs):
                 self._check_test_inputs(self.test_inputs[few], outputs.shape[1:])
-        if self._loss is cross_entropy:
-            self._check_classes("labels", self.labels, outputs.shape[-1])
-            if self.test_labels is not None:
-                self._check_classes("test_labels", self.test_labels, outputs.shape[-1])
-        check_sample_losses(self._loss(outputs, self.labels[0, few]), len(outputs))
+        given = {"labels": self.labels.flatten(0, 1)}
+        if self.test_labels is not None:
+            given["test_labels"] = self.test_labels
+        for name, labels in given.items():
+            if self._loss is cross_entropy:
+                self._check_classes(name, labels, outputs.shape[-1])
+            else:
+                with torch.no_grad():
+                    refuse_labels_without_loss(self._loss, outputs[:1], name, labels)
+        check_sample_losses(sample_losses(self._loss, outputs, self.labels[0, few]), len(outputs))
         tried = self._trial_of_labels()
         with torch.no_grad():
             outputs = functional_call(self._module, parameters, (self.inputs[tried],))
+            sample_losses(self._loss, outputs, self.labels[0, tried])
             self._one_sample_error = refuse_loss_mixing(self._loss, outputs, self.labels[0, tried])
         of_test = () if self.test_labels is None else (self.test_labels,)
+        refuse_sparse_gradients(parameters, lambda weights: self._few_losses(weights, few))
         self._class_rule = class_rule(self._loss, outputs, self.labels.flatten(0, 1), *of_test)
+
+    def _few_losses(self, parameters: Mapping[str, Tensor], few: slice) -> Tensor:
+        return self._loss(evaluate(self._module, dict(parameters), self.inputs[few]), self.labels[0, few])
 
     def _check_test_inputs(self, few: Tensor, shape: torch.Size) -> None:
         try:
