@@ -23,7 +23,17 @@ from langevin_nn.errors import ConfigurationError
 from langevin_nn.identity import identity
 from langevin_nn.schema import SCHEMA_VERSION
 
-__all__ = ["attributes", "configuration", "described_function", "differences", "digest", "plain", "untold", "versions"]
+__all__ = [
+    "attributes",
+    "configuration",
+    "described_function",
+    "differences",
+    "differing_parts",
+    "digest",
+    "plain",
+    "untold",
+    "versions",
+]
 
 _LARGEST_ARRAY = 16384
 _LIBRARIES = ("langevin_nn", "numba", "numpy", "scipy", "torch", "xarray")
@@ -147,13 +157,18 @@ def plain(value: Any) -> Any:
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        value = dict(enumerate(value))
+    value = _parts(value)
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
             yield from _leaves(item, f"{name}.{key}" if name else str(key))
     else:
         yield name, value
+
+
+def _parts(value: Any) -> Any:
+    """Return what has parts with names or places of their own as a mapping, and anything else as it is."""
+    numbered = isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
+    return {str(place): item for place, item in enumerate(value)} if numbered else value
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -178,6 +193,38 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, t
     names = dict.fromkeys([*left, *right])
     pairs = {name: (left.get(name, _ABSENT), right.get(name, _ABSENT)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _unequal(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    left, right = _parts(one), _parts(other)
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        for key in dict.fromkeys([*left, *right]):
+            pair = left.get(key, _ABSENT), right.get(key, _ABSENT)
+            yield from _unequal(*pair, f"{name}.{key}" if name else str(key))
+    elif one != other:
+        yield name, (one, other)
+
+
+def differing_parts(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return where two configurations differ, for a reader: what one lacks, or has as a plain value, counts once.
+
+    Parameters
+    ----------
+    one, other : mapping
+        In the words of JSON.
+
+    Returns
+    -------
+    dict of str to tuple
+        The two values by dotted name; "absent" for what one of them lacks.
+
+    Examples
+    --------
+    >>> one, other = {"weights": None}, {"weights": {"shape": [2, 8]}, "seed": {"entropy": 1, "key": 2}}
+    >>> list(differences(one, other)), list(differing_parts(one, other))
+    (['weights', 'weights.shape', 'seed.entropy', 'seed.key'], ['weights', 'seed'])
+    """
+    return dict(_unequal(one, other))
 
 
 def untold(config: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -386,6 +386,23 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path, monkeypa
     same_bits(simulate(process, resume=path, **(OPTIONS | options)), simulate(process, **(OPTIONS | options)))
 
 
+def test_a_difference_is_listed_once(tmp_path):
+    """The weights of a start as a whole; labels, which the landscape and its drift both tell of, in one place."""
+    landscape = NetworkLandscape(torch.nn.Linear(2, 2), torch.ones(6, 2), torch.tensor([0, 1, 0, 1, 0, 1]))
+    other = NetworkLandscape(torch.nn.Linear(2, 2), torch.ones(6, 2), torch.tensor([0, 1, 0, 1, 0, 0]))
+    path, options = tmp_path / "run.nc", {"epochs": 1, "replicas": 2}
+    simulate(sgd(landscape, 0.1, 2), path=path, **options)
+    for process, changed, name in (
+        (sgd(landscape, 0.1, 2), {"weights": torch.zeros(2, 6)}, "weights"),
+        (sgd(other, 0.1, 2), {}, "data_sha256"),
+    ):
+        with pytest.raises(
+            ConfigurationError, match=r"has another configuration: [^;]* now( \(in 2 places\))?: "
+        ) as error:
+            simulate(process, resume=path, **options, **changed)
+        assert str(error.value).count(name) == 1
+
+
 def test_other_data_are_another_run(digits, tmp_path, monkeypatch):
     path = tmp_path / "run.nc"
     stopped(path, sgd(digits, ALPHA, B), OPTIONS, Fuse(5), monkeypatch, "measure")

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from langevin_nn.errors import ConfigurationError, ResumedElsewhereWarning, RunInUse, UntoldFunctionWarning
-from langevin_nn.provenance import differences, plain, untold, versions
+from langevin_nn.provenance import differences, differing_parts, plain, untold, versions
 from langevin_nn.store.lock import RunLock, owner_of
 from langevin_nn.store.segments import SegmentFolder, folder_of, has_work
 from langevin_nn.store.state import state_from
@@ -82,12 +82,11 @@ def refuse_another(known: Any, described: Mapping[str, Any], where: str) -> None
         With the differences; other versions of libraries, and functions of which not all can be told, only warn.
     """
     versions_before = json.loads(str(known)).get("versions", {})
-    if found := _other_than(known, described):
-        shown = [f"{name}: {_short(old)} there, {_short(new)} now" for name, (old, new) in list(found.items())[:_SHOWN]]
+    if found := _each_once(_other_than(known, described)):
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ConfigurationError(
-            f"the run at {where!r} has another configuration: {'; '.join(shown)}{more}: expected the same, since its first "
-            "part and its rest would not be one run; give the same arguments, or write to another path"
+            f"the run at {where!r} has another configuration: {'; '.join(found[:_SHOWN])}{more}: expected the same, since "
+            "its first part and its rest would not be one run; give the same arguments, or write to another path"
         )
     if unknown := untold(plain(described)):
         said = "; ".join(f"{name} reads {', '.join(parts)}" for name, parts in unknown.items())
@@ -111,7 +110,21 @@ def refuse_another(known: Any, described: Mapping[str, Any], where: str) -> None
 def _other_than(known: Any, described: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     before = json.loads(str(known))
     before.pop("versions", None)
-    return differences(before, json.loads(json.dumps(plain(described))))
+    return differing_parts(before, json.loads(json.dumps(plain(described))))
+
+
+def _each_once(found: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Return differences in words; one that a run holds in several places, at the least deep of them."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for name, pair in found.items():
+        places.setdefault((name.rpartition(".")[2], json.dumps(pair, sort_keys=True)), []).append(name)
+    lines = []
+    for names in places.values():
+        name = min(names, key=lambda each: each.count("."))
+        old, new = found[name]
+        more = f" (in {len(names)} places)" if len(names) > 1 else ""
+        lines.append(f"{name}: {_short(old)} there, {_short(new)} now{more}")
+    return lines
 
 
 def _short(value: Any) -> str:
