@@ -611,7 +611,11 @@ CELLS = (
             *((method, *law, n) for law in _INDICES for n in (1000, 2000, 8000)),
         )
     ),
-    *_rows("`tail_index`, block sums", "Poisson(4)", "{1} samples", tails_of_counts, ("block sums", 2000)),
+    *(
+        cell
+        for method in ("block sums", "characteristic function")
+        for cell in _rows(f"`tail_index`, {method}", "Poisson(4)", "{1} samples", tails_of_counts, (method, 2000))
+    ),
     *_rows("`fit_power_law`", "{0} errors", "{1} sizes", power_law, ("normal", 3), ("normal", 6)),
     *_rows("`fit_power_law`", "{0} errors", "{1} sizes", power_law, ("Student t, 3", 3), ("Student t, 3", 6)),
     *_rows("`fit_power_law`, p value", "normal errors", "{0} sizes", no_power_law, (3,), (6,), alarms=True),
