@@ -127,7 +127,9 @@ def compare(
         If an argument cannot be run, before anything is computed; also where a finished run, which is not to be overwritten,
         or the remains of one are in the way, or the one to resume has another configuration.
     UnstableTrajectory
-        If a replica diverges.
+        If a replica leaves the finite numbers.
+    EstimationRefused
+        If the training loss of SGD never falls below that of the start, as where it diverges more slowly.
 
     Examples
     --------

@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from langevin_nn import NetworkLandscape, compare
 from langevin_nn.analyzers import (
     COMPARED,
     ComparisonAnalyzer,
@@ -86,7 +88,8 @@ def test_what_is_no_number_is_refused_by_name(estimate):
 
 
 def test_flags_have_an_average():
-    assert time_average(np.arange(1000) % 4 < 2).mean == 0.5
+    flags = np.random.default_rng(0).random(1000) < 0.3
+    assert time_average(flags).mean == flags.sum() / 1000
 
 
 def test_curves_without_replicas_are_refused():
@@ -455,6 +458,20 @@ def test_what_was_recorded_between_losses_has_no_place_on_their_clock():
     known = found.notnull()
     assert 0 < int((~known & whole.notnull()).sum()) < whole.size / 4
     np.testing.assert_allclose(found.where(known), whole.where(known))
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"), [(1e4, "it diverges; .*a smaller learning rate"), (1e-12, "nothing is learned")]
+)
+def test_where_the_loss_of_sgd_never_falls_the_reason_is_said(rate, said):
+    inputs = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    landscape = NetworkLandscape(torch.nn.Linear(3, 2), inputs, (inputs.sum(1) > 0).long())
+    options = {"batch_size": 5, "epochs": 5, "replicas": 2, "processes": ["langevin"]}
+    with pytest.raises(
+        EstimationRefused, match=f"of 'sgd' with learning_rate={rate:g} never falls .*{said}"
+    ) as refusal:
+        compare(landscape, learning_rate=rate, **options)
+    assert refusal.value.numbers["last_loss"] >= refusal.value.numbers["first_loss"]
 
 
 def test_a_process_that_reaches_no_loss_level_is_not_said_to_follow():

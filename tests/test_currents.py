@@ -173,6 +173,11 @@ def test_what_cannot_be_measured_is_refused():
     ):
         with pytest.raises(ConfigurationError, match=message):
             ProbabilityCurrents(**options)
+    missing = (
+        r"lacks projection: .*result of PrincipalComponents\(shared=True\) or Fluctuations.*observables=\[Weights\(\)\]"
+    )
+    with pytest.raises(ConfigurationError, match=missing):
+        ProbabilityCurrents()(dataset(SERIES).rename(projection="weights"))
     with pytest.raises(ConfigurationError, match="find more components"):
         ProbabilityCurrents(plane=(0, 2))(dataset(SERIES))
     with pytest.raises(EstimationRefused, match="1 replicas of 60 records"):

@@ -237,8 +237,10 @@ def test_too_few_records_are_refused_and_arguments_checked():
         Timescales()(u_shaped([4], [6], records=9))
     assert refusal.value.numbers == {"records": 8, "records_needed": 10}
     assert Timescales(least_records=5)(u_shaped([4], [6], records=9)).time_of_fit.sel(clock="epoch").item() == 6
-    with pytest.raises(ConfigurationError, match="lacks test_error"):
-        Timescales()(u_shaped([4], [6])[["train_error"]])
+    missing = r"test_error: expected .* with test_error, train_error, .*Losses\(\)\]\); .*a landscape with test data"
+    for of_what, lacking in ("lacks", xr.Dataset.copy), ("no group of the trajectory has", xr.DataTree):
+        with pytest.raises(ConfigurationError, match=f"{of_what} {missing}"):
+            Timescales()(lacking(u_shaped([4], [6])[["train_error"]]))
     with pytest.raises(ConfigurationError, match="test_samples=0: expected a positive number"):
         Timescales(test_samples=0)
     with pytest.raises(ConfigurationError, match="window=2: expected an odd number"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import xarray as xr
 
-from langevin_nn.errors import ConfigurationError
+from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.replicas import check_each_once
+from langevin_nn.schema import Variable, describe
 
-__all__ = ["common_start", "each_once", "require", "root_of"]
+__all__ = ["common_start", "each_once", "require", "root_of", "way_to_record"]
 
 _ROUNDING = 1e-3  # relative: single precision in other batches, half precision too; other weights are further apart
 
@@ -52,6 +55,58 @@ def root_of(trajectory: xr.DataTree | xr.Dataset) -> xr.Dataset:
     return trajectory.to_dataset() if isinstance(trajectory, xr.DataTree) else trajectory
 
 
+_OF_GROUPS = {"spectrum": "NoiseSpectrum()", "samples": "SampleLosses()", "weights": "Weights()"}
+_OF_PHASES = "pass the result of detect_phases"
+_OF_ANALYZERS = {  # by how names begin
+    "projection": "pass the result of PrincipalComponents(shared=True) or Fluctuations(...) on a trajectory that was "
+    "recorded with simulate(..., observables=[Weights()])",
+    **dict.fromkeys(("phase", "boundary_", "crossing_", "mean_boundary_"), _OF_PHASES),
+    "true_": "pass a trajectory of known truth, as four_phase_trajectory makes it",
+    **dict.fromkeys(("is_removed", "is_refused"), "pass the result of find_mislabeled"),
+}
+
+
+def _observable(variable: Variable) -> str:
+    """Return the observable that records a variable."""
+    if variable.group:
+        return _OF_GROUPS[variable.group]
+    if variable.name.startswith(("train_", "test_")):
+        return "Losses()"
+    return "DrivingNoise()" if variable.name == "driving_noise_strength" else "OrderParameters()"
+
+
+def way_to_record(names: Iterable[str]) -> str:
+    """Return how to come by variables that are missing, in words.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The variables.
+
+    Returns
+    -------
+    str
+        For the end of a message.
+
+    Examples
+    --------
+    >>> way_to_record(["test_loss", "weights"])
+    'record with simulate(..., observables=[Losses(), Weights()]); test losses and errors need a landscape with test data'
+    """
+    names, observables, others = list(names), dict[str, None](), dict[str, None]()
+    for name in names:
+        try:
+            observables[_observable(describe(name))] = None
+        except UnknownNameError:
+            others |= {way: None for start, way in _OF_ANALYZERS.items() if name.startswith(start)}
+    ways = [f"record with simulate(..., observables=[{', '.join(observables)}])"] if observables else []
+    if any(name.startswith("test_") for name in names):
+        ways.append("test losses and errors need a landscape with test data")
+    if any(name.endswith("_error") for name in names):
+        ways.append("errors need labels of one class a sample")
+    return "; ".join([*ways, *others]) or "see what gives them"
+
+
 def require(dataset: xr.Dataset, *names: str) -> None:
     """Raise unless a dataset has some variables or coordinates, and each replica once.
 
@@ -71,8 +126,8 @@ def require(dataset: xr.Dataset, *names: str) -> None:
     missing = [name for name in names if name not in dataset.variables]
     if missing:
         raise ConfigurationError(
-            f"the dataset lacks {', '.join(missing)}: expected a trajectory recorded with the observables that give them; it "
-            f"has {', '.join(map(str, dataset.data_vars))}"
+            f"the dataset lacks {', '.join(missing)}: expected a dataset with {', '.join(names)}, which are analysed; it has "
+            f"{', '.join(map(str, dataset.data_vars)) or 'nothing'}; {way_to_record(missing)}"
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn.analyzers.base import each_once, require
+from langevin_nn.analyzers.base import each_once, require, way_to_record
 from langevin_nn.analyzers.statistics import mean_with_interval
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.schema import CLOCKS
@@ -55,9 +55,10 @@ def group_with(trajectory: xr.DataTree | xr.Dataset, *names: str) -> xr.Dataset:
             if all(name in group.variables for name in names):
                 return group
         found = sorted({str(name) for group in groups for name in group.data_vars})
+        missing = min(([name for name in names if name not in group.variables] for group in groups), key=len)
         raise ConfigurationError(
-            f"no group of the trajectory has {', '.join(names)}: expected a trajectory recorded with the observables "
-            f"that give them; its groups have {', '.join(found) or 'nothing'}"
+            f"no group of the trajectory has {', '.join(missing)}: expected one with {', '.join(names)}, which are analysed; "
+            f"its groups have {', '.join(found) or 'nothing'}; {way_to_record(missing)}"
         )
     require(trajectory, *names)
     return trajectory

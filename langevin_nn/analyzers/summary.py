@@ -16,6 +16,7 @@ from langevin_nn.analyzers.decline import LEAST_RECORDS
 from langevin_nn.analyzers.phases import detect_phases
 from langevin_nn.analyzers.statistics import mean_with_interval, needed_replicas
 from langevin_nn.analyzers.verdict import verdict
+from langevin_nn.errors import EstimationRefused
 
 __all__ = ["SUMMARY_VERSION", "Comparison", "analyze"]
 
@@ -105,11 +106,19 @@ def analyze(
     -------
     Comparison
         Distances, phases and summary.
+
+    Raises
+    ------
+    ConfigurationError
+        If a replica comes twice, processes start from other weights, or the null is a copy of the reference.
+    EstimationRefused
+        If there are too few replicas or records, or the loss of the reference never falls, as where it diverges.
     """
     root = root_of(trajectories)
     analyzer = ComparisonAnalyzer(reference, null)
     phases = detect_phases(root)
     by_loss = at_equal_loss(root, reference)
+    _refuse_without_descent(root, by_loss, reference)
     results = {"equal_time": analyzer(root), "equal_loss": analyzer(by_loss, clock="loss_level")}
     others = [str(name) for name in root["process"].values if name != reference]
     summary: dict[str, Any] = {
@@ -153,6 +162,29 @@ def analyze(
     summary |= _context(root, phases, epoch)
     summary["configuration"] = json.loads(str(trajectories.attrs.get("config_json", "{}")))
     return Comparison(trajectories, phases, results["equal_time"], results["equal_loss"], summary)
+
+
+def _refuse_without_descent(root: xr.Dataset, by_loss: xr.Dataset, reference: str) -> None:
+    """Raise where the loss of the reference never falls below its start, so that there is no level to compare at."""
+    loss = root["train_loss"].sel(process=reference, cohort="all", drop=True).mean("replica").dropna("step").values
+    if by_loss.sizes["loss_level"] > 1 or len(loss) < 2:
+        return
+    rate = json.loads(str(root.attrs.get("config_json", "{}"))).get("learning_rate")
+    at = "" if rate is None else f" with learning_rate={rate:g}"
+    rises = loss[-1] > loss[0]
+    raise EstimationRefused(
+        f"the training loss of {reference!r}{at} never falls below that of the start, {loss[0]:.4g}, and is {loss[-1]:.4g} "
+        "at the end: "
+        + (
+            "it diverges; expected one that falls, since processes are compared at equal loss too; choose a smaller learning "
+            "rate, by factors of ten until the loss falls"
+            if rises
+            else "nothing is learned; expected one that falls, since processes are compared at equal loss too; run longer, "
+            "or choose a larger learning rate"
+        ),
+        first_loss=float(loss[0]),
+        last_loss=float(loss[-1]),
+    )
 
 
 _ENDINGS = ("train_loss", "train_error", "test_error")
