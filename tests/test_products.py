@@ -97,6 +97,40 @@ assert np.allclose(more, b + out.T.astype(float) @ a, atol=1e-4)
     subprocess.run([sys.executable, "-c", code], env=os.environ | settings_of, check=True, timeout=120)
 
 
+DESCENT = """
+import sys
+from hashlib import sha256
+import numba
+import numpy as np
+if sys.argv[1] == "twin":  # every function in a copy of its own
+    njit = numba.njit
+    numba.njit = lambda *arguments, forceinline=False, **options: njit(*arguments, **options)
+from langevin_nn.kernels import perceptron
+generator, found = np.random.default_rng(0), sha256()
+widths = np.array([64, 12, 10])
+weights = generator.standard_normal((2, 910)).astype(np.float32)
+inputs, labels = generator.random((150, 64)).astype(np.float32), generator.integers(10, size=(1, 150))
+rows, rates = generator.integers(150, size=(2, 5, 20)), np.full(2, 0.1, np.float32)
+for activation in (perceptron.RELU, perceptron.TANH, perceptron.GELU):
+    for velocities, constants in ((weights[:0], (0, 0)), (0 * weights, (0.5, 1e-3))):
+        own = weights.copy()
+        perceptron.descend(own, velocities, inputs, labels, rows, rates, *map(np.float32, constants), widths, activation)
+        found.update(own)
+print(found.hexdigest())
+"""
+
+
+@pytest.mark.proof
+def test_the_process_that_compiles_has_the_bits_of_those_that_load(tmp_path):
+    def bits(which):
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / which)}
+        command = [sys.executable, "-c", DESCENT, which]
+        return subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300).stdout
+
+    assert len({bits("ours") for _ in range(2)}) == 1
+    assert len({bits("twin") for _ in range(2)}) == 2
+
+
 # --- elementary functions
 
 POINTS = np.concatenate([np.linspace(-20, 20, 40_001), np.geomspace(1e-30, 1, 301), -np.geomspace(1e-30, 1, 301)])

@@ -18,7 +18,9 @@ __all__ = ["GELU", "RELU", "TANH", "at_once", "descend", "weighted_gradient"]
 RELU, TANH, GELU = 0, 1, 2
 
 _CHUNK = 50  # rows of one pass: with their layers they stay in the core's own caches
-_ROUNDING = {"contract", "reassoc", "nsz", "arcp"}  # NaN and infinity are kept: a replica that diverges must be seen
+# NaN and infinity are kept: a replica that diverges must be seen. What may be rounded in more than one way is compiled in one
+# place, inside its caller: a second copy, of its own, would serve the process that compiles it and not those that load it.
+_ROUNDED = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "forceinline": True}
 _LOG2_E = np.float32(1.4426950408889634)
 _LN_2_HIGH, _LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _ROOT_HALF, _ROOT_2PI = np.float32(0.7071067811865476), np.float32(0.3989422804014327)
@@ -73,7 +75,7 @@ def _normal_law(x):
     return (_ONE - upper if x > _ZERO else upper), _ROOT_2PI * bell
 
 
-@cached(fastmath=_ROUNDING)
+@cached(**_ROUNDED)
 def _add_bias_and_activate(rows, bias, activation, slopes):
     for i in range(rows.shape[0]):
         row, slope = rows[i], slopes[i]
@@ -95,7 +97,7 @@ def _add_bias_and_activate(rows, bias, activation, slopes):
                 slope[j] = below + value * density
 
 
-@cached(fastmath=_ROUNDING)
+@cached(**_ROUNDED)
 def _multiply(signals, slopes):
     for i in range(signals.shape[0]):
         signal, slope = signals[i], slopes[i]
@@ -103,7 +105,7 @@ def _multiply(signals, slopes):
             signal[j] *= slope[j]
 
 
-@cached(fastmath=_ROUNDING)
+@cached(**_ROUNDED)
 def _cross_entropy_signals(rows, bias, labels, samples, coefficients):
     for i in range(rows.shape[0]):
         row = rows[i]
@@ -122,7 +124,7 @@ def _cross_entropy_signals(rows, bias, labels, samples, coefficients):
         row[labels[samples[i]]] -= coefficients[i]
 
 
-@cached(fastmath=_ROUNDING)
+@cached(**_ROUNDED)
 def _add_column_sums(rows, out):
     for i in range(rows.shape[0]):
         row = rows[i]
@@ -233,13 +235,13 @@ def weighted_gradient(weights, inputs, labels, indices, coefficients, widths, ac
             )
 
 
-@cached(fastmath=_ROUNDING)
+@cached(**_ROUNDED)
 def _accelerate(velocity, weights, momentum, weight_decay):
     for k in range(len(weights)):
         velocity[k] = momentum * velocity[k] + weight_decay * weights[k]
 
 
-@cached(fastmath=_ROUNDING)
+@cached(**_ROUNDED)
 def _move(weights, velocity, time_step):
     for k in range(len(weights)):
         weights[k] -= time_step * velocity[k]
