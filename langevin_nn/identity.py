@@ -490,11 +490,16 @@ class _Walk:
         if self._of_library(type(value).__module__) is None or value.layout is not torch.strided:
             self.untold(where, value)
             return
+        try:
+            here = value.detach().resolve_conj().resolve_neg().cpu().contiguous()
+            numbers = here.reshape(-1).view(torch.uint8).numpy()
+        except RuntimeError:  # the inside of a trace has no numbers
+            self.untold(where, value)
+            return
         if vars(value):
             self.value(vars(value), where)
-        here = value.detach().resolve_conj().resolve_neg().cpu().contiguous()
         self.said("tensor", f"{here.dtype}{tuple(here.shape)}{value.device}")
-        self.found.update(here.reshape(-1).view(torch.uint8).numpy().data)
+        self.found.update(numbers.data)
 
     def _container(self, value: Any, where: str) -> None:
         self.said(type(value).__name__, str(len(value)))
@@ -660,6 +665,10 @@ class _Walk:
         elif self._is_told_by_its_state(value):
             self.value(kind, where)
             self.value(vars(value), where)
+        elif kind.__module__.startswith("langevin_nn.") and hasattr(kind, "description"):
+            # As a file knows it. What it holds besides is kept for later, and comes and goes with its use.
+            self.value(kind, where)
+            self.value(value.description, where)
         elif kind.__module__.split(".", 1)[0] in (*self._libraries, "collections", "fractions"):
             self._reduced(value, where)
         else:

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from distributed import LocalCluster
 from hypothesis import given
@@ -386,6 +387,33 @@ def test_points_are_run_again_where_anything_changed_that_the_function_reads(tmp
         follows_settings()
 
 
+KEPT: dict[float, float] = {}
+
+
+def of_one_landscape():
+    module = torch.nn.Sequential(torch.nn.Linear(64, 3), torch.nn.Sigmoid(), torch.nn.Linear(3, 10))  # without a kernel
+    landscape = NetworkLandscape(module, DATA.train_inputs, DATA.train_labels, start="drawn")
+
+    def run(learning_rate, seed):
+        KEPT[learning_rate] = seed
+        return Simulation(sgd(landscape, learning_rate, 20), epochs=1, seed=seed, observables=[Losses()])
+
+    return run
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_function_keeps_in_memory_from_point_to_point_does_not_make_it_another(tmp_path, workers):
+    """A landscape that is used keeps its traces, and a function may remember what it has made."""
+    run = of_one_landscape()
+    grid = {"learning_rate": [0.1, 0.2], "seed": [0, 1]}
+    found = sweep(run, grid, tmp_path, workers=workers, points_per_batch=1)
+    assert found.attrs["points_failed"] == 0
+    KEPT.clear()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nc")}
+    assert same(sweep(run, grid, tmp_path, workers=1), found)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nc")}, "nothing is run again"
+
+
 # --- workers
 
 
@@ -394,6 +422,7 @@ def test_a_worker_that_would_run_another_function_fails(tmp_path, monkeypatch):
     (tmp_path / "points").mkdir()
     said = function_digest(reads_settings)
     monkeypatch.setattr(SETTINGS, "slope", 2.0)
+    monkeypatch.setattr(sys.modules["langevin_nn.sweep.batches"], "_known_here", set())
     assert visit(reads_settings, str(tmp_path), "0", {"a": 1.0}, said, {}) is None
     (status,) = map(read, (tmp_path / "points").glob("*.json"))
     assert status["state"] == "failed"

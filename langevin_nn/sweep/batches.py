@@ -13,14 +13,16 @@ from langevin_nn.checks import kind_of
 from langevin_nn.errors import ConfigurationError, RunInUse
 from langevin_nn.simulate import Simulation, simulate_together
 from langevin_nn.store import write_trajectory
+from langevin_nn.store.durable import json_text
 from langevin_nn.sweep.folder import SweepFolder, function_digest, is_alive, key_of
 from langevin_nn.sweep.grid import Point
 from langevin_nn.sweep.structure import structure_of
 
-__all__ = ["Task", "run_simulations", "visit"]
+__all__ = ["Task", "known_here", "run_simulations", "visit"]
 
 Task = tuple[str, Point]
 Run = Callable[..., Any]
+_known_here: set[str] = set()
 
 
 def visit(
@@ -75,14 +77,29 @@ def visit(
     return None
 
 
+def known_here(said: dict[str, Any]) -> None:
+    """Say that this process has the function of a sweep.
+
+    Parameters
+    ----------
+    said : dict
+        Of `function_digest`.
+    """
+    _known_here.add(json_text(said))
+
+
 def _check_the_same(run: Run, said: dict[str, Any]) -> None:
     """Raise where a worker would run another function than the parent's: one that reads what the parent changed in memory."""
+    # Once a process, before the first point: a function may keep in memory what it has made.
+    if json_text(said) in _known_here:
+        return
     if function_digest(run) != said:
         raise ConfigurationError(
             f"the function {said['name']} computes something else in a worker than where the sweep was begun: expected the "
             "same, but a worker imports modules anew and knows nothing of what was changed in them since; make such values "
             "points of the grid or arguments, write them into the module, or pass workers=1"
         )
+    known_here(said)
 
 
 def run_simulations(run: Run, folder: str, tasks: Sequence[tuple[str, Point, str]]) -> None:

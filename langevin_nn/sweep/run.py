@@ -21,7 +21,7 @@ from langevin_nn.checks import as_path, kind_of, truth, whole_number
 from langevin_nn.errors import ConfigurationError, LangevinError
 from langevin_nn.provenance import versions
 from langevin_nn.store import check_writable
-from langevin_nn.sweep.batches import run_simulations, visit
+from langevin_nn.sweep.batches import known_here, run_simulations, visit
 from langevin_nn.sweep.folder import SweepFolder, function_digest, key_of, now
 from langevin_nn.sweep.grid import Point, points_of
 from langevin_nn.sweep.opened import open_sweep
@@ -121,6 +121,7 @@ def sweep(
     files = SweepFolder(place)
     run = _importable(run)
     said = function_digest(run)
+    known_here(said)
     known = versions()
     keys = [key_of(said, point, known) for point in points]
     names = list(points[0])
