@@ -379,7 +379,12 @@ class _Walk:
                     package = value.__name__.split(".", 1)[0]
                     self._said_library(package, value.__name__, ".".join(names[number:]))
                     return
+                of_process = _is_of_python(value.__name__.split(".", 1)[0])
                 value = vars(value).get(name, _MISSING)
+                # Such as sys.path, which no two processes share.
+                if of_process and isinstance(value, list | dict | set):
+                    self.untold(f"{where}.{name}", value)
+                    return
             elif self.looks_into(value):
                 self.said("attribute", name)
                 found = self._attribute(value, name, where)

@@ -370,6 +370,33 @@ def test_a_verdict_that_ignores_phases_or_what_the_replicas_tell_would_be_notice
     assert summary._relation({**wide, "lower": -1.3, "upper": -0.7}, 0.5, 4, is_short=False) == "undefined"
 
 
+def test_what_is_nearer_than_chance_does_not_pay_for_what_is_further(monkeypatch):
+    """Without noise of its own a process may lie on the reference in most quantities, and far away in one."""
+    runs, other = standing(4.0, 8, EARLY, 60), {"process": "isotropic_langevin"}
+    for name in ("activity", "directed_activity", "projection_variance", "alignment", "gradient_alignment"):
+        runs[name].loc[other] = runs[name].sel(process="sgd")
+    found = analyze(xr.DataTree.from_dict({"/": runs})).summary
+    assert found["excess"]["equal_time"]["isotropic_langevin"]["mean"]["upper"] < 0.5
+    assert found["told_apart"]["equal_time"]["isotropic_langevin"] == ["noise_strength"]
+    assert found["relation"]["equal_time"]["isotropic_langevin"] == "apart"
+    monkeypatch.setattr(summary, "_decisive", lambda excess, mean, tolerance: mean)
+    assert relation_of(runs) == "close", "the mean alone would let it follow"
+
+
+def test_a_cohort_that_is_all_samples_is_no_quantity_of_its_own():
+    runs = standing(4.0, 8, EARLY, 60)
+    for name in ("activity", "directed_activity"):
+        runs[name].loc[{"cohort": "correct"}] = runs[name].sel(cohort="all")
+        runs[name].loc[{"cohort": "mislabeled"}] = np.nan
+    found = analyze(xr.DataTree.from_dict({"/": runs})).summary
+    figures = found["excess"]["equal_time"]["isotropic_langevin"]
+    assert figures["directed_activity_correct"]["value"] is None
+    assert "directed_activity_correct" not in found["told_apart"]["equal_time"]["isotropic_langevin"]
+    others = [each["value"] for name, each in figures.items() if name != "mean" and each["value"] is not None]
+    assert len(others) == 6
+    assert figures["mean"]["value"] == pytest.approx(np.mean(others))
+
+
 def test_what_is_needed_is_said():
     result = analyze(xr.DataTree.from_dict({"/": standing(0.0, 2, LATE, 6)}))
     assert result.summary["needed"]["equal_time"]["langevin"] == {

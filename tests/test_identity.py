@@ -475,6 +475,7 @@ UNKNOWN = {
     "a file": (lambda x: float(Path("k.txt").read_text()) * x[0], "pathlib.Path"),
     "the environment": (lambda x: float(os.getenv("K", "1")) * x[0], "os.getenv"),
     "all of the environment": (lambda x: os.environ, "os.environ (_Environ)"),
+    "where Python looks for modules": (lambda x: len(sys.path) * x[0], "sys.path (list)"),
     "a clock": (lambda x: time.time() * x[0], "time.time"),
     "a module as a value": (lambda x, numpy=np: numpy.load("k.npy"), "<lambda> (module)"),
     "a file, of a library imported inside": (loads_inside, "load"),

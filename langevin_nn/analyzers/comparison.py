@@ -136,11 +136,20 @@ class ComparisonAnalyzer:
                 replicas=root.sizes["replica"],
             )
         shown = common_start(root, self.reference)
-        compared = [quantity.of(root) for quantity in self.quantities]
+        compared = self._each_once(root)
         self._refuse_a_copy(compared, clock)
         names = xr.Variable("quantity", [quantity.name for quantity in self.quantities])
         found = xr.concat([self._one(each, clock) for each in compared], dim=names)
         return found.assign_attrs(common_start=int(shown))
+
+    def _each_once(self, root: xr.Dataset) -> list[xr.DataArray]:
+        """Return the quantities; missing are those with the numbers of another, as of a cohort that is all samples."""
+        found: dict[str, list[xr.DataArray]] = {}
+        for quantity in self.quantities:
+            values, same = quantity.of(root), found.setdefault(quantity.variable, [])
+            same.append(values.where(False) if any(values.equals(each) for each in same) else values)
+        where = {variable: iter(each) for variable, each in found.items()}
+        return [next(where[quantity.variable]) for quantity in self.quantities]
 
     def _refuse_a_copy(self, compared: list[xr.DataArray], clock: str) -> None:
         """Raise where the null has the numbers of the reference: it would say that chance makes no distance at all."""

@@ -69,9 +69,10 @@ def analyze(
     - ``distance``: clock (``equal_time``, ``equal_loss``) → process → quantity → figure, and ``mean`` over quantities;
     - ``excess``: the same for the distance less the null's, replica by replica;
     - ``relation``: clock → process → "apart" where the interval of the mean excess begins above `tolerance`; "close" where it
-      ends below and is no wider than ± `tolerance`; "undecided" where it does neither; "too_short" where it is not apart and
-      the reference has not left the first phase of learning in all replicas, or a replica of the process reached less than
-      half of its loss levels; "undefined" where there is no interval, or not of all replicas;
+      ends below and is no wider than ± `tolerance`; "undecided" where it does neither; where the mean is close and a quantity
+      that surely differs does so by more than `tolerance`, that quantity's interval decides; "too_short" where it is not
+      apart and the reference has not left the first phase of learning in all replicas, or a replica of the process reached
+      less than half of its loss levels; "undefined" where there is no interval, or not of all replicas;
     - ``needed``: clock → process → what would decide, null where it is decided: ``replicas``, with which the interval would
       decide in 95 % of cases if mean and scatter stay as they are (`needed_replicas`), null where they are not in want or
       more than 10,000; ``epochs``, twice the run, to begin with, where it is too short (its own length is what is surely
@@ -145,14 +146,17 @@ def analyze(
             or (clock == "equal_loss" and float(least_share.sel(process=process)) < _LEAST_SHARE)
             for process in processes
         }
-        relations = {
-            process: _relation(figures["mean"], tolerance, summary["replicas"], short[process])
+        decisive = {
+            process: _decisive(results[clock]["excess"].sel(process=process), figures["mean"], tolerance)
             for process, figures in processes.items()
+        }
+        relations = {
+            process: _relation(decisive[process], tolerance, summary["replicas"], short[process])
+            for process in processes
         }
         summary["relation"][clock] = relations
         summary["needed"][clock] = {
-            process: _needed(relation, processes[process]["mean"], tolerance, root)
-            for process, relation in relations.items()
+            process: _needed(relation, decisive[process], tolerance, root) for process, relation in relations.items()
         }
     summary["follows"] = {
         clock: {process: {"close": True, "apart": False}.get(relation) for process, relation in relations.items()}
@@ -253,6 +257,18 @@ def _all_samples(values: xr.DataArray) -> xr.DataArray:
     return values.sel(cohort="all", drop=True) if "cohort" in values.dims else values
 
 
+def _decisive(excess: xr.DataArray, mean: Mapping[str, Any], tolerance: float) -> Mapping[str, Any]:
+    """Return the figure that decides: the mean over quantities, or the worst of those that surely differ by more."""
+    # What is nearer to the reference than chance has it, as a path without noise may be, does not pay for what is further.
+    if mean["upper"] is None or not _is_within(mean, tolerance):
+        return mean
+    each: list[Mapping[str, Any]] = list(
+        _nested(mean_with_interval(excess, level=_level(excess)).transpose("quantity")).values()
+    )
+    beyond = [figure for figure in each if (figure["lower"] or 0) > 0 and figure["value"] > tolerance]
+    return max(beyond, key=lambda figure: figure["lower"], default=mean)
+
+
 def _relation(excess: Mapping[str, Any], tolerance: float, n_replicas: int, is_short: bool) -> str:
     """Return how a process stands to the reference, from its mean excess distance."""
     if excess["lower"] is None or excess["upper"] is None:
@@ -289,9 +305,13 @@ def _needed(relation: str, excess: Mapping[str, Any], tolerance: float, root: xr
     }
 
 
+def _level(excess: xr.DataArray) -> float:
+    """Return the level of intervals that hold together at 95 % (Bonferroni)."""
+    return 1 - 0.05 / excess.sizes["quantity"]
+
+
 def _told_apart(excess: xr.DataArray, processes: list[str]) -> dict[str, list[str]]:
     """Return the quantities in which processes surely differ: 95 % over all quantities of a process together."""
-    level = 1 - 0.05 / excess.sizes["quantity"]
-    lower = mean_with_interval(excess, level=level)["lower"]
+    lower = mean_with_interval(excess, level=_level(excess))["lower"]
     names = np.asarray(excess["quantity"].values)
     return {process: [str(name) for name in names[lower.sel(process=process).values > 0]] for process in processes}
