@@ -30,6 +30,9 @@ Floats = NDArray[np.float64]
 
 WINDOW_FACTOR = 5.0
 LEAST_RATIO = 50.0
+# Records, in units of the least ratio, below which a time is low by chance too often: of white noise and of an
+# autoregression of 0.5, intervals that say 95 % hold the mean in 93 and 75 % at one, in 95 and 94 % at three.
+_LEAST_RECORDS = 3
 # The scatter of fewer, but of one alone, says too little of whether they agree.
 LEAST_REPLICAS = 4
 
@@ -79,7 +82,8 @@ def integrated_autocorrelation_time(
     window_factor : float, optional
         How many autocorrelation times are summed: fewer bias, more add noise.
     least_ratio : float, optional
-        How many autocorrelation times the series must last.
+        How many autocorrelation times the series must last; of records there must be three times as many, since τ itself
+        is estimated from them.
 
     Returns
     -------
@@ -325,6 +329,7 @@ class Autocorrelation:
             values = values.expand_dims("replica")
         values = values.transpose(..., "replica", clock)
         series = np.ascontiguousarray(values.values)
+        _refuse_few(values.sizes[clock], self.least_ratio, f"{self.variable!r}", values.sizes["replica"])
         pooled = _estimate(_autocovariance(series), series, self.window_factor, pool=True)
         self._refuse(pooled, values, clock)
         result = self._labelled(pooled, values, clock)
@@ -342,7 +347,8 @@ class Autocorrelation:
             for name, position in zip(others, worst, strict=True)
         }
         what = f"{self.variable!r}" + "".join(f", {name} {value}" for name, value in place.items())
-        _check(np.max(longest, initial=-np.inf), values.sizes[clock], self.least_ratio, what)
+        time = _mean(pooled.time)[worst]
+        _check(np.max(longest, initial=-np.inf), float(time), values.sizes[clock], self.least_ratio, what)
 
     def _labelled(self, pooled: _Estimate, values: xr.DataArray, clock: str) -> xr.Dataset:
         n = values.sizes[clock]
@@ -476,6 +482,7 @@ def _windows(correlation: Floats, factor: float, records: Any) -> tuple[NDArray[
     # Bartlett's error of an autocorrelation; what does not stand out from it is noise and would keep every window open.
     noise = np.sqrt((2 * np.cumsum(correlation**2, -1) - 1) / records)
     size = np.abs(correlation)
+    noise[..., 0] = 0  # ρ(0) = 1 however few records there are
     envelope = 2 * np.cumsum(np.where(size > 2 * noise, size, 0.0), -1) - 1
     longer = np.maximum(sums, envelope)
     closed = np.arange(correlation.shape[-1]) >= factor * longer
@@ -484,7 +491,20 @@ def _windows(correlation: Floats, factor: float, records: Any) -> tuple[NDArray[
     return window, np.take_along_axis(longer, window[..., None], -1)[..., 0]
 
 
-def _check(longest: float, records: int, least_ratio: float, what: str) -> None:
+def _refuse_few(records: int, least_ratio: float, what: str, replicas: int = 1) -> None:
+    """Raise where an autocorrelation time would be low by chance, whatever it is."""
+    needed = int(np.ceil(_LEAST_RECORDS * least_ratio))
+    if records * replicas < needed:
+        of_each, in_all = (f" of each of {replicas} replicas", " in all") if replicas > 1 else ("", "")
+        raise EstimationRefused(
+            f"{what}: {records} records{of_each}: expected at least {needed}{in_all}, since fewer say too little of how "
+            "long they remember, and errors that follow from it come out too small; record more often or for longer",
+            records=records,
+            records_needed=int(np.ceil(needed / replicas)),
+        )
+
+
+def _check(longest: float, time: float, records: int, least_ratio: float, what: str) -> None:
     """Raise where there is nothing to estimate from, or too little."""
     if not np.isfinite(longest):
         raise EstimationRefused(
@@ -495,20 +515,29 @@ def _check(longest: float, records: int, least_ratio: float, what: str) -> None:
         )
     if records < least_ratio * longest:
         needed = int(np.ceil(least_ratio * longest))
+        alternates = not time > longest / 2  # also where it is not known, since a sum is not positive
+        lasting = f"with an integrated autocorrelation time of about {longest:.3g} records"
+        if alternates:
+            lasting = (
+                f"that alternate: the envelope of their correlations, 1 + 2 Σ |ρ(t)|, is what lasts long, about "
+                f"{longest:.3g} records, while they cancel to a time of about {max(time, 0.0):.2g}"
+            )
         raise EstimationRefused(
-            f"{what}: {records} records with an integrated autocorrelation time of about {longest:.3g} records: "
+            f"{what}: {records} records {lasting}: "
             f"expected at least {least_ratio:g} times as many ({needed}), since a shorter series underestimates the "
             "time and the errors that follow from it; record for longer, leave out a transient at the start, or pass a "
             "smaller least_ratio",
             records=records,
-            integrated_autocorrelation_time=float(longest),
+            integrated_autocorrelation_time=float(time if alternates else longest),
+            envelope=float(longest),
             records_needed=needed,
         )
 
 
 def _reliable(series: Floats, factor: float, least_ratio: float) -> _Estimate:
+    _refuse_few(len(series), least_ratio, "the series")
     estimate = _estimate(_autocovariance(series), series, factor, pool=False)
-    _check(float(estimate.longest), len(series), least_ratio, "the series")
+    _check(float(estimate.longest), float(estimate.time), len(series), least_ratio, "the series")
     if estimate.time <= 0:
         raise EstimationRefused(
             f"the series: {len(series)} records alternate so much that their integrated autocorrelation time, "
