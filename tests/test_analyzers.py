@@ -15,8 +15,10 @@ from scipy import stats
 from langevin_nn import NetworkLandscape, compare
 from langevin_nn.analyzers import (
     COMPARED,
+    Autocorrelation,
     ComparisonAnalyzer,
     Quantity,
+    Stationarity,
     analyze,
     at_equal_loss,
     autocorrelation_function,
@@ -28,6 +30,7 @@ from langevin_nn.analyzers import (
     gaussian_mixture,
     holm,
     integrated_autocorrelation_time,
+    jackknife,
     mean_with_interval,
     needed_replicas,
     smoothed_minimum,
@@ -85,6 +88,20 @@ def test_what_is_no_number_is_refused_by_name(estimate):
     for bad in (["a"] * 1000, [[1.0, 2.0], [3.0]], None):
         with pytest.raises(ConfigurationError, match=r"(values|errors|correlation|p_values|eigenvalues) is of type"):
             estimate(bad)
+
+
+@pytest.mark.filterwarnings("error")
+def test_complex_numbers_do_not_lose_their_imaginary_part():
+    values = xr.DataArray(np.exp(1j * np.arange(400.0)).reshape(2, 200), dims=("replica", "step"), name="train_loss")
+    for analyzer in (Autocorrelation("train_loss"), Stationarity("train_loss")):
+        with pytest.raises(ConfigurationError, match="'train_loss' holds complex128: expected real numbers"):
+            analyzer(values.to_dataset())
+    for estimate in (mean_with_interval, lambda each: jackknife(np.mean, each.values)):
+        with pytest.raises(ConfigurationError, match="values is of type ndarray: expected an"):
+            estimate(values)
+    for name in ("abc", [1.0, 2.0]):
+        with pytest.raises(ConfigurationError, match=r"values is of type (str|list): expected an xarray.DataArray"):
+            mean_with_interval(name)
 
 
 def test_flags_have_an_average():

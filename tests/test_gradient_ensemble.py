@@ -24,8 +24,10 @@ from langevin_nn import (
 )
 from langevin_nn.ensemble import covariance_factor
 from langevin_nn.ensemble.alignment import Alignment, alignment_of, alignment_of_minibatches, draw_minibatches
+from langevin_nn.ensemble.plane import draw_minibatch_gradients
 from langevin_nn.errors import ConfigurationError, UndefinedQuantityWarning
 from langevin_nn.landscape import sample_gradients
+from langevin_nn.landscape.regression import LinearRegressionLandscape
 from langevin_nn.landscape.sample_gradients import DenseBlock, OuterProductBlock
 from langevin_nn.schema import COHORT_PAIRS, COHORTS, describe
 from langevin_nn.threads import single_threaded_products
@@ -460,6 +462,26 @@ def test_a_cohort_of_one_sample_has_a_direction_and_no_variance():
 def test_a_minibatch_that_cannot_be_drawn_is_refused(batch_size):
     with pytest.raises(ConfigurationError, match=rf"batch_size={batch_size} with 5 samples: expected 1 to 5, since"):
         ensemble_of(gaussian_matrix(5, 2), batch_size)
+
+
+def test_minibatches_are_counted_in_whole_numbers():
+    samples, generator = SampleGradients.from_matrix(torch.eye(4)), np.random.default_rng(0)
+    moments = GradientEnsemble.from_moments(torch.ones(2), torch.eye(2))
+    inputs = np.arange(8.0).reshape(4, 2)
+    for size in (2.5, 2.0, True, "2"):
+        for refused in (
+            lambda: GradientEnsemble.from_sample_gradients(samples, size),  # noqa: B023
+            lambda: GradientEnsemble.from_moments(torch.ones(2), torch.eye(2), size),  # noqa: B023
+            lambda: draw_minibatch_gradients(samples, size, generator),  # noqa: B023
+            lambda: LinearRegressionLandscape(inputs, inputs[:, 0]).noise_covariance(np.zeros(2), size),  # noqa: B023
+        ):
+            with pytest.raises(ConfigurationError, match=r"batch_size=.*: expected a whole number"):
+                refused()
+        for ensemble in (moments, GradientEnsemble.from_sample_gradients(samples, 2)):
+            with pytest.raises(ConfigurationError, match=r"n_minibatches=.*: expected a whole number"):
+                ensemble.alignment(generator, size)
+        with pytest.raises(ConfigurationError, match=r"n_minibatches=.*: expected a whole number"):
+            draw_minibatch_gradients(samples, 2, generator, size)
 
 
 def test_a_minibatch_larger_than_the_set_is_drawn_with_replacement():

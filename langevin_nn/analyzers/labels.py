@@ -169,7 +169,17 @@ def in_memory(values: xr.DataArray) -> xr.DataArray:
     -------
     xarray.DataArray
         NaN where it is not finite, as after a divergence.
+
+    Raises
+    ------
+    ConfigurationError
+        If it holds anything but real numbers.
     """
+    if values.dtype.kind not in "iufbO":
+        raise ConfigurationError(
+            f"{values.name!r} holds {values.dtype}: expected real numbers, since they are averaged and compared; analyse the "
+            "real and the imaginary part of complex ones apart"
+        )
     numbers = np.asarray(values.values, dtype=np.float64)
     return values.copy(data=np.ascontiguousarray(np.where(np.isfinite(numbers), numbers, np.nan)))
 

@@ -12,6 +12,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from langevin_nn.checks import instance, numbers
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.replicas import check_each_once
 
 __all__ = ["MOST_REPLICAS", "jackknife", "logarithm", "mean_with_interval", "needed_replicas"]
@@ -73,7 +75,7 @@ def mean_with_interval(values: xr.DataArray, dimension: str = "replica", level: 
     Raises
     ------
     ConfigurationError
-        If a replica comes twice.
+        If a replica comes twice, or values are no labelled array of real numbers.
 
     Examples
     --------
@@ -81,14 +83,18 @@ def mean_with_interval(values: xr.DataArray, dimension: str = "replica", level: 
     >>> float(result.mean_value), round(float(result.standard_error), 4), round(float(result.upper), 3)
     (2.0, 0.5774, 4.484)
     """
+    expected = f"an xarray.DataArray of real numbers with the dimension {dimension!r}, independent along it"
+    instance("values", values, xr.DataArray, expected)
+    if dimension not in values.dims:
+        raise ConfigurationError(f"values have the dimensions {values.dims}: expected {expected}")
     if dimension == "replica":
         check_each_once(values.coords.to_dataset())
-    numbers = np.asarray(values.transpose(..., dimension).values, dtype=np.float64)
-    present = np.isfinite(numbers)
+    array = numbers("values", values.transpose(..., dimension).values, expected, finite=False, flags=True)
+    present = np.isfinite(array)
     count = present.sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        centre = np.where(present, numbers, 0).sum(-1) / count
-        deviations = np.where(present, numbers - centre[..., None], 0)
+        centre = np.where(present, array, 0).sum(-1) / count
+        deviations = np.where(present, array - centre[..., None], 0)
         error = np.sqrt((deviations**2).sum(-1) / (count - 1) / count)
         below, above = _reach(deviations, count, np.where(count > 1, count - 1.0, np.nan), error, level)
     error = np.where(count > 1, error, np.nan)
@@ -195,12 +201,20 @@ def jackknife(statistic: Callable[[Floats], Any], values: Floats, level: float =
     estimate, lower, upper : ndarray
         Of the shape of the statistic; NaN for fewer than three values.
 
+    Raises
+    ------
+    ConfigurationError
+        If the values are no real numbers.
+
     Examples
     --------
     >>> values = np.array([1.0, 2.0, 3.0])
     >>> [round(float(each), 3) for each in jackknife(np.mean, values)]  # Student's interval itself
     [2.0, -0.484, 4.484]
     """
+    expected = "an array of real numbers (replica, ...), independent along the first dimension"
+    if (array := numbers("values", values, expected, finite=False, flags=True)).ndim == 0:
+        raise ConfigurationError(f"values={array}: expected {expected}")
     n = len(values)
     if n < 3:
         nothing = np.full_like(np.asarray(statistic(np.ones((3, *values.shape[1:]))), dtype=np.float64), np.nan)

@@ -8,6 +8,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from langevin_nn.checks import whole_number
 from langevin_nn.ensemble.alignment import Alignment, alignment_of_minibatches, draw_minibatches
 from langevin_nn.ensemble.base import GradientEnsemble, labelled
 from langevin_nn.ensemble.covariance import CentredGram, NoiseCovariance
@@ -59,6 +60,7 @@ class EmpiricalEnsemble(GradientEnsemble):
     ) -> None:
         self.gradients = gradients
         n = gradients.n_samples
+        batch_size = whole_number("batch_size", batch_size, "a whole number (int), since samples are counted; round it")
         if replacement and batch_size < 1:
             raise ConfigurationError(
                 f"batch_size={batch_size}: expected at least 1, since an empty minibatch has no gradient; choose a larger one"
@@ -128,6 +130,7 @@ class EmpiricalEnsemble(GradientEnsemble):
         return labelled({name: np.asarray(value.double().cpu()) for name, value in values.items()}, "sample")
 
     def alignment(self, generator: np.random.Generator, n_minibatches: int = 64) -> dict[str, NDArray[np.float64]]:  # noqa: D102
+        whole_number("n_minibatches", n_minibatches, "a whole number (int) of minibatches from 1", least=1)
         groups = self._cohorts
         estimates = [self._cohort_alignment(groups, 0, generator, n_minibatches)]
         for cohort in (1, 2):

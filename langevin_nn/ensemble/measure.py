@@ -97,7 +97,7 @@ def gradient_ensemble(
         mean, factor = landscape.gradient(weights[None])[0], landscape.noise_factor(weights)
         if factors is not None:
             mean, factor = mean * factors, factor * factors[:, None]
-        return MomentEnsemble(mean, factor, batch_size or 1)
+        return MomentEnsemble(mean, factor, 1 if batch_size is None else batch_size)
     if not isinstance(landscape, EmpiricalLandscape) or batch_size is None:
         raise ConfigurationError(
             "a gradient ensemble needs sample gradients with a batch_size, or a landscape with known moments; got "

@@ -8,6 +8,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from langevin_nn.checks import whole_number
 from langevin_nn.ensemble.alignment import Alignment, alignment_of
 from langevin_nn.ensemble.base import GradientEnsemble
 from langevin_nn.ensemble.covariance import FactoredCovariance
@@ -44,7 +45,9 @@ class MomentEnsemble(GradientEnsemble):
                 f"mean of shape {tuple(mean.shape)} and factor of shape {tuple(factor.shape)} came: expected "
                 "(parameter,) and (parameter, rank)"
             )
-        self._mean, self._factor, self.batch_size = mean.double(), factor.double(), batch_size
+        expected = "a whole number (int) of samples from 1"
+        self.batch_size = whole_number("batch_size", batch_size, expected, least=1)
+        self._mean, self._factor = mean.double(), factor.double()
 
     @property
     def mean_gradient(self) -> Tensor:  # noqa: D102
@@ -89,6 +92,7 @@ class MomentEnsemble(GradientEnsemble):
         raise ConfigurationError("moments know no samples: expected an ensemble of sample gradients")
 
     def alignment(self, generator: np.random.Generator, n_minibatches: int = 64) -> dict[str, NDArray[np.float64]]:  # noqa: D102
+        whole_number("n_minibatches", n_minibatches, "a whole number (int) of minibatches from 1", least=1)
         squared = float(self._mean.square().sum())
         estimate = Alignment.undefined()
         if squared > 0:

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, as_tensor
 
-from langevin_nn.checks import numbers
+from langevin_nn.checks import numbers, whole_number
 from langevin_nn.ensemble.alignment import draw_minibatches
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.landscape import SampleGradients
@@ -69,6 +69,8 @@ def draw_minibatch_gradients(
     n = gradients.n_samples
     flags = np.ones(n, dtype=bool) if members is None else np.asarray(as_tensor(members).cpu(), dtype=bool)
     chosen = np.flatnonzero(flags)
+    whole_number("n_minibatches", n_minibatches, "a whole number (int) of minibatches from 1", least=1)
+    whole_number("batch_size", batch_size, "a whole number (int), since samples are counted; round it")
     if flags.shape != (n,) or not 1 <= batch_size <= len(chosen):
         raise ConfigurationError(
             f"minibatches of {batch_size} of {len(chosen)} members, flags of shape {flags.shape}: expected 1 to as many as "

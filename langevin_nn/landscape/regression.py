@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langevin_nn.checks import numbers, point
+from langevin_nn.checks import numbers, point, whole_number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.base import EmpiricalLandscape
 from langevin_nn.landscape.sample_gradients import SampleGradients
@@ -174,6 +174,7 @@ class LinearRegressionLandscape(EmpiricalLandscape):
     def _scale(self, batch_size: int, replacement: bool) -> float:
         """Return f/B."""
         n = self.n_samples
+        whole_number("batch_size", batch_size, "a whole number (int), since samples are counted; round it")
         if not batch_size >= 1 or (batch_size > n and not replacement):
             raise ConfigurationError(
                 f"batch_size={batch_size} with {n} samples: expected 1 to {n}, since a minibatch is drawn from them without "
