@@ -480,6 +480,19 @@ def test_samples_that_do_not_differ_divide_by_nothing(own_class):
     assert found.predicted_precision == 1
 
 
+def test_errors_are_no_losses_and_classes_are_as_many_as_labels_say():
+    generator, label = np.random.default_rng(0), np.arange(1000) % 10
+    errors = (generator.random((20, 1000)) < np.linspace(0.9, 0.1, 20)[:, None]).astype(float)
+    errors[3, 5] = np.nan
+    for values in (errors, errors.astype(np.float32)[None] * 2):
+        with pytest.raises(ConfigurationError, match="sample_loss takes two values only, 0 and"):
+            find_mislabeled(values, label)
+    losses = training(np.arange(1000) < 300)
+    with pytest.raises(ConfigurationError, match="n_classes=5 beside given labels of 10 classes, 0 to 9"):
+        find_mislabeled(losses, label, n_classes=5)
+    assert find_mislabeled(losses, label, n_classes=20).samples_seen == 1000
+
+
 def test_malformed_arguments_are_refused_by_name():
     losses = training(np.arange(200) < 80, records=10)
     for bad in (losses[0], losses[None, None], np.zeros((3, 0)), "losses", [[1.0, "a"]], None):

@@ -126,6 +126,13 @@ def find_mislabeled(
             f"sample_loss goes down to {np.nanmin(losses.values):g}: expected cross-entropies, which are at least 0, since "
             "they are compared with the loss of a guess; pass losses rather than their logarithms or accuracies"
         )
+    _refuse_two_values(losses.values)
+    if n_classes is not None and records.labels is not None and len(found := np.unique(records.labels)) > n_classes:
+        raise ConfigurationError(
+            f"n_classes={n_classes} beside given labels of {len(found)} classes, {found[0]} to {found[-1]}: expected "
+            "at least as many, since losses are compared with ln M, that of a guess among all; leave n_classes out, or "
+            "correct the labels"
+        )
     shape = losses.shape[:-2]
     search = Search(n_classes, float(threshold), float(least_separation), float(least_precision), float(most_of_class))
     runs = [
@@ -173,6 +180,16 @@ def find_mislabeled(
     }
     labels = {"component": described(["component"], np.array(["low", "high"]), "component of the scores")}
     return xr.Dataset(variables, coords=labels).assign(_by_class(records, removed))
+
+
+def _refuse_two_values(losses: Floats) -> None:
+    """Raise where samples are right or wrong, which is no loss."""
+    smallest, largest = np.nanmin(losses), np.nanmax(losses)
+    if smallest < largest and bool(((losses == smallest) | (losses == largest) | np.isnan(losses)).all()):
+        raise ConfigurationError(
+            f"sample_loss takes two values only, {smallest:g} and {largest:g}: expected cross-entropies in nats, whose size "
+            "tells how far a sample is from being learned, and not errors; record losses with SampleLosses()"
+        )
 
 
 def _times(records: SampleRecords) -> Floats:
