@@ -178,6 +178,12 @@ def test_what_cannot_be_measured_is_refused():
     )
     with pytest.raises(ConfigurationError, match=missing):
         ProbabilityCurrents()(dataset(SERIES).rename(projection="weights"))
+    recorded = xr.DataTree.from_dict({"/": xr.Dataset(), "/weights": dataset(SERIES).rename(projection="weights")})
+    recorded["weights"] = recorded["weights"].to_dataset().rename(component="parameter")
+    with pytest.raises(ConfigurationError, match=r"its groups have weights; .*PrincipalComponents\(shared=True\)"):
+        ProbabilityCurrents()(recorded)
+    with pytest.raises(ConfigurationError, match=r"component with .*; pass the result of PrincipalComponents"):
+        ProbabilityCurrents("weights")(recorded)
     with pytest.raises(ConfigurationError, match="find more components"):
         ProbabilityCurrents(plane=(0, 2))(dataset(SERIES))
     with pytest.raises(EstimationRefused, match="1 replicas of 60 records"):

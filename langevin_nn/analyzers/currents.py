@@ -10,8 +10,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from langevin_nn.analyzers.base import require
-from langevin_nn.analyzers.labels import along_clock, described, evenly_spaced, over_replicas
+from langevin_nn.analyzers.base import way_to_record
+from langevin_nn.analyzers.labels import along_clock, described, evenly_spaced, group_with, over_replicas
 from langevin_nn.analyzers.statistics import jackknife_error
 from langevin_nn.checks import listed, number, text, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
@@ -93,12 +93,12 @@ class ProbabilityCurrents:
             raise ConfigurationError(f"plane={self.plane!r}: expected {expected}, different ones, which span a plane")
         number("level", self.level, "a number between 0 and 1, the coverage of intervals", above=0, below=1)
 
-    def __call__(self, dataset: xr.Dataset) -> xr.Dataset:
+    def __call__(self, dataset: xr.DataTree | xr.Dataset) -> xr.Dataset:
         """Measure currents.
 
         Parameters
         ----------
-        dataset : xarray.Dataset
+        dataset : xarray.DataTree or xarray.Dataset
             Such as `PrincipalComponents(shared=True)` or `Fluctuations` return, evenly recorded.
 
         Returns
@@ -118,12 +118,12 @@ class ProbabilityCurrents:
         EstimationRefused
             If there are fewer than two replicas, too few records, or they do not vary in the plane.
         """
-        require(dataset, self.variable)
-        values = dataset[self.variable]
+        values = group_with(dataset, self.variable)[self.variable]
         if not {"replica", "component"} <= set(values.dims) or values.sizes["component"] <= max(self.plane):
             raise ConfigurationError(
                 f"{self.variable!r} has the dimensions {dict(values.sizes)}: expected replica, a clock, and component "
-                f"with the positions {self.plane}; find more components"
+                f"with the positions {self.plane}; "
+                + ("find more components" if "component" in values.dims else way_to_record(["projection"]))
             )
         chosen = values.isel(component=list(self.plane)).transpose("component", "replica", ...)
         others = [name for name in chosen.dims if name not in ("component", "replica")]
