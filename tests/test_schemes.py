@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import combinations_with_replacement, product
 from math import atan, cos, exp, pi, sin, sqrt, tan
+from types import ModuleType
 
 import numba
 import numpy as np
@@ -1374,6 +1375,22 @@ def test_factors_of_other_shapes_are_refused():
         with_noise(AnisotropicNoise(DENSE), EulerMaruyama())
     with pytest.raises(ConfigurationError, match="numbers that are not finite"):
         DiagonalNoise(float("nan"))
+
+
+def plain_half(number):
+    return 0.5 * number
+
+
+def test_a_helper_that_is_not_compiled_is_named_with_what_it_lacks():
+    module, enclosed = ModuleType("helpers"), plain_half
+    module.half_of = plain_half
+    for name, potential in (
+        ("plain_half", lambda x: plain_half(x[0] ** 2)),
+        ("half_of", lambda x: module.half_of(x[0] ** 2)),
+        ("enclosed", lambda x: enclosed(x[0] ** 2)),
+    ):
+        with pytest.raises(ConfigurationError, match=rf"put @numba\.njit before {name};"):
+            PotentialLandscape(potential, 1).gradient(torch.ones(1, 1))
 
 
 def test_functions_that_do_not_compile_are_refused():

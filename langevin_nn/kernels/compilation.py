@@ -250,8 +250,10 @@ def _made(request: _Request, cache: CompiledCache | None) -> Compiled:
             if request.kind == POTENTIAL
             else f"{name}(x, out) that writes its result at one point x, shape (parameter,), into out"
         )
+        helpers = ", ".join(_plain_helpers(request.plain))
+        remedy = f"what it calls must be compiled too: put @numba.njit before {helpers}; " if helpers else ""
         raise ConfigurationError(
-            f"{name} cannot be compiled ({_cause(error)}): expected {wanted}; use plain "
+            f"{name} cannot be compiled ({_cause(error)}): expected {wanted}; {remedy}use plain "
             "numbers, loops and numpy functions"
         ) from error
     if request.near is not None:
@@ -322,6 +324,23 @@ class _Renewal:
                 self._done[id(value)] = (value, stand_in)
             return self._done[id(value)][1]
         return value
+
+
+def _plain_helpers(function: Any) -> list[str]:
+    """Return the names of plain functions that a function may call: its globals, what it encloses, those of modules."""
+    if not isinstance(function, FunctionType):
+        return []
+    names = _names(function.__code__)
+    reached = {name: function.__globals__[name] for name in names & set(function.__globals__)}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # not yet filled
+            reached[name] = cell.cell_contents
+    for module in [each for each in reached.values() if isinstance(each, ModuleType)]:
+        if not _is_of_library(module.__name__):
+            reached |= {name: vars(module)[name] for name in names & set(vars(module))}
+    return sorted(
+        name for name, each in reached.items() if isinstance(each, FunctionType) and not _is_of_library(each.__module__)
+    )
 
 
 def _names(code: CodeType) -> set[str]:
