@@ -278,8 +278,11 @@ def verdict(found: Found, config: Config) -> str:
     known = found.shapes.adjusted_p_value.notnull()
     share = float((found.shapes.adjusted_p_value <= 0.05).where(known).mean())
     run_at = f"; heavy-tailed noise was run at {found.tail_index:.2f}" if "heavy_tailed" in config.processes else ""
+    index = found.shapes.tail_index
+    unstable = float(index.isnull().mean())
+    indices = f"tail index {float(index.min()):.2f} to {float(index.max()):.2f}, " if unstable < 1 else ""
     lines.append(
-        f"Noise: tail index {float(found.shapes.tail_index.min()):.2f} to {float(found.shapes.tail_index.max()):.2f}, "
+        f"Noise: {indices}{100 * unstable:.0f} % of directions not stable, "
         f"{100 * share:.0f} % of directions not normal{run_at}."
     )
     for reference, words in REFERENCES.items():

@@ -338,13 +338,15 @@ def test_heavy_tails_are_seen_and_large_minibatches_of_light_ones_are_normal():
         shape_of_noise(regression(targets), torch.zeros(3), 0, batch, 2000, np.random.default_rng(3))
         for targets, batch in ((heavy, 1), (light, 100))
     )
-    assert (one.tail_index < 1.5).all()
+    assert (one.tail_index.isnull() | (one.tail_index < 1.5)).all()  # a Cauchy number times a normal one is not stable
+    assert (one.tail_index.isnull() == one.tail_index_standard_error.isnull()).all()
     assert (one.p_value < 1e-6).all()
     assert (one.excess_kurtosis > 10).all()
     assert (np.abs(many.tail_index - 2) < 0.15).all()
     assert (many.p_value > 0.001).all()
     assert list(one.direction.values[:4]) == ["eigenvector 1", "eigenvector 2", "eigenvector 3", "random 1"]
     assert observed_tail_index(one.expand_dims(replica=[0], phase=["I"])) == pytest.approx(float(one.tail_index.min()))
+    assert observed_tail_index((np.nan * one).expand_dims(replica=[0], phase=["I"])) == 2.0
     assert observed_tail_index(many.expand_dims(replica=[0], phase=["I"]) + 1) == 2.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
@@ -22,7 +23,12 @@ METHODS = ("characteristic function", "block sums")
 def estimates(index: float, method: str) -> tuple[TailIndex, ...]:
     """Of samples drawn as Chambers, Mallows and Stuck do, shifted and stretched."""
     normals = np.random.default_rng(int(100 * index)).standard_normal((RUNS, 2 * N))
-    return tuple(tail_index(3 * row + 5, method) for row in stable_numbers(normals, index))
+    found = []
+    for row in stable_numbers(normals, index):
+        with suppress(EstimationRefused):  # 1 % at most
+            found.append(tail_index(3 * row + 5, method))
+    assert len(found) >= 0.97 * RUNS
+    return tuple(found)
 
 
 def test_the_samples_are_those_of_an_independent_implementation():
@@ -37,13 +43,13 @@ def test_the_samples_are_those_of_an_independent_implementation():
 def test_the_index_is_found_without_bias_and_its_interval_covers_it(index):
     found = estimates(index, METHODS[0])
     values = np.array([each.index for each in found])
-    error = values.std(ddof=1) / RUNS**0.5
+    error = values.std(ddof=1) / len(values) ** 0.5
     assert abs(values.mean() - index) < 4.5 * error + 0.003  # of order 1/n
     assert abs(values.mean() - index - 0.05) > 4.5 * error + 0.003  # mutated twin: off by 0.05
     hits = sum(low <= index <= high for low, high in (each.interval() for each in found))
-    assert binom.ppf(0.0005, RUNS, 0.94) <= hits <= binom.ppf(0.9995, RUNS, 0.96)
+    assert binom.ppf(0.0005, len(found), 0.94) <= hits <= binom.ppf(0.9995, len(found), 0.96)
     halved = sum(abs(each.index - index) < 0.98 * each.standard_error for each in found)
-    assert halved < binom.ppf(0.0005, RUNS, 0.94)  # mutated twin: an error half as large
+    assert halved < binom.ppf(0.0005, len(found), 0.94)  # mutated twin: an error half as large
     assert found[0].n_samples == N
 
 
@@ -71,10 +77,47 @@ def test_gaussians_of_different_scale_pooled_look_heavy_tailed_and_each_alone_do
     scales = np.exp(generator.uniform(np.log(0.01), 0, 400))
     samples = scales[:, None] * generator.standard_normal((400, 100))
     pooled = samples.T.ravel() if method == METHODS[0] else samples.ravel()
-    assert tail_index(pooled, METHODS[0]).index < 1.7
+    with pytest.raises(EstimationRefused, match="not stable") as refusal:
+        tail_index(pooled, method)
+    assert refusal.value.numbers["index"] < 1.7
     divided = (samples / scales[:, None]).ravel()
     found = tail_index(divided, method)
     assert abs(found.index - 2) < 4.5 * found.standard_error
+
+
+def pooled_scales(generator, n):
+    return generator.standard_normal(n) * np.where(generator.random(n) < 0.5, 1.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [lambda g, n: g.exponential(size=n), lambda g, n: g.standard_t(5, n), pooled_scales, lambda g, n: g.random(n)],
+)
+def test_samples_that_are_not_stable_have_no_index(draw):
+    generator = np.random.default_rng(0)
+    for method in METHODS:
+        with pytest.raises(EstimationRefused, match="the samples are not stable") as refusal:
+            tail_index(draw(generator, 20_000), method)
+        numbers = refusal.value.numbers
+        assert abs(numbers["index"] - numbers["index_of_sums"]) > 3.5 * numbers["standard_error"]
+
+
+def refused_share(n, draws, draw):
+    generator, refused = np.random.default_rng(3), 0
+    for _ in range(draws):
+        try:
+            tail_index(draw(generator, n))
+        except EstimationRefused:
+            refused += 1
+    return refused / draws
+
+
+def test_stable_samples_are_hardly_ever_refused_for_what_they_are():
+    """One of a hundred at most: 600 draws know that to 0.4 %."""
+    laws = [(index, skew) for index in (1.2, 1.5, 1.8) for skew in (0, 0.8)] + [(1.95, 0), (2.0, 0)]
+    shares = [refused_share(N, 75, lambda g, n, law=law: stable(g, n, *law)) for law in laws]
+    assert np.mean(shares) < 0.01 + 3 * 0.004
+    assert refused_share(N, 40, lambda g, n: g.standard_t(5, n)) > 0.5
 
 
 def test_location_and_scale_do_not_matter():

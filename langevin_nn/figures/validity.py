@@ -332,9 +332,8 @@ def noise_shape_figure(shapes: xr.Dataset) -> Figure:
             for k, (phase, style) in enumerate(zip(shapes["phase"].values, _STYLES, strict=False)):
                 own = shapes.sel(phase=phase)
                 at = np.arange(len(directions)) + 0.16 * (k - (shapes.sizes["phase"] - 1) / 2)
-                values = own[name].transpose("replica", "direction").values
-                centre = values.mean(0)
-                bars = np.stack([centre - values.min(0), values.max(0) - centre])
+                centre, lowest, highest = (getattr(own[name], of)("replica").values for of in ("mean", "min", "max"))
+                bars = np.stack([centre - lowest, highest - centre])
                 share = float((own["adjusted_p_value"] <= 0.05).mean())
                 marks = {"color": style["color"], "marker": style["marker"], "markersize": 3, "elinewidth": 0.7}
                 axes.errorbar(
@@ -351,6 +350,6 @@ def noise_shape_figure(shapes: xr.Dataset) -> Figure:
             "Minibatch noise at one point of SGD in each phase, along single directions: means over "
             f"{shapes.sizes['replica']} replicas, bars their range.\nDotted: what a Gaussian has. The legend says "
             "what share of directions fails a test of normality (Jarque–Bera, 5 %, Holm's\ncorrection for all of "
-            "them).",
+            "them). Noise that is not stable has no tail index.",
         )
     return figure

@@ -12,6 +12,7 @@ from torch import Tensor
 from langevin_nn import NetworkLandscape, Seeds
 from langevin_nn.analyzers import holm, tail_index
 from langevin_nn.ensemble import GradientEnsemble
+from langevin_nn.errors import EstimationRefused
 from studies.sde.plan import MOST_TAIL_INDEX, Config, landscape_for
 
 __all__ = ["LEAST_TAIL_INDEX", "N_DIRECTIONS", "noise_shapes", "observed_tail_index", "shape_of_noise"]
@@ -93,9 +94,9 @@ def shape_of_noise(
     Returns
     -------
     xarray.Dataset
-        By ``direction``, the leading eigenvectors of C and random ones of equal probability: ``tail_index`` with its
-        standard error, ``skewness``, ``excess_kurtosis``, and ``p_value`` of Jarque & Bera's test of normality (1980, doi
-        10.1016/0165-1765(80)90024-5).
+        By ``direction``, the leading eigenvectors of C and random ones of equal probability: ``tail_index`` with its standard
+        error, both NaN where the noise is not stable, ``skewness``, ``excess_kurtosis``, and ``p_value`` of Jarque & Bera's
+        test of normality (1980, doi 10.1016/0165-1765(80)90024-5).
     """
     gradients = landscape.sample_gradients(weights, replica)
     ensemble = GradientEnsemble.from_sample_gradients(gradients, batch_size)
@@ -105,10 +106,10 @@ def shape_of_noise(
     directions = torch.cat([vectors.double(), torch.nn.functional.normalize(random, dim=1)])
     projected = gradients.project(directions.to(gradients.device)).double().cpu().numpy()
     noise = _minibatch_means(projected, batch_size, minibatches, generator)
-    tails = [tail_index(column) for column in noise.T]
+    tails = np.array([_tail_index(column) for column in noise.T])
     values = {
-        "tail_index": [each.index for each in tails],
-        "tail_index_standard_error": [each.standard_error for each in tails],
+        "tail_index": tails[:, 0],
+        "tail_index_standard_error": tails[:, 1],
         "skewness": scipy.stats.skew(noise, axis=0),
         "excess_kurtosis": scipy.stats.kurtosis(noise, axis=0),
         "p_value": [float(scipy.stats.jarque_bera(column).pvalue) for column in noise.T],
@@ -118,6 +119,17 @@ def shape_of_noise(
         {name: ("direction", np.asarray(each, dtype=np.float64)) for name, each in values.items()},
         coords={"direction": names},
     )
+
+
+def _tail_index(noise: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the index with its standard error, NaN where the noise is not stable and has none."""
+    try:
+        found = tail_index(noise)
+    except EstimationRefused as refusal:
+        if "index_of_sums" not in refusal.numbers:
+            raise
+        return np.nan, np.nan
+    return found.index, found.standard_error
 
 
 def _minibatch_means(
@@ -145,7 +157,9 @@ def observed_tail_index(shapes: xr.Dataset) -> float:
     Returns
     -------
     float
-        From 0.5 to 2, as stable noise takes it.
+        From 0.5 to 2, as stable noise takes it; 2 where no noise is stable, since its sums are Gaussian then.
     """
     smallest = float(shapes["tail_index"].mean("replica").min())
+    if np.isnan(smallest):
+        return float(MOST_TAIL_INDEX)
     return float(np.clip(smallest, LEAST_TAIL_INDEX, MOST_TAIL_INDEX))
