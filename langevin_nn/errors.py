@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 __all__ = [
+    "AllMislabeledWarning",
     "ConfigurationError",
     "DamagedTrajectory",
     "EstimationRefused",
@@ -59,6 +60,10 @@ class UnknownNameError(ConfigurationError):
 
 class SampleMixingError(ConfigurationError):
     """A network whose output for one sample is not a function of that sample and the weights alone."""
+
+
+class AllMislabeledWarning(UserWarning):
+    """Labels of a replica that all differ from the true ones, as where the classes are numbered otherwise."""
 
 
 class OwnWeightsWarning(UserWarning):

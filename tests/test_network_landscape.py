@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from langevin_nn import NetworkLandscape, Seeds, gradient_ensemble, sgd
-from langevin_nn.errors import ConfigurationError, SampleMixingError, UnknownNameError
+from langevin_nn.errors import AllMislabeledWarning, ConfigurationError, SampleMixingError, UnknownNameError
 from langevin_nn.landscape import cross_entropy
 from langevin_nn.landscape.user_code import digests_of_user_code
 from langevin_nn.provenance import untold
@@ -617,6 +617,12 @@ def accepted(**changes):
         ),
         ({"labels": classes(N) - 1}, r"labels run from -1 to 1: expected classes 0 to 2"),
         ({"labels": classes(2, N) * 3}, r"labels run from 0 to 6: expected classes 0 to 2"),
+        ({"true_labels": classes(N) + 1}, r"true_labels run from 1 to 3: expected classes 0 to 2"),
+        (
+            {"true_labels": classes(N) + 1, "loss": lambda y, t: nn.functional.cross_entropy(y, t, reduction="none")},
+            r"true_labels hold 3 in .* on which the loss fails",
+        ),
+        ({"labels": ["cat", "dog"] * 6}, r"labels are names .*np.unique\(labels, return_inverse=True\)"),
         (
             {"labels": classes(N).float()},
             r"labels are of type torch.float32: the cross-entropy expects classes as integers",
@@ -648,6 +654,15 @@ def test_asking_for_test_losses_without_test_data_is_refused():
     landscape = accepted()
     with pytest.raises(ConfigurationError, match="no test data: pass test_inputs and test_labels"):
         landscape.losses_and_errors(landscape.initial_weights((0,), Seeds(0)), test=True)
+
+
+def test_true_labels_that_no_sample_has_are_told_once_for_all_of_a_replica():
+    given = classes(2, N)
+    true = torch.stack([(given[0] + 1) % N_CLASSES, given[1]])
+    with pytest.warns(AllMislabeledWarning, match=f"all {N} samples of replica 0 have labels that differ"):
+        accepted(labels=given, true_labels=true)
+    targets = normal(N, N_CLASSES)  # noise makes every number another
+    accepted(labels=targets, true_labels=targets + 0.1, loss=lambda outputs, t: (outputs - t).square().sum(1))
 
 
 def test_labels_of_as_many_replicas_as_weights_are_needed():

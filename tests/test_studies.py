@@ -117,6 +117,7 @@ BAD = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::langevin_nn.errors.AllMislabeledWarning")
 @pytest.mark.parametrize(("arguments", "expected"), BAD.values(), ids=BAD.keys())
 def test_bad_input_ends_in_one_line_and_exit_code_2(arguments, expected, refused):
     assert re.search(expected, refused(study.main, [*SMALL, *arguments]))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from langevin_nn.checks import kind_of, one_of, shown
-from langevin_nn.errors import ConfigurationError, OwnWeightsWarning, UnknownNameError
+from langevin_nn.errors import AllMislabeledWarning, ConfigurationError, OwnWeightsWarning, UnknownNameError
 from langevin_nn.landscape.base import CapturableGradient, Descent, EmpiricalLandscape, Kept
 from langevin_nn.landscape.batched import BatchedPerceptronGradient
 from langevin_nn.landscape.checks import (
@@ -125,6 +125,11 @@ class NetworkLandscape(EmpiricalLandscape):
         If there is no such cohort mask or start.
     SampleMixingError
         If the network or the loss mixes the samples of a batch, or a layer draws random numbers.
+
+    Warns
+    -----
+    AllMislabeledWarning
+        If no sample of a replica has its true class.
 
     Examples
     --------
@@ -277,7 +282,7 @@ class NetworkLandscape(EmpiricalLandscape):
             outputs = self._module(self.inputs[few])
             if self.test_inputs is not None and len(self.test_inputs):
                 self._check_test_inputs(self.test_inputs[few], outputs.shape[1:])
-        given = {"labels": self.labels.flatten(0, 1)}
+        given = {"labels": self.labels.flatten(0, 1), "true_labels": self.true_labels.flatten(0, 1)}
         if self.test_labels is not None:
             given["test_labels"] = self.test_labels
         for name, labels in given.items():
@@ -294,7 +299,21 @@ class NetworkLandscape(EmpiricalLandscape):
             self._one_sample_error = refuse_loss_mixing(self._loss, outputs, self.labels[0, tried])
         of_test = () if self.test_labels is None else (self.test_labels,)
         refuse_sparse_gradients(parameters, lambda weights: self._few_losses(weights, few))
+        self._warn_where_all_are_mislabeled()
         self._class_rule = class_rule(self._loss, outputs, self.labels.flatten(0, 1), *of_test)
+
+    def _warn_where_all_are_mislabeled(self) -> None:
+        """Warn where no sample of a replica has its true class, as of classes that are numbered otherwise."""
+        all_wrong = self.mislabeled.all(1).nonzero()[:, 0].tolist()
+        if all_wrong and not self.labels.is_floating_point():  # noise makes every number another
+            replicas = f"replica{'s' * (len(all_wrong) > 1)} {', '.join(map(str, all_wrong[:5]))}"
+            warnings.warn(
+                f"all {self.n_samples} samples of {replicas} have labels that differ from true_labels, and none counts as "
+                "correct: expected some that agree, unless all were meant to be wrong; see that both number the classes "
+                "alike and have one order of samples",
+                AllMislabeledWarning,
+                stacklevel=4,
+            )
 
     def _few_losses(self, parameters: Mapping[str, Tensor], few: slice) -> Tensor:
         return self._loss(evaluate(self._module, dict(parameters), self.inputs[few]), self.labels[0, few])
@@ -695,6 +714,12 @@ def _as_tensor(values: Any, name: str, device: torch.device) -> Tensor:
     try:
         return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values), device=device)
     except (TypeError, ValueError) as error:
+        if not isinstance(values, Tensor) and np.asarray(values).dtype.kind in "SUTO" and "labels" in name:
+            raise ConfigurationError(
+                f"{name} are names ({shown(np.asarray(values).flat[0])}, …): expected classes as integers, which the loss "
+                "compares with outputs; number them by np.unique(labels, return_inverse=True), which gives the names and the "
+                "numbers, given and true labels and those of test data together"
+            ) from error
         raise ConfigurationError(
             f"{name} are {kind_of(values)} ({str(error)[:60]}…): expected one tensor or array of numbers, whose first "
             "dimension are the samples; join what belongs together, and let the module take it apart"
