@@ -17,7 +17,7 @@ import tyro
 
 from langevin_nn.checks import number
 from langevin_nn.errors import ConfigurationError, LangevinError
-from langevin_nn.provenance import configuration
+from langevin_nn.provenance import configuration, study_of
 from langevin_nn.report import report, say
 from langevin_nn.store import (
     export,
@@ -61,9 +61,11 @@ class Validate:
             raise ConfigurationError("no file to validate: expected at least one")
         found = 0
         for file in self.files:
-            problems = validate(file)
+            tree = open_trajectory(file)
+            problems, study = validate(tree), study_of(tree.attrs)
             found += len(problems)
-            say(f"{file}: not valid" if problems else f"{file}: valid")
+            kind = "" if study is None else f", results of the study {study!r} and no trajectory"
+            say(f"{file}: {'not valid' if problems else 'valid'}{kind}")
             for problem in problems:
                 say(f"  {problem}")
         return INVALID if found else 0

@@ -247,6 +247,31 @@ def untold(config: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
+def study_of(attributes: Mapping[Any, Any]) -> str | None:
+    """Return the study whose results a file holds.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Of a file.
+
+    Returns
+    -------
+    str or None
+        Its name; None for a trajectory, and where the configuration cannot be read.
+
+    Examples
+    --------
+    >>> study_of({"config_json": '{"study": "cleaning"}'}), study_of({})
+    ('cleaning', None)
+    """
+    try:
+        name = configuration(attributes).get("study")
+    except ConfigurationError:
+        return None
+    return None if name is None else str(name)
+
+
 def configuration(attributes: Mapping[Any, Any], name: str = "trajectory") -> dict[str, Any]:
     """Return the configuration that a file carries.
 

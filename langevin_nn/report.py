@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from langevin_nn.analyzers import detect_phases
 from langevin_nn.errors import ConfigurationError, LangevinError
 from langevin_nn.memory import as_text
-from langevin_nn.provenance import configuration
+from langevin_nn.provenance import configuration, study_of
 
 __all__ = ["plot", "report", "say"]
 
@@ -91,6 +91,8 @@ def report(trajectory: xr.DataTree, name: str = "trajectory") -> str:
     if "versions" in config:
         lines += ["", "Versions", "  " + ", ".join(f"{name} {value}" for name, value in config["versions"].items())]
     root = trajectory.to_dataset()
+    if (study := study_of(attributes)) is not None:
+        return "\n".join([*lines, "", f"These are results of the study {study!r}, and no trajectory."])
     lines += ["", "Phases of learning", *_phases(root)]
     drawn = _drawn(root)
     return "\n".join([*lines, "", *drawn] if drawn else lines)

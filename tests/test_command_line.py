@@ -31,6 +31,7 @@ from langevin_nn import (
 from langevin_nn.__main__ import main
 from langevin_nn.analyzers import detect_phases, four_phase_trajectory, mean_boundaries
 from langevin_nn.observables import DrivingNoise, Losses, OrderParameters, Weights
+from langevin_nn.provenance import attributes
 from langevin_nn.report import plot, report, say
 from langevin_nn.schedules import AtSteps, EverySteps
 from langevin_nn.store import folder_of, join_processes
@@ -278,6 +279,23 @@ def test_valid_files_end_with_0_and_others_with_1_and_their_faults(folder, comma
         f"{bad}: not valid",
         "  variable 'train_loss' of group / has units='J': expected 'nat'",
     ]
+
+
+def test_results_of_a_study_are_no_trajectory_and_are_held_to_what_holds_for_them(command, tmp_path):
+    phases = xr.Dataset({"onset": (("label_noise", "replica"), np.ones((2, 3)))}, coords={"label_noise": [0.0, 0.5]})
+    tree = xr.DataTree.from_dict({"/phases": phases, "/curves": phases})
+    tree.attrs.update(attributes({"study": "label_noise", "choices": {"seed": 1}}))
+    good = write_trajectory(tree, tmp_path / "good.nc")
+    for line, told in (("validate", "valid, results of the study"), ("info", "These are results of the study")):
+        code, said, _ = command(line, good)
+        assert code == 0
+        assert f"{told} 'label_noise'" in said
+    del tree.attrs["created_at"]
+    tree["phases"] = phases.assign_coords(label_noise=[0.0, np.nan])
+    code, said, _ = command("validate", write_trajectory(tree, tmp_path / "bad.nc"))
+    assert code == 1
+    assert "dimension 'label_noise' of group /phases has labels that are not finite" in said
+    assert "attribute 'created_at' is missing" in said
 
 
 def test_a_damaged_file_is_not_valid_and_nothing_else_can_be_made_of_it(folder, command, tmp_path):

@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.provenance import study_of
 from langevin_nn.replicas import is_silent, repetitions, runs_of, said_of
 from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, SCHEMA_VERSION, describe
 from langevin_nn.store.netcdf import DIGEST, content_digest
@@ -38,7 +39,8 @@ def validate(trajectory: xr.DataTree | xr.Dataset | str | os.PathLike[str]) -> t
     2 (A₀,c A₀,w)^½ R_cw; Feng & Tu 2021, doi 10.1088/2632-2153/abf5b9), eigenvalues descend and do not exceed D, errors are
     shares, the attributes say where the file comes from, and each replica comes once: no two have one configuration, seed and
     index, nor, where there is noise, the same numbers. All values are read, so that a finished file's checksums are
-    tried too.
+    tried too. Results of a study are no trajectory: their groups and variables are its own, and they are held to labels
+    without gaps, provenance and checksums.
 
     Parameters
     ----------
@@ -69,12 +71,16 @@ def validate(trajectory: xr.DataTree | xr.Dataset | str | os.PathLike[str]) -> t
             f"trajectory is {type(trajectory).__name__}: expected an xarray DataTree or Dataset, or the path of a file"
         )
     found: list[str] = []
+    is_study = study_of(trajectory.attrs) is not None
     for node in trajectory.subtree:
+        if is_study:
+            found += _labels(node.to_dataset(inherit=False), node.path)
+            continue
         found += _names(node.to_dataset(), node.path.strip("/"))
         found += _clock(node.to_dataset(), node.path.strip("/"))
     damage = [_damage(node.to_dataset(inherit=False), node.path) for node in trajectory.subtree]
     unreadable, changed = (list(chain.from_iterable(each)) for each in zip(*damage, strict=True))
-    if not unreadable:
+    if not unreadable and not is_study:
         root = trajectory.to_dataset()
         found += (*_shares(root), *_identities(root), *_spectra(trajectory), *_repeated(trajectory))
     return (*found, *unreadable, *changed, *_provenance(trajectory.attrs))
@@ -130,6 +136,13 @@ def _names(node: xr.Dataset, group: str) -> Iterator[str]:
     for name, labels in (("cohort", COHORTS), ("cohort_pair", COHORT_PAIRS)) if not group else ():
         if name in node.dims and (name not in node.coords or tuple(node[name].values) != labels):
             yield f"dimension {name!r} of group /{group} lacks its labels: expected {', '.join(labels)}"
+
+
+def _labels(node: xr.Dataset, path: str) -> Iterator[str]:
+    """Name coordinates of results that label with numbers which are none."""
+    for name in node.dims:
+        if name in node.coords and node[name].dtype.kind == "f" and not np.isfinite(node[name].values).all():
+            yield f"dimension {str(name)!r} of group {path} has labels that are not finite: expected a number for each"
 
 
 def _clock(node: xr.Dataset, group: str) -> Iterator[str]:
@@ -317,7 +330,8 @@ def _provenance(attributes: Any) -> Iterator[str]:
             return
         if json.dumps(config, sort_keys=True) != attributes["config_json"]:
             yield "attribute config_json has unsorted keys: expected them sorted, so that equal configurations are equal text"
-        for name in ("versions",) if "merged" in config else ("seed", "versions"):
+        # A study's seed is among its choices, and so is that of each of its runs.
+        for name in ("versions",) if {"merged", "study"} & {*config} else ("seed", "versions"):
             if name not in config:
                 yield f"config_json lacks {name!r}, without which the run cannot be repeated"
     try:
