@@ -17,8 +17,8 @@ from torch.func import functional_call, grad, vmap
 from benchmarks import gradient_ensemble, langevin, recording, replicas, sweeps
 from benchmarks.timing import medians, table
 from langevin_nn import NetworkLandscape, Seeds
-from langevin_nn.landscape.gradients import TracedGradient
-from langevin_nn.landscape.layout import ParameterLayout
+from langevin_nn.gradients.layout import ParameterLayout
+from langevin_nn.gradients.traced import TracedGradient
 from langevin_nn.threads import single_threaded_products
 from models.datasets import load_dataset
 from models.networks import multilayer_perceptron

@@ -45,7 +45,7 @@ from langevin_nn import (
     simulate,
 )
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.landscape.streamed import StreamedSampleGradients
+from langevin_nn.gradients.streamed import StreamedSampleGradients
 from langevin_nn.observables import Losses, OrderParameters
 from langevin_nn.seeds import Key, Seeds
 from langevin_nn.store.state import state_bytes, state_from

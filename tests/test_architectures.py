@@ -20,8 +20,8 @@ from torch.nn import functional
 from langevin_nn import GradientEnsemble, NetworkLandscape, gradient_ensemble
 from langevin_nn.ensemble.alignment import draw_minibatches
 from langevin_nn.errors import ConfigurationError, SampleMixingError, UndefinedQuantityWarning
+from langevin_nn.gradients.streamed import StreamedSampleGradients
 from langevin_nn.landscape import cross_entropy
-from langevin_nn.landscape.streamed import StreamedSampleGradients
 from langevin_nn.schema import COHORTS
 from langevin_nn.threads import single_threaded_products
 

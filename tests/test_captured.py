@@ -21,8 +21,8 @@ from langevin_nn import (
     langevin,
     sgd,
 )
-from langevin_nn.landscape import batched
-from langevin_nn.landscape.batched import BatchedPerceptronGradient
+from langevin_nn.gradients import perceptron_on_device
+from langevin_nn.gradients.perceptron_on_device import BatchedPerceptronGradient
 from langevin_nn.noise import IndependentMinibatches, MatchedGaussian, ShuffledMinibatches
 from langevin_nn.threads import single_threaded_products
 from langevin_nn.update import Momentum, Plain, captured
@@ -50,8 +50,8 @@ def test_batched_products_are_the_traced_gradient(kind, rows, monkeypatch):
     indices = None if rows is None else torch.as_tensor(generator.integers(N, size=(5, rows)))
     expected = chosen.weighted_gradient(weights, coefficients, indices)
     scale = float(expected.abs().max())
-    for at_once in (batched._AT_ONCE, 2 * (rows or N) * 90):
-        monkeypatch.setattr(batched, "_AT_ONCE", at_once)
+    for at_once in (perceptron_on_device._AT_ONCE, 2 * (rows or N) * 90):
+        monkeypatch.setattr(perceptron_on_device, "_AT_ONCE", at_once)
         found = chosen.capturable_gradient(weights, coefficients, indices)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-13 * scale)
     path = BatchedPerceptronGradient.of(network(kind), chosen.inputs.float())

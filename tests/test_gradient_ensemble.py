@@ -26,9 +26,9 @@ from langevin_nn.ensemble import covariance_factor
 from langevin_nn.ensemble.alignment import Alignment, alignment_of, alignment_of_minibatches, draw_minibatches
 from langevin_nn.ensemble.plane import draw_minibatch_gradients
 from langevin_nn.errors import ConfigurationError, UndefinedQuantityWarning
-from langevin_nn.landscape import sample_gradients
+from langevin_nn.gradients import blocks as sample_gradients
+from langevin_nn.gradients.blocks import DenseBlock, OuterProductBlock
 from langevin_nn.landscape.regression import LinearRegressionLandscape
-from langevin_nn.landscape.sample_gradients import DenseBlock, OuterProductBlock
 from langevin_nn.schema import COHORT_PAIRS, COHORTS, describe
 from langevin_nn.threads import single_threaded_products
 
@@ -602,7 +602,7 @@ def test_value_and_error_are_the_mean_over_pairs_and_the_delete_one_jackknife(ma
 @pytest.mark.parametrize("chunk", [1, 37, 2**22])
 def test_minibatches_need_not_be_formed(monkeypatch, chunk):
     """Stored and outer-product blocks side by side, worked through in pieces of any size."""
-    monkeypatch.setattr(sample_gradients, "_ELEMENTS_AT_A_TIME", chunk)
+    monkeypatch.setattr("langevin_nn.gradients.blocks._ELEMENTS_AT_A_TIME", chunk)
     generator = np.random.default_rng(2)
     signals, activations, stored = (torch.as_tensor(generator.standard_normal((9, p)) + 0.3) for p in (3, 5, 4))
     signals[0], stored[0] = 0, 0  # one sample without gradient

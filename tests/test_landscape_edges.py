@@ -15,8 +15,9 @@ from torch.nn.utils import prune
 
 from langevin_nn import NetworkLandscape, Seeds, compare, detect_phases, gradient_ensemble, sgd, simulate
 from langevin_nn.errors import ConfigurationError, SampleMixingError, UnknownNameError
-from langevin_nn.landscape import checks, network, verification
+from langevin_nn.gradients import refusal, verification
 from langevin_nn.landscape import classes as rules
+from langevin_nn.landscape import network
 
 N = 12
 
@@ -294,11 +295,11 @@ def sorted_at_first(n=60):
 
 def only_the_first(monkeypatch):
     """Try the first three samples alone, in their order."""
-    for module in (checks, verification):
+    for module in (refusal, verification):
         monkeypatch.setattr(module, "trial_positions", lambda n: torch.arange(min(3, n)))
         monkeypatch.setattr(module, "arrangements", lambda n: [torch.arange(n)])
         monkeypatch.setattr(module, "with_moved", lambda inputs: inputs)
-    monkeypatch.setattr(checks, "_repeated", lambda n, _: torch.arange(n))
+    monkeypatch.setattr(refusal, "_repeated", lambda n, _: torch.arange(n))
 
 
 def assert_reordered_samples_are_measured_right():
@@ -359,7 +360,7 @@ def test_mixing_of_larger_minibatches_is_refused(module, options, monkeypatch):
             NetworkLandscape(module, normal(60, 5), classes(60), **options)
 
     check()
-    monkeypatch.setattr(checks, "_repeated", lambda n, _: torch.arange(n))
+    monkeypatch.setattr(refusal, "_repeated", lambda n, _: torch.arange(n))
     with pytest.raises(pytest.fail.Exception):
         check()
 

@@ -40,7 +40,7 @@ from langevin_nn import (
     svag,
 )
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.landscape.streamed import StreamedSampleGradients
+from langevin_nn.gradients.streamed import StreamedSampleGradients
 from langevin_nn.noise.stable import stable_numbers, upper_quartile
 from langevin_nn.observables import DrivingNoise, Losses
 from langevin_nn.schedules import EverySteps

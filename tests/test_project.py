@@ -26,6 +26,7 @@ FLOORS = (
     ("memory", "operators"),
     ("replicas", "seeds", "schema", "schedules"),
     ("draws", "provenance"),
+    ("gradients",),
     ("landscape",),
     ("ensemble",),
     ("drift", "noise"),

@@ -34,7 +34,7 @@ from langevin_nn import (
     write_trajectory,
 )
 from langevin_nn.errors import ConfigurationError, UnstableTrajectory
-from langevin_nn.landscape.streamed import StreamedSampleGradients
+from langevin_nn.gradients.streamed import StreamedSampleGradients
 from langevin_nn.observables import (
     DrivingNoise,
     Losses,

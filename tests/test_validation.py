@@ -23,8 +23,8 @@ from langevin_nn import (
 from langevin_nn.drift import GradientDrift
 from langevin_nn.ensemble import GradientEnsemble, gradient_ensemble
 from langevin_nn.errors import ConfigurationError, UnknownNameError
-from langevin_nn.landscape import SampleGradients
-from langevin_nn.landscape.sample_gradients import OuterProductBlock
+from langevin_nn.gradients import SampleGradients
+from langevin_nn.gradients.blocks import OuterProductBlock
 from langevin_nn.memory import as_bytes
 from langevin_nn.noise import IndependentMinibatches, IsotropicNoise, ShuffledMinibatches, Silent
 from langevin_nn.observables import Losses, OrderParameters, SampleLosses, Snapshot
@@ -391,7 +391,7 @@ def test_sums_of_minibatches_are_made_in_pieces(widths, own, has_bias, monkeypat
         whole = block.minibatch_squared_norms(indices)
     # Two minibatches at a time: signals and activations of 4 samples each, and what is made of them.
     limit = 2 * (4 * sum(widths) + own)
-    monkeypatch.setattr("langevin_nn.landscape.sample_gradients._ELEMENTS_AT_A_TIME", limit)
+    monkeypatch.setattr("langevin_nn.gradients.blocks._ELEMENTS_AT_A_TIME", limit)
     with LargestTensor() as limited:
         pieces = block.minibatch_squared_norms(indices)
     torch.testing.assert_close(pieces, whole)

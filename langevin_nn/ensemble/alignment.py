@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
-from langevin_nn.landscape import SampleGradients
+from langevin_nn.gradients import SampleGradients
 
 __all__ = ["Alignment", "alignment_from_cosines", "alignment_of", "alignment_of_minibatches", "draw_minibatches"]
 

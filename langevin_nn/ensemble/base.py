@@ -19,7 +19,7 @@ from langevin_nn.operators import Eigenpairs, SymmetricOperator
 from langevin_nn.schema import COHORT_PAIRS, COHORTS, describe
 
 if TYPE_CHECKING:
-    from langevin_nn.landscape import SampleGradients
+    from langevin_nn.gradients import SampleGradients
 
 __all__ = ["GradientEnsemble", "labelled"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from langevin_nn.landscape import SampleGradients
+from langevin_nn.gradients import SampleGradients
 from langevin_nn.operators import SymmetricOperator
 
 __all__ = ["CentredGram", "FactoredCovariance", "NoiseCovariance"]

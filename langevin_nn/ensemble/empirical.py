@@ -15,7 +15,7 @@ from langevin_nn.ensemble.covariance import CentredGram, NoiseCovariance
 from langevin_nn.ensemble.groups import Groups
 from langevin_nn.ensemble.spectrum import Method, Route, Spectrum, cheapest, routes
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.landscape import SampleGradients
+from langevin_nn.gradients import SampleGradients
 from langevin_nn.memory import as_bytes
 from langevin_nn.operators import Eigenpairs, SplitOperator, SymmetricOperator, leading_eigenpairs
 

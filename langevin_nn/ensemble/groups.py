@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langevin_nn.landscape import SampleGradients
+from langevin_nn.gradients import SampleGradients
 
 __all__ = ["Groups", "covariance_factor"]
 

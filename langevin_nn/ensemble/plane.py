@@ -13,7 +13,7 @@ from torch import Tensor, as_tensor
 from langevin_nn.checks import numbers, whole_number
 from langevin_nn.ensemble.alignment import draw_minibatches
 from langevin_nn.errors import ConfigurationError, EstimationRefused
-from langevin_nn.landscape import SampleGradients
+from langevin_nn.gradients import SampleGradients
 
 __all__ = ["draw_minibatch_gradients", "project_gradients"]
 

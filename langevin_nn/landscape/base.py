@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.landscape.sample_gradients import SampleGradients
+from langevin_nn.gradients.blocks import SampleGradients
 from langevin_nn.seeds import Seeds
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from langevin_nn.gradients.layout import ParameterLayout
 from langevin_nn.landscape.initialisation import flat_parameters, redrawn
-from langevin_nn.landscape.layout import ParameterLayout
 
 __all__ = ["loss_unlike_drawn", "weights_unlike_drawn"]
 

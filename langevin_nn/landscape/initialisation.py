@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.landscape.layout import ParameterLayout
+from langevin_nn.gradients.layout import ParameterLayout
 from langevin_nn.seeds import Seeds
 
-__all__ = ["draw_weights", "flat_parameters", "perturbed", "redrawn", "without_frozen"]
+__all__ = ["draw_weights", "flat_parameters", "redrawn", "without_frozen"]
 
 
 def flat_parameters(module: nn.Module, layout: ParameterLayout) -> Tensor:
@@ -31,26 +31,6 @@ def flat_parameters(module: nn.Module, layout: ParameterLayout) -> Tensor:
         A copy.
     """
     return layout.flatten({name: tensor.detach() for name, tensor in module.named_parameters()})
-
-
-def perturbed(weights: Tensor, *, relative: bool = False) -> Tensor:
-    """Return weights in general position near some others, for checks that special points would deceive.
-
-    Parameters
-    ----------
-    weights : Tensor, shape (parameter,)
-        Where, perhaps with entries at exactly zero.
-    relative : bool, optional
-        Whether each is changed in proportion to itself, so that none changes its sign.
-
-    Returns
-    -------
-    Tensor, shape (parameter,)
-        The same at each call.
-    """
-    kick = torch.randn(weights.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    kick = kick.to(weights.device, weights.dtype)
-    return weights + 0.1 * (weights * kick.clamp(-5, 5) if relative else kick)
 
 
 def without_frozen(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:

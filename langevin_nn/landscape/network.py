@@ -18,9 +18,13 @@ from torch.func import functional_call
 
 from langevin_nn.checks import kind_of, one_of, shown
 from langevin_nn.errors import AllMislabeledWarning, ConfigurationError, OwnWeightsWarning, UnknownNameError
-from langevin_nn.landscape.base import CapturableGradient, Descent, EmpiricalLandscape, Kept
-from langevin_nn.landscape.batched import BatchedPerceptronGradient
-from langevin_nn.landscape.checks import (
+from langevin_nn.gradients.blocks import SampleGradients
+from langevin_nn.gradients.derivative import GradientDerivative
+from langevin_nn.gradients.functional import Loss, evaluate, weighted_loss
+from langevin_nn.gradients.layout import ParameterLayout
+from langevin_nn.gradients.perceptron import PerceptronGradient
+from langevin_nn.gradients.perceptron_on_device import BatchedPerceptronGradient
+from langevin_nn.gradients.refusal import (
     check_sample_losses,
     general_point,
     refuse_labels_without_loss,
@@ -30,18 +34,15 @@ from langevin_nn.landscape.checks import (
     sample_losses,
     trial_positions,
 )
+from langevin_nn.gradients.signals import SampleGradientSource
+from langevin_nn.gradients.streamed import Footprint, within_memory
+from langevin_nn.gradients.traced import TracedGradient
+from langevin_nn.gradients.verification import overwrites_its_inputs, verified_layers
+from langevin_nn.landscape.base import CapturableGradient, Descent, EmpiricalLandscape, Kept
 from langevin_nn.landscape.classes import class_rule
-from langevin_nn.landscape.derivative import GradientDerivative
 from langevin_nn.landscape.given import loss_unlike_drawn, weights_unlike_drawn
-from langevin_nn.landscape.gradients import Loss, TracedGradient, evaluate, weighted_loss
 from langevin_nn.landscape.initialisation import draw_weights, flat_parameters, redrawn, without_frozen
-from langevin_nn.landscape.layout import ParameterLayout
-from langevin_nn.landscape.perceptron import PerceptronGradient
-from langevin_nn.landscape.sample_gradients import SampleGradients
-from langevin_nn.landscape.signals import SampleGradientSource
-from langevin_nn.landscape.streamed import Footprint, within_memory
 from langevin_nn.landscape.user_code import digests_of_user_code
-from langevin_nn.landscape.verification import overwrites_its_inputs, verified_layers
 from langevin_nn.memory import as_bytes
 from langevin_nn.provenance import digest
 from langevin_nn.seeds import Seeds

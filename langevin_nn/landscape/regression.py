@@ -11,8 +11,8 @@ from torch import Tensor
 
 from langevin_nn.checks import numbers, point, whole_number
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.gradients.blocks import SampleGradients
 from langevin_nn.landscape.base import EmpiricalLandscape
-from langevin_nn.landscape.sample_gradients import SampleGradients
 from langevin_nn.seeds import Seeds
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from langevin_nn.landscape.checks import arrangements, doubled, in_double, trial_positions, with_moved
-from langevin_nn.landscape.sample_gradients import Block, OuterProductBlock, PositionBlock
-from langevin_nn.landscape.signals import SampleGradientSource, fast_layers, owner
+from langevin_nn.gradients.blocks import Block, OuterProductBlock, PositionBlock
+from langevin_nn.gradients.refusal import arrangements, doubled, in_double, trial_positions, with_moved
+from langevin_nn.gradients.signals import SampleGradientSource, fast_layers, owner
 
 __all__ = ["overwrites_its_inputs", "verified_layers"]
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from langevin_nn.landscape.perceptron import recognised
+from langevin_nn.gradients.perceptron import recognised
 
 __all__ = ["BatchedPerceptronGradient"]
 

@@ -7,64 +7,17 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from langevin_nn.landscape.layout import ParameterLayout
+from langevin_nn.gradients.functional import Loss, weighted_loss
+from langevin_nn.gradients.layout import ParameterLayout
 from langevin_nn.threads import side_by_side
 
-__all__ = ["Loss", "TracedGradient", "evaluate", "weighted_loss"]
+__all__ = ["TracedGradient"]
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 # A pass of less is mostly Python, whose threads wait for one another. Seconds.
 _WORTH_A_THREAD = 2e-3
-
-
-def evaluate(module: torch.nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
-    """Return a network's outputs through operations that can be vectorised and differentiated twice.
-
-    Fused attention can do neither, so attention is computed by its plain matrix products.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network.
-    parameters : dict of str to Tensor
-        Its weights, by name.
-    inputs : Tensor, shape (sample, ...)
-        The samples.
-
-    Returns
-    -------
-    Tensor, shape (sample, ...)
-        The outputs.
-    """
-    with sdpa_kernel(SDPBackend.MATH):
-        return functional_call(module, parameters, (inputs,))  # type: ignore[no-any-return]
-
-
-def weighted_loss(module: torch.nn.Module, loss: Loss) -> Callable[[dict[str, Tensor], Tensor, Tensor, Tensor], Tensor]:
-    """Return (parameters, inputs, labels, coefficients) → Σ_k c_k ℓ_k of one replica.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network.
-    loss : callable
-        (outputs, labels) → one loss a sample.
-
-    Returns
-    -------
-    callable
-        A pure function, for ``torch.func``.
-    """
-
-    def total(parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, coefficients: Tensor) -> Tensor:
-        outputs = evaluate(module, parameters, inputs)
-        return (loss(outputs, labels) * coefficients).sum()
-
-    return total
 
 
 class TracedGradient:

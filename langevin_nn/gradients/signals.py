@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn.functional import pad, unfold
 
-from langevin_nn.landscape.gradients import Loss, evaluate
-from langevin_nn.landscape.sample_gradients import (
+from langevin_nn.gradients.blocks import (
     Block,
     DenseBlock,
     OuterProductBlock,
     PositionBlock,
     SampleGradients,
 )
+from langevin_nn.gradients.functional import Loss, evaluate
 
 __all__ = ["SampleGradientSource", "fast_layers", "owner"]
 

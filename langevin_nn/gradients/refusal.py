@@ -13,8 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from langevin_nn.errors import ConfigurationError, SampleMixingError
-from langevin_nn.landscape.initialisation import perturbed
-from langevin_nn.landscape.layout import ParameterLayout
+from langevin_nn.gradients.layout import ParameterLayout
 
 __all__ = [
     "arrangements",
@@ -151,7 +150,7 @@ def general_point(module: torch.nn.Module, layout: ParameterLayout, weights: Ten
         The weights themselves where numbers beyond their neighbourhood are all that the network gives.
     """
     few = inputs[trial_positions(len(inputs)).to(inputs.device)]
-    for moved in (perturbed(weights), perturbed(weights, relative=True)):
+    for moved in (_perturbed(weights), _perturbed(weights, relative=True)):
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             try:
                 outputs = functional_call(module, layout.split(moved), (few,))
@@ -160,6 +159,13 @@ def general_point(module: torch.nn.Module, layout: ParameterLayout, weights: Ten
         if isinstance(outputs, Tensor) and bool(torch.isfinite(outputs).all()):
             return moved
     return weights
+
+
+def _perturbed(weights: Tensor, *, relative: bool = False) -> Tensor:
+    """Return weights in general position, the same at each call; relative where none is to change its sign."""
+    kick = torch.randn(weights.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    kick = kick.to(weights.device, weights.dtype)
+    return weights + 0.1 * (weights * kick.clamp(-5, 5) if relative else kick)
 
 
 def refuse_sample_mixing(module: torch.nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> None:

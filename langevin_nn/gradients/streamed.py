@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.landscape.sample_gradients import SampleGradients
-from langevin_nn.landscape.signals import SampleGradientSource
+from langevin_nn.gradients.blocks import SampleGradients
+from langevin_nn.gradients.signals import SampleGradientSource
 from langevin_nn.memory import as_text
 
 __all__ = ["Footprint", "StreamedSampleGradients", "within_memory"]

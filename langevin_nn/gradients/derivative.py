@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from langevin_nn.landscape.layout import ParameterLayout
+from langevin_nn.gradients.layout import ParameterLayout
 
 __all__ = ["GradientDerivative"]
 
@@ -23,7 +23,7 @@ class GradientDerivative:
     Parameters
     ----------
     total : callable
-        (parameters, inputs, labels, coefficients) → Σ_k c_k ℓ_k, as `langevin_nn.landscape.gradients.weighted_loss` makes.
+        (parameters, inputs, labels, coefficients) → Σ_k c_k ℓ_k, as `langevin_nn.gradients.functional.weighted_loss` makes.
     layout : ParameterLayout
         Order of the parameters.
     weights : Tensor, shape (parameter,)
