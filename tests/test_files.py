@@ -763,8 +763,8 @@ NO_PARTS = {
     updates: {"CompiledUpdate", "Dynamics", "Orders", "State", "SteppedUpdate", "Update"},
     drifts: {"Drift"},
     landscapes: {
-        "EmpiricalLandscape", "Hessian", "Landscape", "MomentLandscape", "NetworkLandscape", "PotentialLandscape",
-        "SampleGradients", "cross_entropy", "flatness", "loss_profile",
+        "EmpiricalLandscape", "Landscape", "MomentLandscape", "NetworkLandscape", "PotentialLandscape", "SampleGradients",
+        "cross_entropy",
     },
     seen: {"Observable", "Snapshot", "default_observables"},
     timetables: {"Schedule"},

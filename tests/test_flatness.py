@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from langevin_nn import NetworkLandscape, QuadraticLandscape
+from langevin_nn.curvature import flatness, loss_profile
 from langevin_nn.errors import ConfigurationError, EstimationRefused
-from langevin_nn.landscape import flatness, loss_profile
 
 HESSIAN = np.array([[2.0, 0.5, 0.0], [0.5, 1.0, 0.2], [0.0, 0.2, 0.3]])
 

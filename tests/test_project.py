@@ -29,7 +29,7 @@ FLOORS = (
     ("gradients",),
     ("landscape",),
     ("ensemble",),
-    ("drift", "noise"),
+    ("curvature", "drift", "noise"),
     ("update",),
     ("process",),
     ("surrogate",),

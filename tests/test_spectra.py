@@ -15,13 +15,14 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from langevin_nn import GradientEnsemble, NetworkLandscape, QuadraticLandscape, SampleGradients, Seeds
+from langevin_nn.curvature import Hessian
 from langevin_nn.ensemble import gradient_ensemble
 from langevin_nn.ensemble.spectrum import Spectrum, routes
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.gradients.blocks import OuterProductBlock
 from langevin_nn.gradients.signals import SampleGradientSource, fast_layers
 from langevin_nn.gradients.streamed import StreamedSampleGradients
-from langevin_nn.landscape import Hessian, cross_entropy
+from langevin_nn.landscape import cross_entropy
 from langevin_nn.operators import (
     eigenvector_overlap,
     estimate_trace,

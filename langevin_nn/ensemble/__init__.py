@@ -1,7 +1,6 @@
 """The gradient ensemble at one point in weight space."""
 
 from langevin_nn.ensemble.base import GradientEnsemble
-from langevin_nn.ensemble.curvature import curvature, noise_curvature_overlap
 from langevin_nn.ensemble.groups import covariance_factor
 from langevin_nn.ensemble.measure import gradient_ensemble, gradient_ensembles
 from langevin_nn.ensemble.plane import draw_minibatch_gradients, project_gradients
@@ -13,11 +12,9 @@ __all__ = [
     "ReplicaEnsembles",
     "Spectrum",
     "covariance_factor",
-    "curvature",
     "draw_minibatch_gradients",
     "effective_dimension",
     "gradient_ensemble",
     "gradient_ensembles",
-    "noise_curvature_overlap",
     "project_gradients",
 ]

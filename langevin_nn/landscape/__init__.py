@@ -1,9 +1,10 @@
 """Landscapes: a loss over weight space, made of a network and its data or of a formula."""
 
-from langevin_nn.gradients import SampleGradients
+from importlib import import_module
+from typing import Any
+
+from langevin_nn.gradients.blocks import SampleGradients
 from langevin_nn.landscape.base import EmpiricalLandscape, Landscape, MomentLandscape
-from langevin_nn.landscape.flatness import flatness, loss_profile
-from langevin_nn.landscape.hessian import Hessian
 from langevin_nn.landscape.network import NetworkLandscape, cross_entropy
 from langevin_nn.landscape.potential import PotentialLandscape
 from langevin_nn.landscape.quadratic import QuadraticLandscape
@@ -11,7 +12,6 @@ from langevin_nn.landscape.regression import LinearRegressionLandscape
 
 __all__ = [
     "EmpiricalLandscape",
-    "Hessian",
     "Landscape",
     "LinearRegressionLandscape",
     "MomentLandscape",
@@ -20,6 +20,10 @@ __all__ = [
     "QuadraticLandscape",
     "SampleGradients",
     "cross_entropy",
-    "flatness",
-    "loss_profile",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("flatness", "loss_profile"):  # which lie above, and whose documented home this was
+        return getattr(import_module("langevin_nn.curvature"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from langevin_nn.checks import number, whole_number
-from langevin_nn.landscape import Hessian, NetworkLandscape
+from langevin_nn.curvature import Hessian
+from langevin_nn.landscape import NetworkLandscape
 from langevin_nn.observables.base import Arrays, Observable, Snapshot
 from langevin_nn.operators import leading_eigenpairs
 from langevin_nn.process import Process

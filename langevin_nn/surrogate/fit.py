@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from langevin_nn.checks import instance, number, numbers, one_of, point, truth, whole_number
+from langevin_nn.curvature import Hessian
 from langevin_nn.ensemble import GradientEnsemble, gradient_ensemble
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.landscape import EmpiricalLandscape, Hessian, Landscape, MomentLandscape, NetworkLandscape
+from langevin_nn.landscape import EmpiricalLandscape, Landscape, MomentLandscape, NetworkLandscape
 from langevin_nn.surrogate.directions import Directions, chosen_directions
 from langevin_nn.surrogate.moments import known_moments, measured_moments
 from langevin_nn.surrogate.quality import measured_quality

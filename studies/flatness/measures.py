@@ -10,8 +10,8 @@ from scipy.linalg import helmert
 from langevin_nn import Hessian, NetworkLandscape, gradient_ensemble, leading_eigenpairs
 from langevin_nn.analyzers import Fluctuations, PrincipalComponents, ProbabilityCurrents
 from langevin_nn.analyzers.fluctuations import Detrend
+from langevin_nn.curvature import flatness, loss_profile
 from langevin_nn.ensemble import covariance_factor
-from langevin_nn.landscape import flatness, loss_profile
 from studies.flatness.runs import Config, Start
 
 __all__ = ["BASES", "Point", "currents", "directions_of", "measure", "profiles"]
@@ -67,7 +67,7 @@ class Point:
         Returns
         -------
         xarray.Dataset
-            What `langevin_nn.landscape.flatness` gives, and ``noise`` pᵀ C p, of isotropic noise Tr C/P.
+            What `langevin_nn.curvature.flatness` gives, and ``noise`` pᵀ C p, of isotropic noise Tr C/P.
         """
         known = directions.tobytes()  # those of the Hessian are the same for all processes
         if known not in self._flatness:
@@ -234,7 +234,7 @@ def profiles(landscape: NetworkLandscape, point: Point, directions: Floats, n_po
     -------
     xarray.Dataset
         ``loss`` (direction, displacement) over twice the width on either side, ``at`` the displacements of each, and
-        what `langevin_nn.landscape.flatness` gives.
+        what `langevin_nn.curvature.flatness` gives.
     """
     found = flatness(landscape, point.weights, directions)
     rows, places = [], []

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin_nn.checks import number, numbers
+from langevin_nn.curvature.hessian import Hessian
 from langevin_nn.errors import ConfigurationError, EstimationRefused
-from langevin_nn.landscape.base import Landscape
-from langevin_nn.landscape.hessian import Hessian
-from langevin_nn.landscape.network import NetworkLandscape
+from langevin_nn.landscape import Landscape, NetworkLandscape
 from langevin_nn.threads import single_threaded_products
 
 __all__ = ["flatness", "loss_profile"]

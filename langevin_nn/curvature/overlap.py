@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import xarray as xr
 
-from langevin_nn.ensemble.base import GradientEnsemble
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.operators import (
     SymmetricOperator,
@@ -15,6 +16,9 @@ from langevin_nn.operators import (
     subspace_overlap,
 )
 from langevin_nn.schema import describe
+
+if TYPE_CHECKING:
+    from langevin_nn.ensemble import GradientEnsemble
 
 __all__ = ["curvature", "noise_curvature_overlap"]
 

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.gradients.derivative import GradientDerivative
-from langevin_nn.landscape.base import Landscape
-from langevin_nn.landscape.network import NetworkLandscape
+from langevin_nn.landscape import Landscape, NetworkLandscape
 from langevin_nn.operators import SymmetricOperator
 
 __all__ = ["Hessian"]
