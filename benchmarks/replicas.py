@@ -236,7 +236,7 @@ def scaling(
     name = torch.cuda.get_device_name(device) if device != "cpu" else "the CPU"
     shape = "-".join(str(each) for each in widths)
     print(
-        f"SGD on {name}, {shape}, {landscape.gradient_path}{', captured updates' * process.captured}: replicas × steps"
+        f"SGD on {name}, {shape}, {landscape.problem.path.name}{', captured updates' * process.captured}: replicas × steps"
     )
     print(
         f"a second, and share of the ceiling set by large products ({rates[0] / 1e9:,.0f} GFLOP/s) and copies "

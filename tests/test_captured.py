@@ -44,7 +44,7 @@ def test_batched_products_are_the_traced_gradient(kind, rows, monkeypatch):
     generator = np.random.default_rng(0)
     labels = torch.as_tensor(generator.integers(10, size=(5, N)))
     chosen = NetworkLandscape(network(kind).double(), landscape().inputs, labels)
-    assert chosen.gradient_path == "torch.func"
+    assert chosen.problem.path.name == "torch.func"
     weights = 2 * chosen.initial_weights(tuple(range(5)), Seeds(0))
     coefficients = torch.as_tensor(generator.standard_normal((5, rows or N)))
     indices = None if rows is None else torch.as_tensor(generator.integers(N, size=(5, rows)))
@@ -52,7 +52,7 @@ def test_batched_products_are_the_traced_gradient(kind, rows, monkeypatch):
     scale = float(expected.abs().max())
     for at_once in (perceptron_on_device._AT_ONCE, 2 * (rows or N) * 90):
         monkeypatch.setattr(perceptron_on_device, "_AT_ONCE", at_once)
-        found = chosen.capturable_gradient(weights, coefficients, indices)
+        found = chosen.problem.path.capturable(weights, chosen.inputs, labels, coefficients, indices)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-13 * scale)
     path = BatchedPerceptronGradient.of(network(kind), chosen.inputs.float())
     other = path(weights, chosen.inputs, labels.roll(1, 0), coefficients, indices)
@@ -226,14 +226,14 @@ def test_what_is_captured_lives_with_the_landscape_and_is_used_again():
     chosen = landscape()
     process = sgd(chosen, 0.1, B)
     blocks(process, process.start(2, 0), 3)
-    kept = chosen.capturable_gradient.kept
+    kept = chosen.problem.path.kept
     ((shape, first),) = kept.items()
     assert not first.captured
     blocks(process, process.start((4, 9), 1), 5)
     blocks(sgd(chosen, 0.2, B), process.start((4, 9), 1), 5)
     assert list(kept.values()) == [first], "other weights, rates and lengths of the same shape"
-    assert copy(chosen).capturable_gradient.kept is kept
-    assert not deepcopy(chosen).capturable_gradient.kept
+    assert copy(chosen).problem.path.kept is kept
+    assert not deepcopy(chosen).problem.path.kept
     assert not pickle.loads(pickle.dumps(kept))
     for replicas in (3, 4):
         blocks(process, process.start(replicas, 0), 3)

@@ -5,6 +5,8 @@ Minibatches and matched noise are drawn on the device: their twin is the CPU wit
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -213,7 +215,7 @@ def test_replica_and_repetition_give_the_same_bits_on_the_device(landscapes):
 
 def the_steps(landscape: NetworkLandscape) -> CapturedSteps:
     """Those that were captured last."""
-    return list(landscape.capturable_gradient.kept.values())[-1]
+    return list(landscape.problem.path.kept.values())[-1]
 
 
 def test_draws_are_the_same_on_both_devices():
@@ -237,13 +239,13 @@ def test_captured_updates_are_those_one_by_one(landscapes, convolutions, name, t
     graph = process.advance(state, 10).weights
     steps = the_steps(chosen)
     assert steps.captured
-    chosen.capturable_gradient.kept.clear()
+    chosen.problem.path.kept.clear()
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(CapturedSteps, "_captured", lambda self: None)
             eager = process.advance(state, 10).weights
     finally:
-        chosen.capturable_gradient.kept.clear()
+        chosen.problem.path.kept.clear()
     assert_close(eager.cpu(), graph, rounding=1e-6)
     assert not torch.equal(graph, state.weights)
 
@@ -251,13 +253,13 @@ def test_captured_updates_are_those_one_by_one(landscapes, convolutions, name, t
 def test_what_cannot_be_captured_is_said_and_runs(landscapes):
     """An operation that waits for the device."""
     chosen = digits_landscape(N, device=DEVICE)
-    function = chosen._on_device
+    path = chosen._path
 
     def waiting(weights, *given):
         assert bool(torch.isfinite(weights).all())
-        return function(weights, *given)
+        return path.capturable(weights, *given)
 
-    chosen._on_device = waiting
+    chosen._path = replace(path, capturable=waiting)
     process, known = sgd(chosen, ALPHA, B), sgd(landscapes[1], ALPHA, B)
     with pytest.warns(RuntimeWarning, match="cannot be captured"):
         found = process.advance(process.start(2, 0), 10).weights
@@ -278,7 +280,7 @@ def test_a_run_that_goes_on_from_a_saved_state_has_the_same_bits(landscapes, nam
     process = PROCESSES[name](landscapes[1])
     whole = process.advance(process.start(3, 0), 20)
     saved = state_bytes(process.advance(process.start(3, 0), 8), recorded=True)
-    landscapes[1].capturable_gradient.kept.clear()
+    landscapes[1].problem.path.kept.clear()
     state, _ = state_from(saved, landscapes[1].device)
     assert torch.equal(process.advance(state, 12).weights, whole.weights)
 

@@ -26,7 +26,6 @@ from langevin_nn.ensemble import covariance_factor
 from langevin_nn.ensemble.alignment import Alignment, alignment_of, alignment_of_minibatches, draw_minibatches
 from langevin_nn.ensemble.plane import draw_minibatch_gradients
 from langevin_nn.errors import ConfigurationError, UndefinedQuantityWarning
-from langevin_nn.gradients import blocks as sample_gradients
 from langevin_nn.gradients.blocks import DenseBlock, OuterProductBlock
 from langevin_nn.landscape.regression import LinearRegressionLandscape
 from langevin_nn.schema import COHORT_PAIRS, COHORTS, describe

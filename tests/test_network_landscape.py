@@ -8,6 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from copy import copy, deepcopy
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -20,6 +21,8 @@ from torch.nn import functional
 
 from langevin_nn import NetworkLandscape, Seeds, gradient_ensemble, sgd
 from langevin_nn.errors import AllMislabeledWarning, ConfigurationError, SampleMixingError, UnknownNameError
+from langevin_nn.gradients.layout import ParameterLayout
+from langevin_nn.gradients.traced import TracedGradient
 from langevin_nn.landscape import cross_entropy
 from langevin_nn.landscape.user_code import digests_of_user_code
 from langevin_nn.provenance import untold
@@ -109,13 +112,14 @@ def test_kernel_agrees_with_the_traced_graph_and_with_the_loop_over_samples(fast
     module, inputs = fast
     labels = classes(3, N) if own_labels else classes(N)
     landscape = NetworkLandscape(module, inputs, labels)
-    assert landscape.gradient_path == "perceptron kernel"
+    assert landscape.problem.path.name == "perceptron kernel"
     weights = 2 * landscape.initial_weights((0, 1, 2), Seeds(5))
     indices, coefficients = rows_of(3, 6 if chosen else N)
     indices = indices if chosen else None
 
     got = landscape.weighted_gradient(weights, coefficients, indices)
-    traced = landscape._traced(weights, landscape.inputs, landscape.labels, coefficients, indices)
+    slower = TracedGradient(module, ParameterLayout.of(module), cross_entropy)
+    traced = slower(weights, landscape.inputs, landscape.labels, coefficients, indices)
     for replica in range(3):
         rows = indices[replica] if chosen else slice(None)
         of_replica = labels[replica] if own_labels else labels
@@ -310,7 +314,7 @@ def general(request):
 
 def test_networks_without_a_kernel_agree_with_the_loop_over_samples(general):
     module, landscape, weights = general
-    assert landscape.gradient_path == "torch.func"
+    assert landscape.problem.path.name == "torch.func"
     indices, coefficients = rows_of(2, 6)
     for rows, shares in ((None, normal(2, N, seed=4)), (indices, coefficients)):
         got = landscape.weighted_gradient(weights, shares, rows)
@@ -328,12 +332,11 @@ def test_a_traced_graph_holds_no_values():
     landscape = NetworkLandscape(module, inputs, classes(2, N))
     first = landscape.initial_weights((0, 1), Seeds(1))
     landscape.gradient(first)
-    swapped = NetworkLandscape(module, inputs, classes(2, N).flip(0))
-    swapped._traced = swapped._weighted_gradient = landscape._traced
+    swapped = replace(landscape.problem, labels=landscape.labels.flip(0))
     second = landscape.initial_weights((2, 3), Seeds(1))
     coefficients = normal(2, N, seed=9)
     got = swapped.weighted_gradient(second, coefficients)
-    assert len(landscape._traced._graphs) == 1
+    assert len(swapped.path.function._graphs) == 1
     for replica in range(2):
         slow = slow_gradients(module, second[replica], inputs, classes(2, N)[1 - replica])
         assert_close(got[replica], coefficients[replica].double() @ slow)
@@ -700,7 +703,7 @@ def test_a_loss_of_ones_own_takes_float_targets_and_has_no_error_rate(n_outputs)
     module, inputs = perceptron((5, 4, n_outputs), nn.Tanh), normal(N, 5)
     targets = normal(N, seed=7) if n_outputs == 1 else normal(N, 2, seed=7)
     landscape = NetworkLandscape(module, inputs, targets, loss=half_square)
-    assert landscape.gradient_path == "torch.func"
+    assert landscape.problem.path.name == "torch.func"
     assert not landscape.is_classifier
     assert landscape.mislabeled.shape == (1, N)
     assert not landscape.mislabeled.any()

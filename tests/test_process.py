@@ -331,7 +331,7 @@ def test_replica_is_the_same_alone_among_others_and_in_another_order(process):
 
 @pytest.mark.parametrize("name", ["sgd", "langevin", "isotropic_langevin"])
 def test_replica_is_the_same_among_others_on_the_traced_path_too(traced_digits, name):
-    assert traced_digits.gradient_path == "torch.func"
+    assert traced_digits.problem.path.name == "torch.func"
     process = RUNS[name](traced_digits)
     together = process.advance(process.start(4, 0), 12).weights
     for replicas in ((3,), (3, 1, 0)):

@@ -262,6 +262,20 @@ def test_what_differs_in_more_than_labels_shares_nothing():
     assert hidden != over(network("relu")), "another batch size"
 
 
+def test_a_landscape_of_ones_own_gives_its_own_gradients_and_is_joined_with_no_other():
+    class Doubled(NetworkLandscape):
+        def weighted_gradient(self, weights, coefficients, indices=None):
+            return 2 * super().weighted_gradient(weights, coefficients, indices)
+
+    class Named(NetworkLandscape):
+        pass
+
+    doubled, named = (each(network("relu"), DATA.train_inputs, DATA.train_labels) for each in (Doubled, Named))
+    assert sgd(doubled, 0.1, B).shares is sgd(named, 0.1, B).shares is None
+    got, expected = (each.advance(each.start(1, 0), 6).weights for each in (sgd(doubled, 0.1, B), sgd(named, 0.2, B)))
+    torch.testing.assert_close(got, expected)
+
+
 OPTIONS = {"steps": 24, "schedule": EverySteps(6), "observables": [Losses(), Weights(EverySteps(12))]}
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-__all__ = ["Loss", "evaluate", "weighted_loss"]
+from langevin_nn.gradients.layout import ParameterLayout
+from langevin_nn.threads import WORTH_A_THREAD, side_by_side
+
+__all__ = ["Loss", "evaluate", "outputs_of", "weighted_loss"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -58,3 +62,39 @@ def weighted_loss(module: torch.nn.Module, loss: Loss) -> Callable[[dict[str, Te
         return (loss(outputs, labels) * coefficients).sum()
 
     return total
+
+
+def outputs_of(
+    module: torch.nn.Module, untouched: torch.nn.Module, layout: ParameterLayout, weights: Tensor, inputs: Tensor
+) -> Tensor:
+    """Return a network's outputs at several weights; on a CPU those of a large network side by side.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    untouched : torch.nn.Module
+        The same as it was before any evaluation, which may leave what cannot be copied.
+    layout : ParameterLayout
+        Order of its parameters.
+    weights : Tensor, shape (replica, parameter)
+        Where.
+    inputs : Tensor, shape (sample, ...)
+        What to evaluate.
+
+    Returns
+    -------
+    Tensor, shape (replica, sample, ...)
+        The outputs.
+    """
+
+    def of_replica(each: tuple[torch.nn.Module, Tensor]) -> Tensor:
+        network, row = each
+        with torch.no_grad():
+            return functional_call(network, layout.split(row.clone()), (inputs,))  # type: ignore[no-any-return]
+
+    is_long = len(inputs) * layout.n_parameters > WORTH_A_THREAD
+    if weights.device.type != "cpu" or len(weights) < 2 or not is_long:
+        return torch.stack([of_replica((module, row)) for row in weights])
+    # A module can hold the weights of one replica at a time.
+    return torch.stack(side_by_side(of_replica, [(deepcopy(untouched), row) for row in weights]))

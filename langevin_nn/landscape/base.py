@@ -3,84 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.gradients.blocks import SampleGradients
+from langevin_nn.gradients import Problem, SampleGradients
 from langevin_nn.seeds import Seeds
 
 if TYPE_CHECKING:
     from langevin_nn.kernels.sources import CompiledField, CompiledNoise
 
-__all__ = ["CapturableGradient", "Descent", "EmpiricalLandscape", "Kept", "Landscape", "MomentLandscape"]
-
-
-class Descent(Protocol):
-    """Makes a block of updates v ← μv + g + λw, w ← w − Δt v, g the mean gradient over each minibatch."""
-
-    def __call__(
-        self,
-        weights: Tensor,
-        velocities: Tensor,
-        indices: Tensor,
-        time_steps: Tensor,
-        momentum: float,
-        weight_decay: float,
-    ) -> tuple[Tensor, Tensor]:
-        """Return weights and velocities after as many updates as `indices`, (replica, step, row), has minibatches."""
-
-
-class Kept(dict[Any, Any]):
-    """What is kept for use again by a landscape and its shallow copies; pickles and deep copies begin without."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Kept, ()
-
-
-@dataclass(frozen=True, eq=False)
-class CapturableGradient:
-    """Σ_k c_k ∇ℓ_k in tensor operations that neither check their arguments nor wait for a device.
-
-    Parameters
-    ----------
-    function : callable
-        (weights, inputs, labels, coefficients, indices) → Tensor, shape (replica, parameter).
-    inputs : Tensor, shape (sample, ...)
-        All samples.
-    labels : Tensor, shape (replica or 1, sample, ...)
-        Their labels.
-    kept : Kept
-        For what was captured with it.
-    """
-
-    function: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
-    inputs: Tensor
-    labels: Tensor
-    kept: Kept
-
-    def __call__(self, weights: Tensor, coefficients: Tensor, indices: Tensor | None) -> Tensor:
-        """Return the weighted gradients.
-
-        Parameters
-        ----------
-        weights : Tensor, shape (replica, parameter)
-            Where.
-        coefficients : Tensor, shape (replica, row)
-            The c_k of the samples in `indices`, or of all.
-        indices : Tensor of int64 or None, shape (replica, row)
-            Which samples, which must exist; None for all, in order.
-
-        Returns
-        -------
-        Tensor, shape (replica, parameter)
-            The weighted sums.
-        """
-        return self.function(weights, self.inputs, self.labels, coefficients, indices)
+__all__ = ["EmpiricalLandscape", "Landscape", "MomentLandscape"]
 
 
 class Landscape(ABC):
@@ -267,43 +202,8 @@ class EmpiricalLandscape(Landscape):
         """
 
     @property
-    def computation(self) -> str | None:
-        """Names what computes weighted gradients, but for the labels: equal names run in one batch; None never do."""
-        return None
-
-    def with_labels_of(self, others: Sequence[EmpiricalLandscape], replicas: Sequence[int]) -> EmpiricalLandscape:
-        """Return a landscape for replicas of several that share this one's `computation`.
-
-        Parameters
-        ----------
-        others : sequence of EmpiricalLandscape
-            Whose labels.
-        replicas : sequence of int
-            How many replicas each of them has.
-
-        Returns
-        -------
-        EmpiricalLandscape
-            With the labels of each replica; it is to give gradients, nothing else.
-
-        Raises
-        ------
-        ConfigurationError
-            If nothing can be shared.
-        """  # noqa: DOC202
-        raise ConfigurationError(
-            f"{type(self).__name__} shares its computation with no other: expected landscapes of equal `computation`, which "
-            "differ in their labels only; run them one by one"
-        )
-
-    @property
-    def capturable_gradient(self) -> CapturableGradient | None:
-        """Weighted gradients in operations that can be captured, where there are any."""
-        return None
-
-    @property
-    def descent(self) -> Descent | None:
-        """A kernel for whole blocks of minibatch updates, where there is one."""
+    def problem(self) -> Problem | None:
+        """What replicas of several landscapes can share; None where each asks `weighted_gradient` for its own."""
         return None
 
     def loss(self, weights: Tensor) -> Tensor:  # noqa: D102

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy, deepcopy
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from functools import cached_property
 from typing import Any, Literal
 from weakref import WeakValueDictionary
@@ -19,11 +17,11 @@ from torch.func import functional_call
 from langevin_nn.checks import kind_of, one_of, shown
 from langevin_nn.errors import AllMislabeledWarning, ConfigurationError, OwnWeightsWarning, UnknownNameError
 from langevin_nn.gradients.blocks import SampleGradients
+from langevin_nn.gradients.choice import gradient_path
 from langevin_nn.gradients.derivative import GradientDerivative
-from langevin_nn.gradients.functional import Loss, evaluate, weighted_loss
+from langevin_nn.gradients.functional import Loss, evaluate, outputs_of, weighted_loss
 from langevin_nn.gradients.layout import ParameterLayout
-from langevin_nn.gradients.perceptron import PerceptronGradient
-from langevin_nn.gradients.perceptron_on_device import BatchedPerceptronGradient
+from langevin_nn.gradients.problem import Kept, Problem, identity_of
 from langevin_nn.gradients.refusal import (
     check_sample_losses,
     general_point,
@@ -36,9 +34,8 @@ from langevin_nn.gradients.refusal import (
 )
 from langevin_nn.gradients.signals import SampleGradientSource
 from langevin_nn.gradients.streamed import Footprint, within_memory
-from langevin_nn.gradients.traced import TracedGradient
 from langevin_nn.gradients.verification import overwrites_its_inputs, verified_layers
-from langevin_nn.landscape.base import CapturableGradient, Descent, EmpiricalLandscape, Kept
+from langevin_nn.landscape.base import EmpiricalLandscape
 from langevin_nn.landscape.classes import class_rule
 from langevin_nn.landscape.given import loss_unlike_drawn, weights_unlike_drawn
 from langevin_nn.landscape.initialisation import draw_weights, flat_parameters, redrawn, without_frozen
@@ -46,7 +43,7 @@ from langevin_nn.landscape.user_code import digests_of_user_code
 from langevin_nn.memory import as_bytes
 from langevin_nn.provenance import digest
 from langevin_nn.seeds import Seeds
-from langevin_nn.threads import WORTH_A_THREAD, side_by_side, single_threaded_products
+from langevin_nn.threads import single_threaded_products
 
 __all__ = ["COHORT_MASKS", "NetworkLandscape", "cross_entropy"]
 
@@ -230,13 +227,8 @@ class NetworkLandscape(EmpiricalLandscape):
             self.test_labels = given[0]
         with single_threaded_products():
             self._check()
-        self._traced = TracedGradient(self._module, self._layout, self._loss)
-        known = loss is None
-        kernel = PerceptronGradient.of(self._module, self.inputs) if known else None
-        batched = BatchedPerceptronGradient.of(self._module, self.inputs) if known else None
-        on_device = batched or self._traced
-        self._weighted_gradient = kernel or (on_device if self.device.type == "cuda" else self._traced)
-        self._on_device, self._kept, self._footprints = on_device, Kept(), Kept()
+        self._path = gradient_path(self._module, self._layout, self._loss, self.inputs, is_cross_entropy=loss is None)
+        self._footprints = Kept()
         self._layers: dict[str, nn.Module] | None = None
 
     def _as_inputs(self, values: Any, name: str) -> Tensor:
@@ -385,7 +377,7 @@ class NetworkLandscape(EmpiricalLandscape):
             "mislabeled_fraction": float(self.mislabeled.double().mean()),
             "cohort_mask": self.cohort_mask,
             "device": str(self.device),
-            "gradient_path": self.gradient_path,
+            "gradient_path": self._path.name,
             "data_sha256": self._data_digest,
             **({"start": "own", "own_weights_sha256": digest(self.own_weights)} if self.start == "own" else {}),
             **({"frozen_parameters": self._frozen_values} if self._frozen else {}),
@@ -409,54 +401,16 @@ class NetworkLandscape(EmpiricalLandscape):
         tensors = (self.inputs, self.labels, self.true_labels, self.test_inputs, self.test_labels)
         return digest(*(each for each in tensors if each is not None))
 
+    @property
+    def problem(self) -> Problem | None:  # noqa: D102
+        own = type(self).weighted_gradient is not NetworkLandscape.weighted_gradient
+        return None if own else Problem(self._path, self.inputs, self.labels, self._identity)
+
     @cached_property
-    def computation(self) -> str | None:
-        """What replicas of landscapes with other labels can share: network, loss, inputs, precision and device."""
-        constants = _constants(self._module)
-        if constants is None or type(self) is not NetworkLandscape:
-            return None
-        same = (self.gradient_path, str(self._module), self._loss, self.dtype, self.device, self.labels.shape[2:])
-        return f"{same} {constants} {digest(self.inputs, *self._module.buffers())}"
-
-    def with_labels_of(  # noqa: D102
-        self, others: Sequence[EmpiricalLandscape], replicas: Sequence[int]
-    ) -> NetworkLandscape:
-        made = copy(self)
-        labels = [other.labels for other in others if isinstance(other, NetworkLandscape)]
-        pairs = zip(labels, replicas, strict=True)
-        made.labels = torch.cat([each.expand(count, *each.shape[1:]) for each, count in pairs])
-        return made
-
-    @property
-    def descent(self) -> Descent | None:  # noqa: D102
-        fast = self._weighted_gradient
-        own = type(self).weighted_gradient is not NetworkLandscape.weighted_gradient
-        if own or not isinstance(fast, PerceptronGradient):
-            return None
-
-        def descend(
-            weights: Tensor,
-            velocities: Tensor,
-            indices: Tensor,
-            time_steps: Tensor,
-            momentum: float,
-            weight_decay: float,
-        ) -> tuple[Tensor, Tensor]:
-            self._check_indices(indices)
-            rates = time_steps, momentum, weight_decay
-            return fast.descend(weights, velocities, self.inputs, self.labels, indices, *rates)
-
-        return descend
-
-    @property
-    def capturable_gradient(self) -> CapturableGradient | None:  # noqa: D102
-        own = type(self).weighted_gradient is not NetworkLandscape.weighted_gradient
-        return None if own else CapturableGradient(self._on_device, self.inputs, self.labels, self._kept)
-
-    @property
-    def gradient_path(self) -> str:
-        """Which implementation computes weighted gradients."""
-        return self._weighted_gradient.path
+    def _identity(self) -> str | None:
+        """Landscapes of equal identity differ in their labels only; a class of a user's own may differ in anything."""
+        own = type(self) is not NetworkLandscape
+        return None if own else identity_of(self._path, self._module, self._loss, self.inputs, self.labels)
 
     def labels_of(self, replica: int) -> Tensor:
         """Return one replica's labels.
@@ -527,17 +481,7 @@ class NetworkLandscape(EmpiricalLandscape):
         Tensor, shape (replica, sample, ...)
             The outputs.
         """
-
-        def of_replica(each: tuple[torch.nn.Module, Tensor]) -> Tensor:
-            module, row = each
-            with torch.no_grad():
-                return functional_call(module, self._layout.split(row.clone()), (inputs,))  # type: ignore[no-any-return]
-
-        is_long = len(inputs) * self.n_parameters > WORTH_A_THREAD
-        if self.device.type != "cpu" or len(weights) < 2 or not is_long:
-            return torch.stack([of_replica((self._module, row)) for row in weights])
-        # A module can hold the weights of one replica at a time.
-        return torch.stack(side_by_side(of_replica, [(deepcopy(self._untouched), row) for row in weights]))
+        return outputs_of(self._module, self._untouched, self._layout, weights, inputs)
 
     def losses_and_errors(self, weights: Tensor, test: bool = False) -> tuple[Tensor, Tensor]:
         """Return the loss of each sample, and whether it is classified otherwise than its label says.
@@ -578,32 +522,13 @@ class NetworkLandscape(EmpiricalLandscape):
         return self.losses_and_errors(weights)[0]
 
     def weighted_gradient(self, weights: Tensor, coefficients: Tensor, indices: Tensor | None = None) -> Tensor:  # noqa: D102
-        if len(self.labels) not in (1, len(weights)):
+        expected = (len(weights), self.n_parameters)
+        if tuple(weights.shape) != expected:
             raise ConfigurationError(
-                f"labels are given for {len(self.labels)} replicas, weights for {len(weights)}: expected as many, or labels "
-                "that all replicas share"
+                f"weights have shape {tuple(weights.shape)}: expected (replica, parameter) = {expected}"
             )
-        rows = self.n_samples if indices is None else indices.shape[-1]
-        shapes = [
-            ("weights", weights, (len(weights), self.n_parameters)),
-            ("coefficients", coefficients, (len(weights), rows)),
-        ]
-        if indices is not None:
-            shapes.append(("indices", indices, (len(weights), rows)))
-            self._check_indices(indices)
-        for name, tensor, expected in shapes:
-            if tuple(tensor.shape) != expected:
-                raise ConfigurationError(f"{name} have shape {tuple(tensor.shape)}: expected (replica, …) = {expected}")
-        weights, coefficients = weights.to(self.dtype), coefficients.to(self.dtype)
-        return self._weighted_gradient(weights, self.inputs, self.labels, coefficients, indices)
-
-    def _check_indices(self, indices: Tensor) -> None:
-        """Raise unless indices name samples: kernels read where they point."""
-        if indices.numel() and not (int(indices.min()) >= 0 and int(indices.max()) < self.n_samples):
-            raise ConfigurationError(
-                f"indices run from {int(indices.min())} to {int(indices.max())}: expected 0 to {self.n_samples - 1}, the "
-                "training samples"
-            )
+        problem = Problem(self._path, self.inputs, self.labels)
+        return problem.weighted_gradient(weights.to(self.dtype), coefficients, indices)
 
     def hessian_product(  # noqa: D102
         self, weights: Tensor, vectors: Tensor, *, memory_limit: int | float | str | None = None
@@ -745,18 +670,6 @@ def _copied(module: nn.Module) -> nn.Module:
             "each replica has its own; make what was pruned or normalised permanent first (torch.nn.utils.prune.remove, "
             "remove_weight_norm)"
         ) from error
-
-
-def _constants(module: nn.Module) -> str | None:
-    """Return a digest of what a network is but for its weights: numbers, names and types; None where it cannot be said."""
-    found = hashlib.sha256()
-    for name, each in module.named_modules():
-        own = {key: value for key, value in vars(each).items() if key not in ("_parameters", "_buffers", "_modules")}
-        try:
-            found.update(pickle.dumps((name, type(each), sorted(own.items()))))
-        except (pickle.PicklingError, AttributeError, TypeError):
-            return None
-    return found.hexdigest()
 
 
 def _seeded(make: Callable[[], nn.Module]) -> nn.Module:

@@ -393,10 +393,10 @@ class Process:
         """
         if not (self.is_fused and isinstance(self.landscape, EmpiricalLandscape)):
             return None
-        computation = self.landscape.computation
-        if computation is None or not isinstance(self.update, SteppedUpdate):
+        problem = self.landscape.problem
+        if problem is None or problem.identity is None or not isinstance(self.update, SteppedUpdate):
             return None
-        return f"{computation} {self.noise} {self.update} {self.noise_ratio == 1}"
+        return f"{problem.identity} {self.noise} {self.update} {self.noise_ratio == 1}"
 
     def advance(self, state: State, steps: int, on_divergence: Literal["raise", "mask"] = "raise") -> State:
         """Make a block of updates.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from langevin_nn.landscape.base import CapturableGradient
+from langevin_nn.gradients import Problem
 from langevin_nn.noise import SampleWeights
 
 __all__ = ["CapturedSteps", "Shape"]
@@ -62,18 +62,18 @@ class CapturedSteps:
 
     Parameters
     ----------
-    gradient : CapturableGradient
-        Σ c_k ∇ℓ_k.
+    problem : Problem
+        What gives Σ c_k ∇ℓ_k.
     shape : Shape
         Of the buffers.
     dtype : torch.dtype
         Of the weights.
     """
 
-    def __init__(self, gradient: CapturableGradient, shape: Shape, dtype: torch.dtype) -> None:
-        device, rows = gradient.inputs.device, (shape.replicas, shape.rows)
+    def __init__(self, problem: Problem, shape: Shape, dtype: torch.dtype) -> None:
+        device, rows = problem.inputs.device, (shape.replicas, shape.rows)
         self.shape = shape
-        self._gradient = replace(gradient, labels=torch.zeros_like(gradient.labels))
+        self._problem = replace(problem, labels=torch.zeros_like(problem.labels))
 
         def buffer(*size: int, kind: torch.dtype = dtype) -> Tensor:
             return torch.zeros(size, dtype=kind, device=device)
@@ -87,13 +87,13 @@ class CapturedSteps:
         self._graph = self._captured() if device.type == "cuda" else None
 
     @classmethod
-    def of(cls, gradient: CapturableGradient, shape: Shape, dtype: torch.dtype) -> CapturedSteps:
+    def of(cls, problem: Problem, shape: Shape, dtype: torch.dtype) -> CapturedSteps:
         """Return the steps of a shape, those that were captured before where there are any.
 
         Parameters
         ----------
-        gradient : CapturableGradient
-            Σ c_k ∇ℓ_k.
+        problem : Problem
+            What gives Σ c_k ∇ℓ_k.
         shape : Shape
             Of the buffers.
         dtype : torch.dtype
@@ -104,8 +104,8 @@ class CapturedSteps:
         CapturedSteps
             To be loaded.
         """
-        kept = gradient.kept
-        found = kept.pop(shape, None) or cls(gradient, shape, dtype)
+        kept = problem.path.kept
+        found = kept.pop(shape, None) or cls(problem, shape, dtype)
         while len(kept) >= _KEPT:
             kept.pop(next(iter(kept)))
         kept[shape] = found  # the latest comes last
@@ -133,7 +133,7 @@ class CapturedSteps:
         self._weights.copy_(weights)
         if velocities is not None:
             self._velocities.copy_(velocities)
-        self._gradient.labels.copy_(labels)
+        self._problem.labels.copy_(labels)
         self._time_steps.copy_(time_steps[:, None])
         self._position.zero_()
 
@@ -187,7 +187,8 @@ class CapturedSteps:
     def _step(self) -> None:
         coefficients = self._at(self._coefficients)
         indices = None if self._indices is None else self._at(self._indices)
-        velocity = self._gradient(self._weights, coefficients, indices)
+        gradient, samples = self._problem.path.capturable, (self._problem.inputs, self._problem.labels)
+        velocity = gradient(self._weights, *samples, coefficients, indices)
         if self.shape.weight_decay:
             velocity = velocity + self.shape.weight_decay * self._weights
         if self.shape.momentum:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from langevin_nn.gradients.problem import Problem, joined
 from langevin_nn.landscape import EmpiricalLandscape
-from langevin_nn.landscape.base import Descent
 from langevin_nn.noise import Minibatches, SampleWeightNoise, SampleWeights
 from langevin_nn.seeds import Key
 from langevin_nn.update.base import Dynamics, Update
@@ -88,14 +88,14 @@ class SteppedUpdate(Update):
         runs = [_Run(process, state) for process, state in members]
         running, end = list(runs), members[0][1].step + steps
         while running and running[0].step < end:
-            joint = _joint_landscape(running)
+            joint = _joint(running)
             size = len(running)
-            here = joint is not None and joint.device.type == "cuda" if captured is None else captured
+            here = joint is not None and joint.inputs.device.type == "cuda" if captured is None else captured
             while len(running) == size and running[0].step < end:
                 if here and joint is not None and self.can_be_captured(running[0].process):
                     self._descend_captured(running, joint, end)
-                elif joint is not None and joint.descent is not None and self._is_descent(running[0].process):
-                    self._descend(running, joint.descent, end)
+                elif joint is not None and joint.path.descend is not None and self._is_descent(running[0].process):
+                    self._descend(running, joint, end)
                 else:
                     self._step(running, joint)
                 running = [each for each in running if not each.stopped]
@@ -123,13 +123,13 @@ class SteppedUpdate(Update):
             and isinstance(noise, SampleWeightNoise)
             and noise.draws_on_device
             and isinstance(landscape, EmpiricalLandscape)
-            and landscape.capturable_gradient is not None
+            and landscape.problem is not None
         )
 
     def _is_descent(self, process: Dynamics) -> bool:
         return self.descent_rates is not None and process.takes_minibatches
 
-    def _step(self, runs: Sequence[_Run], joint: EmpiricalLandscape | None) -> None:
+    def _step(self, runs: Sequence[_Run], joint: Problem | None) -> None:
         """Make one update of each."""
         for run, gradient in zip(runs, _gradients(runs, joint), strict=True):
             rates = run.process.learning_rate, run.process.time_step
@@ -139,27 +139,26 @@ class SteppedUpdate(Update):
             if not isfinite(float(run.weights.sum())):
                 run.mark()
 
-    def _descend(self, runs: Sequence[_Run], descent: Descent, end: int) -> None:
+    def _descend(self, runs: Sequence[_Run], joint: Problem, end: int) -> None:
         """Make a block of updates of each in a kernel."""
         n_rows = sum(len(run.weights) for run in runs) * (runs[0].process.noise.batch_size or 1)
         count = min(end - runs[0].step, max(1, _INDICES // n_rows))
         before = [copy(run) for run in runs]
-        self._block(runs, descent, count)
+        self._block(runs, joint, count)
         for run, earlier in zip(runs, before, strict=True):
             if not isfinite(float(run.weights.sum())):
                 run.mark()
             if run.stopped and count > 1:
                 vars(run).update(vars(self._until_it_breaks(earlier)))
 
-    def _descend_captured(self, runs: Sequence[_Run], joint: EmpiricalLandscape, end: int) -> None:
+    def _descend_captured(self, runs: Sequence[_Run], joint: Problem, end: int) -> None:
         """Make a block of updates of each by captured steps."""
-        rates, gradient = self.descent_rates, joint.capturable_gradient
+        rates = self.descent_rates
         assert rates is not None
-        assert gradient is not None
-        steps = CapturedSteps.of(gradient, _shape(runs, gradient.labels, rates), joint.dtype)
+        steps = CapturedSteps.of(joint, _shape(runs, joint.labels, rates), runs[0].weights.dtype)
         count = min(end - runs[0].step, steps.shape.capacity)
         steps.draw(_drawn_ahead(runs, count))
-        start = _start_of(runs, gradient.labels, rates[0])
+        start = _start_of(runs, joint.labels, rates[0])
         steps.load(*start)
         steps.run(count)
         before = torch.cat([run.diverged for run in runs]).cpu()
@@ -184,22 +183,21 @@ class SteppedUpdate(Update):
 
     def _until_it_breaks(self, run: _Run) -> _Run:
         """Make the updates of a block again, one by one, up to the first that broke."""
-        alone = _joint_landscape([run])
+        alone = _joint([run])
         assert alone is not None
-        assert alone.descent is not None
         while not run.stopped:
-            self._block([run], alone.descent, 1)
+            self._block([run], alone, 1)
             run.mark()
         return run
 
-    def _block(self, runs: Sequence[_Run], descent: Descent, count: int) -> None:
+    def _block(self, runs: Sequence[_Run], joint: Problem, count: int) -> None:
         rates = self.descent_rates
         assert rates is not None
         indices = [run.draw_minibatches(count) for run in runs]
         velocities = [run.memory for run in runs] if rates[0] else [run.weights[:0] for run in runs]
         time_steps = [torch.full((len(run.weights),), run.process.time_step) for run in runs]
         weights, velocity = torch.cat([run.weights for run in runs]), torch.cat(velocities)
-        moved, remembered = descent(weights, velocity, torch.cat(indices), torch.cat(time_steps), *rates)
+        moved, remembered = joint.descend(weights, velocity, torch.cat(indices), torch.cat(time_steps), *rates)
         sizes = [len(run.weights) for run in runs]
         for position, run in enumerate(runs):
             run.weights = torch.split(moved, sizes)[position]
@@ -283,18 +281,15 @@ def _drawn_ahead(runs: Sequence[_Run], count: int) -> SampleWeights:
     return SampleWeights(1 / n + ratios * (drawn.spread(n) - 1 / n))
 
 
-def _joint_landscape(runs: Sequence[_Run]) -> EmpiricalLandscape | None:
+def _joint(runs: Sequence[_Run]) -> Problem | None:
     """Return what gives the gradients of all replicas; None where each process is asked for its own."""
     landscapes = [run.process.landscape for run in runs]
-    first = landscapes[0]
-    if not isinstance(first, EmpiricalLandscape):
-        return None
-    if len(runs) == 1:
-        return first
-    return first.with_labels_of(landscapes, [len(run.weights) for run in runs])  # type: ignore[arg-type]
+    problems = [each.problem if isinstance(each, EmpiricalLandscape) else None for each in landscapes]
+    known = [each for each in problems if each is not None]
+    return joined(known, [len(run.weights) for run in runs]) if len(known) == len(runs) else None
 
 
-def _gradients(runs: Sequence[_Run], joint: EmpiricalLandscape | None) -> list[Tensor]:
+def _gradients(runs: Sequence[_Run], joint: Problem | None) -> list[Tensor]:
     """Return drift and noise of every process: in one pass where they share one."""
     if joint is None or len(runs) == 1:
         found = []
