@@ -31,6 +31,7 @@ from langevin_nn import (
     Process,
     StateDependentNoise,
     ThermalNoise,
+    advance,
 )
 from langevin_nn.kernels.langevin import kernel
 from models.potentials import double_well
@@ -101,7 +102,7 @@ def our_run(name: str, precision: str, steps: int = STEPS, functions: str = "") 
     """Prepare a run by this package."""
     prepared, case = process(name, precision, functions), CASES[name]
     state = prepared.start(case.replicas, seed=0, weights=np.ones((case.replicas, case.dimension)))
-    return lambda: prepared.advance(state, steps).weights
+    return lambda: advance(prepared, state, steps).weights
 
 
 def draws(size: int, precision: str) -> Callable[[], object]:

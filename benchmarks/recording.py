@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from benchmarks.timing import medians, table
-from langevin_nn import Process, open_trajectory, sgd, simulate, write_trajectory
+from langevin_nn import Process, advance, open_trajectory, sgd, simulate, write_trajectory
 from langevin_nn.landscape import NetworkLandscape
 from langevin_nn.observables import Observable, default_observables
 from langevin_nn.schedules import EveryEpochs
@@ -79,7 +79,7 @@ def share(name: str, process: Process, epochs: int, replicas: int) -> str:
         state = process.start(replicas, 0)
         steps = round(epochs / process.epochs_per_step)
         started = time.perf_counter()
-        process.advance(state, steps)
+        advance(process, state, steps)
         without = time.perf_counter() - started
         seconds = {"measure": 0.0}
         observables = [Timed(each, seconds) for each in default_observables()]
@@ -217,8 +217,8 @@ from langevin_nn.observables import Losses, Weights
 from langevin_nn.schedules import EverySteps
 path = sys.argv[1]
 valley = QuadraticLandscape([[1.0]], [[0.0]])
-Process(valley, ThermalNoise(0.1), 0.01, update=EulerMaruyama()).advance(
-    Process(valley, ThermalNoise(0.1), 0.01, update=EulerMaruyama()).start(1, 0), 10)
+process = Process(valley, ThermalNoise(0.1), 0.01, update=EulerMaruyama())
+advance(process, process.start(1, 0), 10)
 """
     after = "\nprint(peak())\n"
     base = 0.0

@@ -16,7 +16,8 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from benchmarks.timing import medians, table
-from langevin_nn import NetworkLandscape, Process, langevin, sgd
+from langevin_nn import NetworkLandscape, Process, advance, langevin, sgd
+from langevin_nn.engine import way
 from langevin_nn.kernels.products import add_combinations, dot_products, row_addresses
 from langevin_nn.observables import OrderParameters
 from langevin_nn.observables.base import Snapshot
@@ -105,7 +106,7 @@ def vectorised(landscape: NetworkLandscape, replicas: int) -> None:
 def advanced(process: Process, replicas: int, steps: int) -> Callable[[], object]:
     """Return so many updates of so many replicas, from the start each time."""
     state = process.start(replicas, 0)
-    return lambda: process.advance(state, steps)
+    return lambda: advance(process, state, steps)
 
 
 def verdict(what: str, ratio: float, most: float) -> str:
@@ -174,7 +175,7 @@ def convolutional(n_samples: int = 250, replicas: int = 4) -> None:
         return run
 
     def epoch() -> object:
-        return process.advance(state, n_samples // BATCH_SIZE)
+        return advance(process, state, n_samples // BATCH_SIZE)
 
     def order_parameters() -> object:
         return OrderParameters().measure(Snapshot(process, state))
@@ -235,9 +236,8 @@ def scaling(
     floor = least_seconds(rates, BATCH_SIZE, widths)
     name = torch.cuda.get_device_name(device) if device != "cpu" else "the CPU"
     shape = "-".join(str(each) for each in widths)
-    print(
-        f"SGD on {name}, {shape}, {landscape.problem.path.name}{', captured updates' * process.captured}: replicas × steps"
-    )
+    captured = ", captured updates" * (way(process) == "captured")
+    print(f"SGD on {name}, {shape}, {landscape.problem.path.name}{captured}: replicas × steps")
     print(
         f"a second, and share of the ceiling set by large products ({rates[0] / 1e9:,.0f} GFLOP/s) and copies "
         f"({rates[1] / 1e9:,.0f} GB/s) measured here"
@@ -249,7 +249,7 @@ def scaling(
         laps = []
         for _ in range(4):  # the first captures, or compiles, and is not counted
             started = time.perf_counter()
-            float(process.advance(state, steps).weights.sum())
+            float(advance(process, state, steps).weights.sum())
             laps.append(time.perf_counter() - started)
         rate = replicas * steps / median(laps[1:])
         print(f"  {replicas:>6}{rate:>14,.0f}{100 * rate * floor:>9.1f} %", flush=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from langevin_nn import NetworkLandscape, Simulation, sgd, sweep
+from langevin_nn import NetworkLandscape, Simulation, advance, sgd, sweep
 from langevin_nn.observables import Losses
 from langevin_nn.schedules import EveryEpochs
 from models.datasets import load_dataset
@@ -32,7 +32,7 @@ def training(steps: int, number: int) -> xr.Dataset:
         data = load_dataset("digits", samples_per_class=120)
         network = multilayer_perceptron((64, 50, 50, 10))
         process = sgd(NetworkLandscape(network, data.train_inputs, data.train_labels), 0.1, 25)
-        weights = process.advance(process.start(4, number), steps).weights
+        weights = advance(process, process.start(4, number), steps).weights
     finally:
         numba.set_num_threads(threads)
     return xr.Dataset({"largest_weight": ("step", [float(weights.abs().max())])}, coords={"step": [steps]})

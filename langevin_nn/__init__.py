@@ -14,6 +14,7 @@ from langevin_nn.drift import Drift as Drift
 from langevin_nn.drift import GradientDrift as GradientDrift
 from langevin_nn.drift import LinearDrift as LinearDrift
 from langevin_nn.drift import SumDrift as SumDrift
+from langevin_nn.engine import advance as advance
 from langevin_nn.ensemble import GradientEnsemble as GradientEnsemble
 from langevin_nn.ensemble import effective_dimension as effective_dimension
 from langevin_nn.ensemble import gradient_ensemble as gradient_ensemble

@@ -1,4 +1,4 @@
-"""Addressed random numbers as tensors, drawn where they are used: Philox4x32-10 in whole numbers, on any device.
+"""Addressed random numbers as tensors: NumPy's on the CPU, and where they are used Philox4x32-10 in whole numbers.
 
 Number n of a replica is a function of seed, purpose, replica and n alone, as in `langevin_nn.kernels.normals`, whose words
 these are. Whole numbers are the same on all devices; normal numbers agree to rounding.
@@ -7,7 +7,9 @@ these are. Whole numbers are the same on all devices; normal numbers agree to ro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,18 @@ from torch import Tensor
 
 from langevin_nn.seeds import Key
 
-__all__ = ["addresses", "distinct_integers", "integers", "normals", "permutations", "words"]
+__all__ = [
+    "Draws",
+    "NumPyDraws",
+    "PhiloxDraws",
+    "addresses",
+    "distinct_integers",
+    "draws_at",
+    "integers",
+    "normals",
+    "permutations",
+    "words",
+]
 
 _LOW = 2**32 - 1
 _AT_ONCE = 2**22  # blocks: 32 MiB for each of the ten numbers or so that are alive at a time
@@ -221,3 +234,214 @@ def normals(rows: Tensor, size: int, first: int, steps: int) -> Tensor:
         return in_order[..., :size]
 
     return _in_pieces(draw, rows, first * per_step, steps * per_step)
+
+
+class Draws(ABC):
+    """Random numbers of some updates, at whose addresses they are, whoever makes them.
+
+    Parameters
+    ----------
+    keys : sequence of Key
+        Addresses of the first update, all of one step; the replicas of all of them, in order.
+    like : Tensor
+        Weights: as precise as what is made of the numbers is to be, and where it is used.
+    """
+
+    def __init__(self, keys: Sequence[Key], like: Tensor) -> None:
+        self._keys, self._like = tuple(keys), like
+
+    @property
+    def step(self) -> int:
+        """Updates made before the first."""
+        return self._keys[0].step
+
+    @abstractmethod
+    def normals(self, purpose: str, size: int, steps: int, *, centred: bool = False) -> Tensor:
+        """Return independent N(0, 1).
+
+        Parameters
+        ----------
+        purpose : str
+            What the numbers are for.
+        size : int
+            How many each replica needs for an update.
+        steps : int
+            How many updates.
+        centred : bool, optional
+            Whether their mean over each row is taken from them.
+
+        Returns
+        -------
+        Tensor of float32, shape (step, replica, size)
+            Fresh, to be changed in place.
+        """
+
+    @abstractmethod
+    def choices(self, purpose: str, n: int, size: int, steps: int, *, replacement: bool = False) -> Tensor:
+        """Return whole numbers below another, each set of them as probable as any other.
+
+        Parameters
+        ----------
+        purpose : str
+            What the numbers are for.
+        n : int
+            From 0 to this less 1.
+        size : int
+            How many each replica needs for an update.
+        steps : int
+            How many updates.
+        replacement : bool, optional
+            Whether one may come twice in an update.
+
+        Returns
+        -------
+        Tensor of int64, shape (step, replica, size)
+            Their order is not random.
+        """
+
+    @abstractmethod
+    def permutations(self, purpose: str, size: int, number: int) -> Tensor:
+        """Return a permutation for each replica.
+
+        Parameters
+        ----------
+        purpose : str
+            What it is for.
+        size : int
+            Of what, 0 … size − 1.
+        number : int
+            Which of the replica's, whatever the update.
+
+        Returns
+        -------
+        Tensor of int32 or int64, shape (replica, size)
+            Each as probable as any other.
+        """
+
+    def generators(self, purpose: str, steps: int) -> Iterator[np.random.Generator]:
+        """Yield NumPy's generators, for laws that are not among these.
+
+        Parameters
+        ----------
+        purpose : str
+            What the numbers are for.
+        steps : int
+            How many updates.
+
+        Yields
+        ------
+        numpy.random.Generator
+            One for each replica of the first update, then of the next.
+        """
+        for key in self._updates(self.step, steps):
+            yield from key.generators(purpose)
+
+    def _updates(self, first: int, steps: int) -> list[Key]:
+        """Return the addresses of so many updates, one after the other: of the present one the very keys that came."""
+        return [
+            key if number == key.step else Key(key.seeds, key.replicas, number)
+            for number in range(first, first + steps)
+            for key in self._keys
+        ]
+
+    def tensor(self, values: Any) -> Tensor:
+        """Return what was made of numbers as weights are: as precise, and where they are.
+
+        Parameters
+        ----------
+        values : array or Tensor
+            Of any shape; whole numbers stay whole.
+
+        Returns
+        -------
+        Tensor
+            The same numbers.
+        """
+        found = torch.as_tensor(values)
+        return found.to(self._like) if found.is_floating_point() else found.to(self._like.device)
+
+    def full(self, shape: Sequence[int], value: float) -> Tensor:
+        """Return one number everywhere, as `tensor` does.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Of what is returned.
+        value : float
+            The number.
+
+        Returns
+        -------
+        Tensor
+            Of this shape.
+        """
+        return torch.full(tuple(shape), value, dtype=self._like.dtype, device=self._like.device)
+
+
+class NumPyDraws(Draws):
+    """Numbers of NumPy's generators, made on the CPU."""
+
+    def normals(self, purpose: str, size: int, steps: int, *, centred: bool = False) -> Tensor:  # noqa: D102
+        pieces = [key.normals(purpose, size) for key in self._updates(self.step, steps)]
+        drawn = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        if centred:
+            drawn -= drawn.mean(axis=1, keepdims=True)
+        return torch.as_tensor(drawn.reshape(steps, -1, size))
+
+    def choices(self, purpose: str, n: int, size: int, steps: int, *, replacement: bool = False) -> Tensor:  # noqa: D102
+        rows = [g.choice(n, size, replace=replacement, shuffle=False) for g in self.generators(purpose, steps)]
+        return torch.as_tensor(np.stack(rows).reshape(steps, -1, size))
+
+    def permutations(self, purpose: str, size: int, number: int) -> Tensor:  # noqa: D102
+        there = self._updates(number, 1)
+        return torch.as_tensor(np.stack([g.permutation(size) for key in there for g in key.generators(purpose)]))
+
+
+class PhiloxDraws(Draws):
+    """Numbers of Philox, made where they are used, of many updates and replicas at once."""
+
+    def normals(self, purpose: str, size: int, steps: int, *, centred: bool = False) -> Tensor:  # noqa: D102
+        drawn = normals(self._rows(purpose), size, self.step, steps)
+        if centred:
+            drawn -= drawn.mean(2, keepdim=True)
+        return drawn.transpose(0, 1)
+
+    def choices(self, purpose: str, n: int, size: int, steps: int, *, replacement: bool = False) -> Tensor:  # noqa: D102
+        rows = self._rows(purpose)
+        if replacement:
+            drawn = integers(rows, torch.full((size,), n, device=rows.device), self.step, steps)
+        else:
+            drawn = distinct_integers(rows, n, size, self.step, steps)
+        return drawn.transpose(0, 1)
+
+    def permutations(self, purpose: str, size: int, number: int) -> Tensor:  # noqa: D102
+        return permutations(self._rows(purpose), size, number)
+
+    def _rows(self, purpose: str) -> Tensor:
+        return addresses(self._keys, purpose, self._like.device)
+
+
+def draws_at(key: Key, like: Tensor) -> Draws:
+    """Return the random numbers at an address: Philox's on a GPU, NumPy's elsewhere.
+
+    Parameters
+    ----------
+    key : Key
+        Of the first update.
+    like : Tensor
+        Weights, as precise and where numbers are used.
+
+    Returns
+    -------
+    Draws
+        Of the replicas of the key.
+
+    Examples
+    --------
+    >>> from langevin_nn.seeds import Seeds
+    >>> draws = draws_at(Key(Seeds(7), (0, 3), step=10), like=torch.zeros(2, 5))
+    >>> first = draws.normals("noise", 4, steps=1)
+    >>> torch.equal(first, draws.normals("noise", 4, steps=1)), tuple(first.shape)
+    (True, (1, 2, 4))
+    """
+    return (PhiloxDraws if like.device.type == "cuda" else NumPyDraws)([key], like)

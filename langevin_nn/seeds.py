@@ -6,14 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from numbers import Integral
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from langevin_nn.checks import whole_number
+from langevin_nn.checks import is_number, listed, numbers, shown, whole_number
 from langevin_nn.errors import ConfigurationError
 
-__all__ = ["Key", "Seeds"]
+__all__ = ["Key", "Seeds", "as_replicas", "as_seeds", "as_weights"]
+
+_MOST_REPLICAS = 10_000_000  # their indices are listed in memory
 
 
 @lru_cache(maxsize=65536)
@@ -175,3 +181,90 @@ class Key:
         for row, generator in zip(draws, self.generators(purpose), strict=True):
             generator.standard_normal(out=row, dtype=dtype)
         return draws
+
+
+def as_seeds(seed: int | Seeds) -> Seeds:
+    """Return the tree of randomness of a seed.
+
+    Parameters
+    ----------
+    seed : int or Seeds
+        A number, or the tree itself.
+
+    Returns
+    -------
+    Seeds
+        The tree.
+
+    Raises
+    ------
+    ConfigurationError
+        If the seed is no whole number.
+    """
+    return seed if isinstance(seed, Seeds) else Seeds(seed)
+
+
+def as_replicas(replicas: Any) -> tuple[int, ...]:
+    """Return the indices of replicas, each of them once.
+
+    Parameters
+    ----------
+    replicas : int or iterable of int
+        How many, or the indices of which.
+
+    Returns
+    -------
+    tuple of int
+        At least one.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none, one comes twice, or one is no whole number from 0.
+    """
+    expected = (
+        f"how many (int), at most {_MOST_REPLICAS:,}, or the indices of which, whole numbers from 0, since they address the "
+        "randomness of each replica; pass 4 or [0, 3], for example"
+    )
+    if is_number(replicas, Integral) and replicas <= _MOST_REPLICAS:
+        chosen = tuple(range(int(replicas)))
+    else:
+        chosen = listed("replicas", replicas, expected)
+        if not all(is_number(each, Integral) and 0 <= each < 2**63 for each in chosen):
+            raise ConfigurationError(f"replicas={shown(replicas)}: expected {expected}")
+    if not chosen:
+        raise ConfigurationError(f"replicas={shown(replicas)}: expected at least one")
+    if len(set(chosen)) < len(chosen):
+        raise ConfigurationError(
+            f"replicas={shown(replicas)}: expected each index once, since two replicas of one index draw the same noise and "
+            "are copies of each other; leave the repeated ones out"
+        )
+    return tuple(int(each) for each in chosen)
+
+
+def as_weights(weights: Any, like: Any = None) -> Tensor:
+    """Return weights as a tensor.
+
+    Parameters
+    ----------
+    weights : array, shape (replica, parameter)
+        What a user gives: an array, a tensor, lists.
+    like : Landscape, optional
+        Whose weights are as precise and where they are to be.
+
+    Returns
+    -------
+    Tensor, shape (replica, parameter)
+        In float64, but for tensors, which stay what and where they are; unless there is something to be like.
+
+    Raises
+    ------
+    ConfigurationError
+        If they are no numbers.
+    """
+    if isinstance(weights, Tensor) and weights.is_floating_point():
+        found = weights.detach()
+    else:
+        expected = "an array of numbers (replica, parameter), where to start"
+        found = torch.as_tensor(numbers("weights", weights, expected, finite=False))
+    return found if like is None else found.to(like.device, like.dtype)

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from langevin_nn.checks import as_path, instance, kind_of, listed, number, one_of, shown, truth, whole_number
+from langevin_nn.engine import advance, advance_together, shares, way
 from langevin_nn.errors import ConfigurationError, StorageError, UnstableTrajectory
 from langevin_nn.observables import Observable, Snapshot, default_observables
 from langevin_nn.process import Process, State
-from langevin_nn.process.base import advance_together, as_replicas, as_seeds, as_weights
 from langevin_nn.provenance import attributes, plain
 from langevin_nn.schedules import EverySteps, Schedule
-from langevin_nn.seeds import Seeds
+from langevin_nn.seeds import Seeds, as_replicas, as_seeds, as_weights
 from langevin_nn.store import (
     Recorder,
     SegmentFolder,
@@ -240,14 +240,14 @@ class Simulation:
             "schedule": plain(self.schedule),
             "on_divergence": self.on_divergence,
             "weights": None if self.weights is None else plain(self.weights),
-            **({"updates": "captured"} if self.process.captured else {}),
+            **({"updates": "captured"} if way(self.process) == "captured" else {}),
             **self.config,
         }
 
     @cached_property
     def batch_key(self) -> str:
         """Simulations of equal keys advance in one batched computation."""
-        shared = self.process.shares
+        shared = shares(self.process)
         said = json.dumps(self.described, sort_keys=True) if shared is None else f"{shared} {self.last} {self.schedule}"
         return hashlib.sha256(said.encode()).hexdigest()
 
@@ -639,9 +639,9 @@ def _advanced(runs: Sequence[_Run], count: int) -> list[State | Exception]:
     """Make updates of several runs at once; where that fails, one by one, so that each has its own error."""
     try:
         if len(runs) == 1:
-            return [runs[0].plan.process.advance(runs[0].state, count, runs[0].plan.on_divergence)]
-        processes, states = [run.plan.process for run in runs], [run.state for run in runs]
-        return list(advance_together(processes, states, count, [run.plan.on_divergence for run in runs]))
+            return [advance(runs[0].plan.process, runs[0].state, count, runs[0].plan.on_divergence)]
+        members = [(run.plan.process, run.state) for run in runs]
+        return list(advance_together(members, count, [run.plan.on_divergence for run in runs]))
     except Exception as error:
         return [error] if len(runs) == 1 else [each for run in runs for each in _advanced([run], count)]
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from langevin_nn import NetworkLandscape, Process, ScaledNoise, Seeds, ShuffledMinibatches, simulate
 from langevin_nn.analyzers import LawComparison, detect_phases, phase_windows
+from langevin_nn.draws import draws_at
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
 from langevin_nn.noise import AdditiveNoise, Noise
 from langevin_nn.observables import Losses
@@ -53,7 +54,8 @@ class RotatedNoise(AdditiveNoise):
 
     def increment(self, landscape: Landscape, weights: Tensor, memory: object, key: Key) -> tuple[Tensor, object]:
         assert isinstance(landscape, EmpiricalLandscape)
-        drawn, memory = self._source.sample_weights(landscape, memory, key)
+        several, memory = self._source.sample_weights(landscape.n_samples, memory, draws_at(key, weights), 1)
+        drawn = several.at(0)
         noise = landscape.weighted_gradient(weights, drawn.coefficients, drawn.indices) - landscape.gradient(weights)
         return self.turned(noise), memory
 

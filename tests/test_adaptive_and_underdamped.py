@@ -40,10 +40,12 @@ from langevin_nn import (
     Silent,
     ThermalNoise,
     UnderdampedLangevin,
+    advance,
     gradient_ensemble,
     sgd,
     simulate,
 )
+from langevin_nn.draws import draws_at
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.gradients.streamed import StreamedSampleGradients
 from langevin_nn.observables import Losses, OrderParameters
@@ -100,12 +102,13 @@ def followed(digits, settings: dict, update: Adam, dtype: torch.dtype) -> list[f
     module, optimizer = torchs(state.weights[0].clone(), settings)
     memory, distances = state.noise_memory, []
     for step in range(20):
-        drawn, memory = process.noise.sample_weights(landscape, memory, state.key(step))
-        rows = drawn.indices[0]
+        draws = draws_at(state.key(step), state.weights)
+        drawn, memory = process.noise.sample_weights(landscape.n_samples, memory, draws, 1)
+        rows = drawn.indices[0, 0]
         optimizer.zero_grad()
         nn.functional.cross_entropy(module(landscape.inputs[rows]), landscape.labels[0][rows]).backward()
         optimizer.step()
-        state = process.advance(state, 1)
+        state = advance(process, state, 1)
         theirs = nn.utils.parameters_to_vector(module.parameters()).detach()
         distances.append(float((state.weights[0] - theirs).abs().max() / theirs.abs().max()))
     return distances
@@ -139,7 +142,7 @@ def test_the_preconditioner_is_the_root_of_the_corrected_second_moment(digits):
     for step in range(5):
         gradient, memory = process.stochastic_gradient(state.weights, memory, state.key(step))
         squares.append(gradient.double().square())
-        state = process.advance(state, 1)
+        state = advance(process, state, 1)
     shares = 0.9 ** np.arange(5)[::-1]
     mean = sum(share * square for share, square in zip(shares / shares.sum(), squares, strict=True))
     torch.testing.assert_close(
@@ -150,9 +153,9 @@ def test_the_preconditioner_is_the_root_of_the_corrected_second_moment(digits):
 
 def test_memory_of_adam_goes_through_a_file(digits):
     process = Process(digits, ShuffledMinibatches(SIZE), RATE, update=Adam())
-    state = process.advance(process.start(2, 0), 4)
+    state = advance(process, process.start(2, 0), 4)
     again, _ = state_from(state_bytes(state, True), torch.device("cpu"))
-    assert torch.equal(process.advance(again, 4).weights, process.advance(process.start(2, 0), 8).weights)
+    assert torch.equal(advance(process, again, 4).weights, advance(process, process.start(2, 0), 8).weights)
     assert again.update_memory.count == 4
 
 
@@ -246,7 +249,7 @@ def test_order_parameters_are_recorded_in_the_metric_of_adam_over_its_mean(digit
         )
         for metric in ("euclidean", "preconditioned")
     ]
-    state = process.advance(process.start(2, 0), 3)
+    state = advance(process, process.start(2, 0), 3)
     metric = update.preconditioner(state.update_memory).double()
     metric = metric / metric.mean(1, keepdim=True)
     mean = digits.gradient(state.weights).double()
@@ -275,11 +278,11 @@ def test_steps_with_momentum_are_underdamped_steps_of_mass_alpha(digits, momentu
     runs = []
     for rule in (Momentum(momentum), update):
         process = Process(digits, MatchedGaussian(SIZE), RATE, update=rule)
-        runs.append(process.advance(process.start(2, 0), 25))
+        runs.append(advance(process, process.start(2, 0), 25))
     torch.testing.assert_close(runs[1].weights, runs[0].weights, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(runs[1].update_memory, -runs[0].update_memory, rtol=1e-3, atol=1e-4)
     other = Process(digits, MatchedGaussian(SIZE), RATE, update=UnderdampedLangevin(RATE, 1.05 * (1 - momentum)))
-    moved = other.advance(other.start(2, 0), 25).weights
+    moved = advance(other, other.start(2, 0), 25).weights
     assert not torch.allclose(moved, runs[0].weights, rtol=1e-4, atol=1e-5)  # mutated twin: 5 % more friction
 
 
@@ -293,7 +296,7 @@ def test_one_underdamped_step_has_the_mean_and_covariance_of_its_equation():
     w, v = np.array([1.0, -0.5]), np.array([0.4, 0.7])
     state = process.start(n, 3, np.tile(w, (n, 1)))
     state = state.replaced(0, state.weights, torch.as_tensor(np.tile(v, (n, 1))), state.noise_memory, state.diverged)
-    after = process.advance(state, 1)
+    after = advance(process, state, 1)
     velocity = after.update_memory.numpy()
     np.testing.assert_allclose(after.weights.numpy(), w + step * velocity, rtol=1e-12)
     kick = velocity - (v - step / mass * (friction * v + hessian @ w))
@@ -450,5 +453,5 @@ def test_a_light_particle_moves_as_the_overdamped_equation_says(digits, noise):
     """m = Δt/ζ forgets its velocity in one step: plain steps of Δt/ζ."""
     light = Process(digits, noise, RATE, update=UnderdampedLangevin(RATE))
     plain = Process(digits, noise, RATE, update=Plain())
-    weights = [each.advance(each.start(2, 0), 10).weights for each in (light, plain)]
+    weights = [advance(each, each.start(2, 0), 10).weights for each in (light, plain)]
     torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)

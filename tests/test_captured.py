@@ -17,21 +17,29 @@ from langevin_nn import (
     QuadraticLandscape,
     Seeds,
     ThermalNoise,
+    advance,
     isotropic_langevin,
     langevin,
     sgd,
 )
+from langevin_nn.draws import PhiloxDraws
+from langevin_nn.engine import choice, graph, way
 from langevin_nn.gradients import perceptron_on_device
 from langevin_nn.gradients.perceptron_on_device import BatchedPerceptronGradient
 from langevin_nn.noise import IndependentMinibatches, MatchedGaussian, ShuffledMinibatches
 from langevin_nn.threads import single_threaded_products
-from langevin_nn.update import Momentum, Plain, captured
+from langevin_nn.update import Momentum, Plain
 
 
 def blocks(process: Process, state, steps: int):
     """A block as on a GPU."""
+    return together([(process, state)], steps)[0]
+
+
+def together(members, steps: int):
+    """Blocks of several processes, each up to its first divergence."""
     with single_threaded_products():
-        return process.update.advance_together([(process, state)], steps, captured=True)[0]
+        return choice._advanced(members, steps, captured=True)
 
 
 # --- gradients
@@ -83,12 +91,12 @@ def test_a_captured_block_is_that_of_torch(kind, noise, update):
     chosen = landscape(kind, noise_seed=1)
     process = Process(chosen, noise, 0.1, update=update)
     state = process.start((0, 3), 5)
-    drawn, _ = noise.minibatches_on_device(chosen, [state.noise_memory], [state.key(0)], 20)
+    drawn, _ = noise.minibatches(N, state.noise_memory, PhiloxDraws([state.key(0)], state.weights), 20)
     after = blocks(process, state, 20)
     assert after.step == 20
     rates = getattr(update, "momentum", 0.0), update.weight_decay
     for row in range(2):
-        given = network(kind), state.weights[row], chosen.inputs, chosen.labels[0], list(drawn[row])
+        given = network(kind), state.weights[row], chosen.inputs, chosen.labels[0], list(drawn[:, row])
         with single_threaded_products():
             slow, other = (twin(network(kind), *given[1:], rate, *rates) for rate in (0.1, 0.1001))
         moved = float((slow - state.weights[row].double()).norm())
@@ -105,14 +113,13 @@ def test_captured_noise_of_any_time_step_is_that_of_the_formula(noise, share, up
     chosen = landscape("tanh")
     process = Process(chosen, noise, 0.1, update=update, time_step=0.1 * share)
     state = process.start(2, 5)
-    drawn, _ = noise.draw_on_device(chosen, [state.noise_memory], [state.key(0)], 9)
+    drawn, _ = noise.sample_weights(N, state.noise_memory, PhiloxDraws([state.key(0)], state.weights), 9)
     after = blocks(process, state, 9).weights
 
     def slowly(share):
         weights, memory = state.weights, state.update_memory
         for step in range(9):
-            at = 0 if len(drawn.coefficients) == 1 else step
-            c = type(drawn)(drawn.coefficients[at], None if drawn.indices is None else drawn.indices[step]).spread(N)
+            c = drawn.at(step).spread(N)
             gradient = chosen.weighted_gradient(weights, 1 / N + share**-0.5 * (c - 1 / N))
             weights, memory = update.apply(weights, memory, gradient, 0.1, process.time_step)
         return weights
@@ -128,13 +135,18 @@ def test_processes_in_one_block_are_those_alone(family):
     processes = [family(landscape("relu", seed), rate, B) for seed, rate in ((None, 0.1), (1, 0.02), (2, 0.3))]
     replicas, seeds = ((0, 1), (5,), (2, 0, 1)), (0, 3, 0)
     states = [p.start(which, seed) for p, which, seed in zip(processes, replicas, seeds, strict=True)]
-    after = processes[0].update.advance_together(list(zip(processes, states, strict=True)), 13, captured=True)
+    after = together(list(zip(processes, states, strict=True)), 13)
     for process, state, got in zip(processes, states, after, strict=True):
         expected = blocks(process, state, 13).weights
         assert float((got.weights - expected).norm()) < 1e-5 * float((expected - state.weights).norm())
     assert not torch.allclose(after[0].weights[0], after[2].weights[1], atol=1e-3), (
         "same address, other labels and rate"
     )
+    half = together(list(zip(processes, states, strict=True)), 5)
+    forgetful = half[1].replaced(5, half[1].weights, None, states[1].noise_memory, half[1].diverged)
+    for reached in (half, [half[0], forgetful, half[2]]):
+        later = together(list(zip(processes, reached, strict=True)), 8)
+        assert all(torch.equal(one.weights, other.weights) for one, other in zip(later, after, strict=True))
 
 
 @pytest.mark.parametrize("noise", [ShuffledMinibatches(7), IndependentMinibatches(B), MatchedGaussian(B)])
@@ -142,7 +154,7 @@ def test_the_bits_of_a_captured_run_do_not_depend_on_its_blocks(noise, monkeypat
     """Nor on how much is drawn ahead: a run that goes on from a saved state is the run without a break."""
     process = Process(landscape(), noise, 0.1, update=Momentum(0.5))
     whole = blocks(process, process.start(3, 1), 40)
-    monkeypatch.setattr(captured, "_MOST", 5)
+    monkeypatch.setattr(graph, "_MOST", 5)
     state = Process(landscape(), noise, 0.1, update=Momentum(0.5)).start(3, 1)
     for count in (1, 7, 32):
         state = blocks(Process(landscape(), noise, 0.1, update=Momentum(0.5)), state, count)
@@ -154,7 +166,7 @@ def test_the_bits_of_a_captured_run_do_not_depend_on_its_blocks(noise, monkeypat
 def test_a_divergence_within_a_captured_block_is_dated_and_the_others_go_on():
     calm, wild = sgd(landscape(), 0.1, B), sgd(landscape(), 3e8, B)
     states = [calm.start(2, 0), wild.start(3, 0)]
-    rest, broken = calm.update.advance_together([(calm, states[0]), (wild, states[1])], 60, captured=True)
+    rest, broken = together([(calm, states[0]), (wild, states[1])], 60)
     assert rest.step == 60
     assert not rest.diverged.any()
     assert torch.isfinite(rest.weights).all()
@@ -192,9 +204,9 @@ class Own(Plain):
 class Reversed(ShuffledMinibatches):
     """A noise of one's own."""
 
-    def minibatches(self, landscape, memory, key, steps):
-        drawn, memory = super().minibatches(landscape, memory, key, steps)
-        return drawn[..., ::-1].copy(), memory
+    def minibatches(self, n_samples, memory, draws, steps):
+        drawn, memory = super().minibatches(n_samples, memory, draws, steps)
+        return drawn.flip(-1), memory
 
 
 @pytest.mark.parametrize(
@@ -208,17 +220,17 @@ class Reversed(ShuffledMinibatches):
     ids=["rule", "noise", "additive", "no samples"],
 )
 def test_what_cannot_be_captured_runs_step_by_step(process):
-    assert not process.update.can_be_captured(process)
+    assert way(process, captured=True) == way(process) != "captured"
     state = process.start(2, 0)
-    assert torch.equal(blocks(process, state, 6).weights, process.advance(state, 6).weights)
+    assert torch.equal(blocks(process, state, 6).weights, advance(process, state, 6).weights)
 
 
 def test_nothing_is_captured_on_the_cpu():
     process = sgd(landscape(), 0.1, B)
-    assert process.update.can_be_captured(process)
-    assert not process.captured
+    assert way(process, captured=True) == "captured"
+    assert way(process) == "kernel"
     assert not torch.equal(
-        process.advance(process.start(1, 0), 3).weights, blocks(process, process.start(1, 0), 3).weights
+        advance(process, process.start(1, 0), 3).weights, blocks(process, process.start(1, 0), 3).weights
     )
 
 

@@ -18,6 +18,7 @@ from langevin_nn import (
     Process,
     Seeds,
     Simulation,
+    advance,
     draws,
     gradient_descent,
     gradient_ensemble,
@@ -26,14 +27,14 @@ from langevin_nn import (
     sgd,
     simulate,
 )
+from langevin_nn.engine import advance_together, way
+from langevin_nn.engine.graph import CapturedSteps
 from langevin_nn.errors import UnstableTrajectory
 from langevin_nn.noise import MatchedGaussian
-from langevin_nn.process.base import advance_together
 from langevin_nn.schedules import EverySteps
 from langevin_nn.seeds import Key
 from langevin_nn.store.state import state_bytes, state_from
 from langevin_nn.update import State
-from langevin_nn.update.captured import CapturedSteps
 
 DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -183,16 +184,16 @@ CAPTURED = ("sgd", "sgd independent", "sgd momentum", "langevin")
 
 def advanced(process: Process, state: State, steps: int) -> State:
     """On the CPU what a GPU does, one operation after the other."""
-    return process.update.advance_together([(process, state)], steps, captured=True)[0]
+    return advance(process, state, steps, captured=True)
 
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_short_runs_agree(landscapes, name):
     """Ten updates with the same random numbers."""
     host, device = (PROCESSES[name](each) for each in landscapes)
-    assert device.captured == (name in CAPTURED)
+    assert (way(device) == "captured") == (name in CAPTURED)
     expected = advanced(host, host.start(3, 0), 10).weights
-    assert_close(expected, device.advance(device.start(3, 0), 10).weights, rounding=1e-4)
+    assert_close(expected, advance(device, device.start(3, 0), 10).weights, rounding=1e-4)
 
 
 def test_recorded_runs_agree(landscapes):
@@ -206,7 +207,7 @@ def test_recorded_runs_agree(landscapes):
 
 def test_replica_and_repetition_give_the_same_bits_on_the_device(landscapes):
     process = sgd(landscapes[1], ALPHA, B)
-    first, again = (process.advance(process.start(2, 0), 10).weights for _ in range(2))
+    first, again = (advance(process, process.start(2, 0), 10).weights for _ in range(2))
     assert torch.equal(first, again)
 
 
@@ -236,14 +237,14 @@ def test_captured_updates_are_those_one_by_one(landscapes, convolutions, name, t
     chosen = (convolutions if traced else landscapes)[1]
     process = PROCESSES[name](chosen)
     state = process.start(3, 0)
-    graph = process.advance(state, 10).weights
+    graph = advance(process, state, 10).weights
     steps = the_steps(chosen)
     assert steps.captured
     chosen.problem.path.kept.clear()
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(CapturedSteps, "_captured", lambda self: None)
-            eager = process.advance(state, 10).weights
+            eager = advance(process, state, 10).weights
     finally:
         chosen.problem.path.kept.clear()
     assert_close(eager.cpu(), graph, rounding=1e-6)
@@ -262,27 +263,27 @@ def test_what_cannot_be_captured_is_said_and_runs(landscapes):
     chosen._path = replace(path, capturable=waiting)
     process, known = sgd(chosen, ALPHA, B), sgd(landscapes[1], ALPHA, B)
     with pytest.warns(RuntimeWarning, match="cannot be captured"):
-        found = process.advance(process.start(2, 0), 10).weights
-    assert_close(known.advance(known.start(2, 0), 10).weights.cpu(), found, rounding=1e-6)
+        found = advance(process, process.start(2, 0), 10).weights
+    assert_close(advance(known, known.start(2, 0), 10).weights.cpu(), found, rounding=1e-6)
 
 
 @pytest.mark.parametrize("name", CAPTURED)
 def test_a_replica_is_the_same_alone_and_among_many(landscapes, name):
     """Its numbers are; products of other batches may round otherwise."""
     process = PROCESSES[name](landscapes[1])
-    many = process.advance(process.start(400, 0), 10).weights
-    alone = process.advance(process.start([3], 0), 10).weights
+    many = advance(process, process.start(400, 0), 10).weights
+    alone = advance(process, process.start([3], 0), 10).weights
     assert_close(many[3:4].cpu(), alone, rounding=1e-4)
 
 
 @pytest.mark.parametrize("name", CAPTURED)
 def test_a_run_that_goes_on_from_a_saved_state_has_the_same_bits(landscapes, name):
     process = PROCESSES[name](landscapes[1])
-    whole = process.advance(process.start(3, 0), 20)
-    saved = state_bytes(process.advance(process.start(3, 0), 8), recorded=True)
+    whole = advance(process, process.start(3, 0), 20)
+    saved = state_bytes(advance(process, process.start(3, 0), 8), recorded=True)
     landscapes[1].problem.path.kept.clear()
     state, _ = state_from(saved, landscapes[1].device)
-    assert torch.equal(process.advance(state, 12).weights, whole.weights)
+    assert torch.equal(advance(process, state, 12).weights, whole.weights)
 
 
 def test_a_replica_that_diverges_is_masked_and_the_others_go_on(landscapes):
@@ -290,20 +291,21 @@ def test_a_replica_that_diverges_is_masked_and_the_others_go_on(landscapes):
     start = process.start(3, 0).weights
     wild = start.clone()
     wild[1] *= 1e30
-    state = process.advance(process.start(3, 0, wild), 24, "mask")
+    state = advance(process, process.start(3, 0, wild), 24, "mask")
     assert state.diverged.tolist() == [False, True, False]
     assert torch.isnan(state.weights[1]).all()
-    expected = process.advance(process.start(3, 0), 24).weights
+    expected = advance(process, process.start(3, 0), 24).weights
     assert_close(expected[[0, 2]].cpu(), state.weights[[0, 2]], rounding=1e-5)
     with pytest.raises(UnstableTrajectory) as error:
-        process.advance(process.start(3, 0, wild), 24)
+        advance(process, process.start(3, 0, wild), 24)
     assert error.value.replica == 1
 
 
-def test_matched_noise_on_the_device_has_its_covariance(landscapes):
+def test_matched_noise_on_the_device_has_its_covariance():
     """Var c_k = f/(BN) (1 − 1/N) and cov(c_k, c_l) = −f/(BN²), to 4.5 standard errors."""
     noise, n_replicas = MatchedGaussian(B), 20_000
-    drawn, _ = noise.draw_on_device(landscapes[1], [None], [Key(Seeds(0), tuple(range(n_replicas)), 4)], 1)
+    at = draws.draws_at(Key(Seeds(0), tuple(range(n_replicas)), 4), torch.zeros(1, device=DEVICE))
+    drawn, _ = noise.sample_weights(N, None, at, 1)
     c = drawn.coefficients[0].double().cpu().numpy() - 1 / N
     unit = (N - B) / (N - 1) / (B * N)
     for products, expected in (
@@ -321,9 +323,9 @@ def test_processes_that_differ_in_labels_and_rate_share_a_graph(landscapes):
         sgd(digits_landscape(N, label_noise=noise, device=DEVICE), rate, B) for noise, rate in ((0.0, 0.1), (0.5, 0.02))
     ]
     states = [process.start(2, 0) for process in processes]
-    after = advance_together(processes, states, 10, ["raise"] * 2)
+    after = advance_together(list(zip(processes, states, strict=True)), 10)
     for process, state, got in zip(processes, states, after, strict=True):
-        assert_close(process.advance(state, 10).weights.cpu(), got.weights, rounding=1e-4)
+        assert_close(advance(process, state, 10).weights.cpu(), got.weights, rounding=1e-4)
 
 
 def test_a_file_says_that_updates_were_captured(landscapes):

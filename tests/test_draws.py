@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from test_noise import Points
 from test_normals import KNOWN_ANSWERS, MASK, halves, slow_philox, words_of
+from test_together import landscape
 
-from langevin_nn import Seeds, draws
-from langevin_nn.errors import ConfigurationError
+from langevin_nn import SVAG, Process, ScaledNoise, Seeds, advance, draws
+from langevin_nn.engine import way
 from langevin_nn.kernels.normals import draw_normals
 from langevin_nn.noise import IndependentMinibatches, MatchedGaussian, ShuffledMinibatches
 from langevin_nn.seeds import Key
@@ -172,10 +173,9 @@ SOURCES = {
 
 def drawn_on_device(noise, replicas=REPLICAS, steps=2, first=1):
     """c_k, shape (step, replica, sample)."""
-    landscape = Points(N)
-    memory = noise.start(landscape, torch.zeros(replicas, 1))
-    key = Key(Seeds(3), tuple(range(replicas)), first)
-    return noise.draw_on_device(landscape, [memory], [key], steps)[0].spread(N).numpy()
+    weights = torch.zeros(replicas, 1, dtype=torch.float64)
+    philox = draws.PhiloxDraws([Key(Seeds(3), tuple(range(replicas)), first)], weights)
+    return noise.sample_weights(N, noise.start(Points(N), weights), philox, steps)[0].spread(N).numpy()
 
 
 def assert_law(c: np.ndarray, factor: float, lag: float) -> None:
@@ -210,34 +210,59 @@ def test_matched_noise_drawn_on_devices_is_gaussian():
 
 
 def test_shuffled_epochs_on_devices_are_cut_from_one_order_in_blocks_of_any_length():
-    landscape, noise = Points(20), ShuffledMinibatches(6)
-    start = noise.start(landscape, torch.zeros(3, 1))
-    keys = [Key(Seeds(0), (0, 7), 0), Key(Seeds(4), (2,), 0)]
-    whole, _ = noise.minibatches_on_device(landscape, [start] * 2, keys, 10)
-    epoch = whole[:, :3].flatten(1)
+    noise, weights = ShuffledMinibatches(6), torch.zeros(3, 1)
+    memory = start = noise.start(Points(20), weights)
+
+    def at(first):
+        return draws.PhiloxDraws([Key(Seeds(0), (0, 7), first), Key(Seeds(4), (2,), first)], weights)
+
+    whole, _ = noise.minibatches(20, start, at(0), 10)
+    epoch = whole[:3].transpose(0, 1).flatten(1)
     assert all(len(set(row)) == 18 for row in epoch.tolist())
-    assert not torch.equal(epoch, whole[:, 3:6].flatten(1))
-    memories, pieces = [start] * 2, []
+    assert not torch.equal(epoch, whole[3:6].transpose(0, 1).flatten(1))
+    pieces = []
     for first, count in ((0, 1), (1, 3), (4, 1), (5, 5)):
-        at = [Key(key.seeds, key.replicas, first) for key in keys]
-        drawn, memories = noise.minibatches_on_device(landscape, memories, at, count)
+        drawn, memory = noise.minibatches(20, memory, at(first), count)
         pieces.append(drawn)
-    assert torch.equal(torch.cat(pieces, 1), whole)
-    alone, _ = noise.minibatches_on_device(landscape, [start], [Key(Seeds(4), (2,), 5)], 4)
-    assert torch.equal(alone, whole[2:, 5:9]), "without memory, and alone"
+    assert torch.equal(torch.cat(pieces), whole)
+    alone, _ = noise.minibatches(20, start, draws.PhiloxDraws([Key(Seeds(4), (2,), 5)], weights), 4)
+    assert torch.equal(alone, whole[5:9, 2:]), "without memory, and alone"
 
 
-def test_noise_of_ones_own_does_not_draw_on_devices_unless_it_says_how():
-    class First(ShuffledMinibatches):
-        def minibatches(self, landscape, memory, key, steps):
-            drawn, memory = super().minibatches(landscape, memory, key, steps)
-            return 0 * drawn, memory
+class Halved(MatchedGaussian):
+    """A law of one's own, of which nothing is known."""
 
-    class Halved(MatchedGaussian):
-        pass
+    def sample_weights(self, n_samples, memory, draws, steps):
+        drawn, memory = super().sample_weights(n_samples, memory, draws, steps)
+        return drawn.scaled(0.5, n_samples), memory
 
-    assert ShuffledMinibatches(B).draws_on_device
-    assert not First(B).draws_on_device
-    assert not Halved(B).draws_on_device
-    with pytest.raises(ConfigurationError, match="does not draw on devices"):
-        super(ShuffledMinibatches, First(B)).minibatches_on_device(Points(N), [], [], 1)
+
+class HalvedAnywhere(Halved):
+    portable = True
+
+
+def test_noise_of_ones_own_is_drawn_ahead_only_where_it_says_that_it_may_be():
+    """To the law of matched noise at a quarter of its temperature either way."""
+    chosen = landscape()
+    found = {}
+    for noise in (Halved(B), HalvedAnywhere(B), ScaledNoise(MatchedGaussian(B), 0.25)):
+        process = Process(chosen, noise, 0.1)
+        start = process.start(2, 0)
+        found[type(noise)] = way(process, captured=True), advance(process, start, 5, captured=True).weights
+    assert [each for each, _ in found.values()] == ["stepwise", "captured", "stepwise"]
+    known, ahead, scaled = (weights for _, weights in found.values())
+    assert torch.allclose(known, scaled, atol=1e-6)
+    assert not torch.allclose(ahead, scaled, atol=1e-3), "other numbers"
+
+
+def test_laws_that_numbers_of_numpy_alone_have_run_by_any_draws():
+    """SVAG chooses its minibatches itself: the same ones, whoever makes the other numbers."""
+    weights = torch.zeros(2, 1, dtype=torch.float64)
+    keys = [Key(Seeds(3), (0, 5), 4)]
+    one, other = (
+        SVAG(2, 3).sample_weights(N, None, kind(keys, weights), 3)[0] for kind in (draws.NumPyDraws, draws.PhiloxDraws)
+    )
+    assert torch.equal(one.indices, other.indices)
+    for step in range(3):
+        alone, _ = SVAG(2, 3).sample_weights(N, None, draws.draws_at(Key(Seeds(3), (0, 5), 4 + step), weights), 1)
+        assert torch.equal(alone.indices[0], one.indices[step])

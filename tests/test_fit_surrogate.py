@@ -20,6 +20,7 @@ from langevin_nn import (
     PotentialLandscape,
     QuadraticLandscape,
     Seeds,
+    advance,
     fit_surrogate,
     sgd,
 )
@@ -342,12 +343,12 @@ def test_turned_surrogates_run_alike_and_as_the_landscape_does():
     landscape, rate, size, steps, weights = regression(noise=0.05), 0.1, 7, 25, np.array([0.2, -0.3, 0.0, 1.0])
     start = np.tile(weights, (8000, 1))
     walk = sgd(landscape, rate, size, independent=True)
-    ends = walk.advance(walk.start(8000, 1, weights=start), steps).weights.numpy() - weights
+    ends = advance(walk, walk.start(8000, 1, weights=start), steps).weights.numpy() - weights
     exact, exact_error = moments_of(ends)
     for seed, noise in ((1, "state_dependent"), (2, "state_dependent"), (1, "constant")):
         basis = rotation(seed, 4)
         process = fit_surrogate(landscape, weights, size, directions=basis, noise=noise).process(rate)
-        x = process.advance(process.start(8000, seed), steps).weights.numpy()
+        x = advance(process, process.start(8000, seed), steps).weights.numpy()
         found, error = moments_of(x @ basis)
         deviation = np.abs(found - exact) / np.hypot(error, exact_error)
         if noise == "constant":  # mutated twin: noise that stays where labels fit better and better
@@ -362,7 +363,7 @@ def test_compiled_and_plain_steps_go_the_same_way():
     for noise in ("constant", "state_dependent"):
         surrogate = fit_surrogate(regression(), np.zeros(4), 7, directions=rotation(0, 4, 2), noise=noise)
         ends = [
-            process.advance(process.start(3, 0), 20).weights.numpy()
+            advance(process, process.start(3, 0), 20).weights.numpy()
             for process in (surrogate.process(0.05), surrogate.process(0.05, update=Plain()))
         ]
         np.testing.assert_allclose(*ends, rtol=1e-9)

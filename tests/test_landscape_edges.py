@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import prune
 
-from langevin_nn import NetworkLandscape, Seeds, compare, detect_phases, gradient_ensemble, sgd, simulate
+from langevin_nn import NetworkLandscape, Seeds, advance, compare, detect_phases, gradient_ensemble, sgd, simulate
 from langevin_nn.errors import ConfigurationError, SampleMixingError, UnknownNameError
 from langevin_nn.gradients import refusal, verification
 from langevin_nn.landscape import classes as rules
@@ -130,8 +130,8 @@ GENERAL = {
 def test_a_replica_of_any_network_has_the_same_bits_alone_and_among_others(make):
     landscape = NetworkLandscape(make(), normal(N, 5), classes(N))
     process = sgd(landscape, 0.1, 4)
-    together = process.advance(process.start(5, 0), 20)
-    alone = process.advance(process.start((3,), 0), 20)
+    together = advance(process, process.start(5, 0), 20)
+    alone = advance(process, process.start((3,), 0), 20)
     assert torch.equal(together.weights[3], alone.weights[0])
     losses = landscape.sample_losses(together.weights)[3]
     assert torch.equal(losses, landscape.sample_losses(alone.weights)[0])

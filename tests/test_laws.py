@@ -40,6 +40,7 @@ from langevin_nn import (
     StableNoise,
     ThermalNoise,
     UnderdampedLangevin,
+    advance,
     sgd,
 )
 from langevin_nn.errors import ConfigurationError
@@ -53,7 +54,7 @@ def bowl(hessian, **options) -> QuadraticLandscape:
 
 
 def settled(process: Process, replicas: int, steps: int, seed: int = 0, weights=None) -> np.ndarray:
-    return process.advance(process.start(replicas, seed, weights), steps).weights.double().numpy()
+    return advance(process, process.start(replicas, seed, weights), steps).weights.double().numpy()
 
 
 def assert_near(measured, expected, error, what: str) -> None:
@@ -243,7 +244,7 @@ def survivals(process: Process, replicas: int, blocks: int, seed: int = 0) -> np
     steps = round(1 / process.time_step)
     state, alive, shares = process.start(replicas, seed), np.ones(replicas, bool), []
     for _ in range(blocks):
-        state = process.advance(state, steps)
+        state = advance(process, state, steps)
         alive &= state.weights[:, 0].numpy() <= 1
         shares.append(alive.mean())
     return np.array(shares)
@@ -318,10 +319,10 @@ def test_euler_maruyama_survives_as_its_own_chain_does():
 
 def series(process: Process, replicas: int, burn_in: int, steps: int, seed: int = 0) -> np.ndarray:
     """Stationary weights of one dimension, shape (step, replica)."""
-    state = process.advance(process.start(replicas, seed), burn_in)
+    state = advance(process, process.start(replicas, seed), burn_in)
     rows = [state.weights[:, 0].numpy()]
     for _ in range(steps - 1):
-        state = process.advance(state, 1)
+        state = advance(process, state, 1)
         rows.append(state.weights[:, 0].numpy())
     return np.array(rows)
 
@@ -451,7 +452,7 @@ def test_coloured_noise_is_stationary_from_the_first_step_and_forgets_exponentia
     process = Process(bowl([[1.0]]), noise, 0.3, update=EulerMaruyama(), time_step=time_step)
     state, seen = process.start(replicas, 0), {}
     for step in range(1, 22):
-        state = process.advance(state, 1)
+        state = advance(process, state, 1)
         if step in (1, 2, 4, 9, 21):
             seen[step] = state.noise_memory[:, 0].numpy()
 
@@ -485,7 +486,7 @@ def test_coloured_noise_diffuses_ballistically_at_first_and_as_white_noise_in_th
     )
     state = process.start(replicas, 0)
     for steps in (1, 3, 20, 1000):
-        state = process.advance(state, steps - state.step)
+        state = advance(process, state, steps - state.step)
         expected = coloured_displacement(alpha, tau, steps * time_step)
         measured = float((state.weights**2).mean())
         assert_near(measured / expected, 1, math.sqrt(2 / replicas), "displacement")
@@ -515,7 +516,7 @@ def test_coloured_noise_and_linear_drift_settle_to_their_joint_covariance():
     matrix, factor = TURNING[:2, :2], DENSE[:2, :2]
     noise, drift = ColouredNoise(factor, tau), LinearDrift(matrix)
     process = Process(bowl(np.eye(2)), noise, alpha, drift=drift, update=EulerMaruyama(), time_step=time_step)
-    state = process.advance(process.start(100_000, 0), 300)
+    state = advance(process, process.start(100_000, 0), 300)
     joint = torch.cat([state.weights, state.noise_memory], 1).numpy()
 
     def law(tau):
@@ -584,7 +585,7 @@ def assert_settles_with_coloured_noise(update, kind: type, ratio: float) -> None
         update=update,
         time_step=COLOURED_STEP,
     )
-    state = process.advance(process.start(40_000, 1), 60)
+    state = advance(process, process.start(40_000, 1), 60)
     parts = [each for each in (state.weights, state.update_memory, state.noise_memory) if each is not None]
     expected = coloured_law(*coloured_scheme(update), 1, COLOURED_STEP / ratio, COLOURED_STEP)
     assert_covariance(torch.cat(parts, 1).numpy(), expected)
@@ -623,8 +624,8 @@ def response_and_correlation(noise, lag: int, replicas: int) -> tuple[np.ndarray
     options = {"update": EulerMaruyama(), "time_step": 0.1}
     free = Process(bowl(HESSIAN), noise, 0.4, **options)
     pushed = Process(bowl(HESSIAN, minimum=np.linalg.solve(HESSIAN, FORCE)), noise, 0.4, **options)
-    before = free.advance(free.start(replicas, 0), 150)
-    after, other = free.advance(before, lag), pushed.advance(before, lag)
+    before = advance(free, free.start(replicas, 0), 150)
+    after, other = advance(free, before, lag), advance(pushed, before, lag)
     response = (other.weights - after.weights).mean(0).numpy()
     x, y = before.weights.numpy(), after.weights.numpy()
     return response, x[:, :, None] * x[:, None] - y[:, :, None] * x[:, None]
@@ -697,7 +698,7 @@ def test_response_in_a_double_well_is_the_loss_of_correlation_over_the_temperatu
     processes = [Process(each, ThermalNoise(TEMPERATURE), 1.0, update=Heun(), time_step=0.05) for each in landscapes]
     states = [each.start(replicas, 0, x) for each in processes]
     for time in (1, 2, 4):
-        states = [each.advance(state, time * 20 - state.step) for each, state in zip(processes, states, strict=True)]
+        states = [advance(each, state, time * 20 - state.step) for each, state in zip(processes, states, strict=True)]
         free, up, down = (state.weights.numpy()[:, 0] for state in states)
         mean = x.mean()
         difference = TEMPERATURE * (up - down) / 0.04 - ((x[:, 0] - mean) ** 2 - (x[:, 0] - mean) * (free - mean))
@@ -718,8 +719,8 @@ REPLICAS = 200_000
 def pairs_in_time(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Stationary weights and those one step later, with α = 0.4 and Δt = 0.1."""
     process = Process(bowl(HESSIAN), AnisotropicNoise(FACTORS[name]), 0.4, update=EulerMaruyama(), time_step=0.1)
-    before = process.advance(process.start(REPLICAS, 0), 150)
-    return before.weights.numpy(), process.advance(before, 1).weights.numpy()
+    before = advance(process, process.start(REPLICAS, 0), 150)
+    return before.weights.numpy(), advance(process, before, 1).weights.numpy()
 
 
 def irreversibility(covariance: np.ndarray, lagged: np.ndarray) -> float:
@@ -896,9 +897,9 @@ def test_minibatch_descent_on_regression_settles_to_the_stationary_moments():
     mean, covariance = landscape.stationary_moments(alpha, batch_size)
     process = sgd(landscape, alpha, batch_size, independent=True)
     start = np.tile(mean, (400, 1))
-    state, rows = process.advance(process.start(400, 0, start), 40), []
+    state, rows = advance(process, process.start(400, 0, start), 40), []
     for _ in range(250):
-        state = process.advance(state, 1)
+        state = advance(process, state, 1)
         rows.append(state.weights.numpy() - mean)
     x = np.array(rows)
     assert_mean(x.mean(0), 0, "mean")
@@ -959,7 +960,7 @@ def test_baoab_settles_to_equipartition(time_step, thermal):
     curvature, friction, temperature, alpha = 2.0, 1.3, 0.5, 0.2
     noise = ThermalNoise(temperature) if thermal else DiagonalNoise(math.sqrt(2 * temperature / alpha))
     process = Process(bowl([[curvature]]), noise, alpha, update=BAOAB(friction), time_step=time_step)
-    state = process.advance(process.start(100_000, 0), int(25 / time_step))
+    state = advance(process, process.start(100_000, 0), int(25 / time_step))
     joint = torch.cat([state.weights, state.update_memory], 1).numpy()
     _, expected = splitting(curvature, friction, temperature, time_step)
     exact = np.diag([temperature / curvature, temperature * (1 - curvature * time_step**2 / 4)])
@@ -975,7 +976,7 @@ def test_baoab_settles_to_equipartition(time_step, thermal):
 def test_velocities_and_virial_in_a_double_well_have_the_temperature():
     """⟨v²⟩ = T and ⟨x U′⟩ = T: equipartition holds beyond the bowl, to O(Δt²) = 10⁻³."""
     process = Process(double_well(), ThermalNoise(TEMPERATURE), 1.0, update=BAOAB(1.0), time_step=0.05)
-    state = process.advance(process.start(50_000, 0), 2000)
+    state = advance(process, process.start(50_000, 0), 2000)
     x, v = state.weights.numpy(), state.update_memory.numpy()
     assert_mean(v**2, TEMPERATURE, "kinetic temperature")
     assert_mean(x * (x**3 - x + 0.1), TEMPERATURE, "virial")
@@ -1003,8 +1004,8 @@ def test_inertia_is_forgotten_as_friction_grows():
             bowl([[curvature]]), ThermalNoise(temperature), 1.0, update=BAOAB(friction), time_step=time_step
         )
         x = math.sqrt(temperature / curvature) * np.random.default_rng(0).standard_normal((replicas, 1))
-        before = process.advance(process.start(replicas, 0, x), round(friction**2 * 2 / 0.2))
-        after = process.advance(before, round(friction * time / time_step))
+        before = advance(process, process.start(replicas, 0, x), round(friction**2 * 2 / 0.2))
+        after = advance(process, before, round(friction * time / time_step))
         measured = np.corrcoef(before.weights[:, 0].numpy(), after.weights[:, 0].numpy())[0, 1]
         error = (1 - correlation(friction) ** 2) / math.sqrt(replicas)
         assert_near(measured, correlation(friction), error, "correlation")

@@ -34,11 +34,13 @@ from langevin_nn import (
     StableNoise,
     StateDependentNoise,
     ThermalNoise,
+    advance,
     frozen_langevin,
     sgd,
     simulate,
     svag,
 )
+from langevin_nn.draws import draws_at
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.gradients.streamed import StreamedSampleGradients
 from langevin_nn.noise.stable import stable_numbers, upper_quartile
@@ -66,7 +68,7 @@ def _one_thread():
 
 
 def advanced(process: Process, steps: int = 7, replicas: int = 2) -> torch.Tensor:
-    return process.advance(process.start(replicas, 3), steps).weights
+    return advance(process, process.start(replicas, 3), steps).weights
 
 
 def covariance_at(landscape, weights: torch.Tensor) -> np.ndarray:
@@ -151,8 +153,8 @@ def test_scaled_coloured_noise_is_coloured_noise_of_a_larger_factor():
 
 def test_the_weights_of_svag_at_its_largest_amplification_keep_the_mean_gradient():
     """In single precision their rounding scales the drift by less than 10⁻⁴."""
-    landscape = LinearRegressionLandscape(np.ones((4, 1)), np.zeros(4))
-    drawn, _ = SVAG(3, 2**20).sample_weights(landscape, None, Key(Seeds(1), (0,), 0))
+    draws = draws_at(Key(Seeds(1), (0,), 0), torch.zeros(1, 1, dtype=torch.float64))
+    drawn, _ = SVAG(3, 2**20).sample_weights(4, None, draws, 1)
     assert abs(float(drawn.coefficients.float().double().sum()) - 1) < 1e-4
 
 
@@ -242,9 +244,9 @@ def test_svag_at_another_time_step_is_refused(digits, noise, time_step):
 
 
 def test_the_two_minibatches_of_svag_are_independent_and_weighted_as_in_the_paper():
-    landscape = LinearRegressionLandscape(np.ones((4, 1)), np.zeros(4))
     replicas = 4000
-    drawn, _ = SVAG(1, 5).sample_weights(landscape, None, Key(Seeds(1), tuple(range(replicas)), 0))
+    draws = draws_at(Key(Seeds(1), tuple(range(replicas)), 0), torch.zeros(1, 1, dtype=torch.float64))
+    drawn = SVAG(1, 5).sample_weights(4, None, draws, 1)[0].at(0)
     assert drawn.coefficients[0].tolist() == [(1 + 3) / 2, (1 - 3) / 2]
     counts = np.zeros((4, 4))
     np.add.at(counts, tuple(drawn.indices.numpy().T), 1)
@@ -298,17 +300,17 @@ def test_noise_is_frozen_between_refreshes_and_renewed_at_them(digits, name):
 @pytest.mark.parametrize("name", REFRESHED)
 def test_memory_of_a_refreshed_source_goes_through_a_file(digits, name):
     process = Process(digits, REFRESHED[name], ALPHA)
-    state = process.advance(process.start(2, 0), 4)
+    state = advance(process, process.start(2, 0), 4)
     again, _ = state_from(state_bytes(state, True), torch.device("cpu"))
-    assert torch.equal(process.advance(again, 4).weights, process.advance(state, 4).weights)
-    assert torch.equal(process.advance(state, 4).weights, process.advance(process.start(2, 0), 8).weights)
+    assert torch.equal(advance(process, again, 4).weights, advance(process, state, 4).weights)
+    assert torch.equal(advance(process, state, 4).weights, advance(process, process.start(2, 0), 8).weights)
 
 
 @pytest.mark.parametrize("name", REFRESHED)
 def test_replicas_of_a_refreshed_source_keep_their_bits_in_any_company(digits, name):
     process = Process(digits, REFRESHED[name], ALPHA)
-    both = process.advance(process.start([5, 2], 0), 5).weights
-    assert torch.equal(process.advance(process.start([2], 0), 5).weights[0], both[1])
+    both = advance(process, process.start([5, 2], 0), 5).weights
+    assert torch.equal(advance(process, process.start([2], 0), 5).weights[0], both[1])
 
 
 @pytest.mark.parametrize("name", REFRESHED)
@@ -317,7 +319,7 @@ def test_a_masked_replica_does_not_stop_the_others_at_a_refresh(digits, name):
     start = digits.initial_weights((0, 1), Seeds(0))
     start[1] = 3e38
     state = process.start(2, 0, start)
-    state = process.advance(state, 7, on_divergence="mask")
+    state = advance(process, state, 7, on_divergence="mask")
     assert bool(torch.isfinite(state.weights[0]).all())
     assert bool(torch.isnan(state.weights[1]).all())
 
@@ -347,7 +349,7 @@ def test_more_directions_than_there_are_give_all_of_the_covariance():
 def test_frozen_langevin_is_low_rank_noise_that_may_be_frozen_for_good(digits):
     process = frozen_langevin(digits, ALPHA, B, 3, refresh_every=10**6, time_step=ALPHA / 2)
     assert (process.name, process.noise) == ("frozen_langevin", LowRankNoise(B, 3, 10**6))
-    state = process.advance(process.start(2, 0), 30)
+    state = advance(process, process.start(2, 0), 30)
     assert state.noise_memory.step == 0
     assert process.epochs_per_step == pytest.approx(B / N / 2)
 

@@ -35,7 +35,9 @@ from langevin_nn import (
     Seeds,
     ShuffledMinibatches,
     Silent,
+    advance,
 )
+from langevin_nn.draws import draws_at
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import EmpiricalLandscape
 from langevin_nn.noise import AdditiveNoise, RefreshedNoise, SampleWeightNoise, SampleWeights
@@ -206,9 +208,9 @@ class MutatedWeights(SampleWeightNoise):
     def start(self, landscape, weights):
         return self.inner.start(landscape, weights)
 
-    def sample_weights(self, landscape, memory, key):
-        drawn, memory = self.inner.sample_weights(landscape, memory, key)
-        return SampleWeights(self.change(drawn.spread(landscape.n_samples), landscape.n_samples)), memory
+    def sample_weights(self, n_samples, memory, draws, steps):
+        drawn, memory = self.inner.sample_weights(n_samples, memory, draws, steps)
+        return SampleWeights(self.change(drawn.spread(n_samples), n_samples)), memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,9 +239,9 @@ class MutatedIncrement(AdditiveNoise):
 class UncenteredGaussian(SampleWeightNoise):
     """The matched Gaussian with the subtraction of ξ̄ forgotten."""
 
-    def sample_weights(self, landscape, memory, key):
+    def sample_weights(self, n_samples, memory, draws, steps):
         scale = (WITHOUT_REPLACEMENT / B / N) ** 0.5
-        return SampleWeights(1 / N + scale * torch.as_tensor(key.normals("sample weights", N))), memory
+        return SampleWeights(1 / N + scale * draws.normals("sample weights", N, steps)), memory
 
 
 def louder(noise: Noise, factor: float = 1.05) -> Noise:
@@ -315,7 +317,7 @@ def test_isotropic_and_matched_noise_of_equal_trace_are_told_apart(point):
 def test_declared_strength_is_the_trace_of_the_covariance(point, name):
     source = SOURCES[name]
     process = Process(point.landscape, source.noise, learning_rate=0.1, time_step=source.time_step)
-    state = process.advance(process.start(2, 0, point.weights.expand(2, -1)), 1)
+    state = advance(process, process.start(2, 0, point.weights.expand(2, -1)), 1)
     trace = torch.full((2,), np.trace(point.covariance))
     strength = source.noise.strength(state.noise_memory, point.landscape, state.weights, trace)
     expected = np.trace(source.covariance(point.covariance))
@@ -426,11 +428,12 @@ class Points(EmpiricalLandscape):
 
 def coefficients(noise: SampleWeightNoise, n_samples: int, steps: int, replicas: int = 2, seed: int = 3) -> np.ndarray:
     """The c_k of several updates, shape (step, replica, sample)."""
-    landscape = Points(n_samples)
-    memory, drawn = noise.start(landscape, torch.zeros(replicas, 1)), []
+    weights = torch.zeros(replicas, 1, dtype=torch.float64)
+    memory, drawn = noise.start(Points(n_samples), weights), []
     for step in range(steps):
-        chosen, memory = noise.sample_weights(landscape, memory, Key(Seeds(seed), tuple(range(replicas)), step))
-        drawn.append(chosen.spread(n_samples).numpy())
+        draws = draws_at(Key(Seeds(seed), tuple(range(replicas)), step), weights)
+        chosen, memory = noise.sample_weights(n_samples, memory, draws, 1)
+        drawn.append(chosen.spread(n_samples)[0].numpy())
     return np.stack(drawn)
 
 
@@ -475,12 +478,12 @@ def test_epochs_are_shuffled_anew_and_differently_in_each_replica():
 
 def test_shuffled_epoch_order_needs_no_memory_of_earlier_epochs():
     """A run resumed without its memory draws the same minibatches: they are addressed, not consumed."""
-    landscape, noise = Points(20), ShuffledMinibatches(6)
-    memory = fresh = noise.start(landscape, torch.zeros(2, 1))
+    noise, weights = ShuffledMinibatches(6), torch.zeros(2, 1)
+    memory = fresh = noise.start(Points(20), weights)
     for step in range(8):
-        key = Key(Seeds(0), (0, 1), step)
-        kept, memory = noise.sample_weights(landscape, memory, key)
-        resumed, _ = noise.sample_weights(landscape, fresh, key)
+        draws = draws_at(Key(Seeds(0), (0, 1), step), weights)
+        kept, memory = noise.sample_weights(20, memory, draws, 1)
+        resumed, _ = noise.sample_weights(20, fresh, draws, 1)
         assert torch.equal(kept.indices, resumed.indices)
 
 

@@ -24,17 +24,19 @@ from langevin_nn import (
     Seeds,
     ShuffledMinibatches,
     Silent,
+    advance,
     gradient_descent,
     gradient_ensemble,
     isotropic_langevin,
     langevin,
     sgd,
 )
+from langevin_nn.draws import draws_at
 from langevin_nn.errors import ConfigurationError, UnstableTrajectory
 from langevin_nn.kernels.normals import draw_normals
 from langevin_nn.noise.factored import PURPOSE
 from langevin_nn.process import PROCESSES
-from langevin_nn.update import EulerMaruyama, Momentum, Plain
+from langevin_nn.update import EulerMaruyama, Momentum, Plain, Update
 from models.datasets import load_dataset
 from models.networks import multilayer_perceptron
 
@@ -112,9 +114,9 @@ def at_ratios(*ratios: float, names=tuple(SAMPLE_WEIGHTS)):
 def one_update(process: Process, replicas: int = 2):
     """Weights before and after, and the c_k that the source drew for that update."""
     before = process.start(replicas, seed=4)
-    after = process.advance(before, 1)
-    weights, _ = process.noise.sample_weights(process.landscape, before.noise_memory, before.key(0))
-    return before.weights.double(), after.weights.double(), weights.spread(N).double()
+    after = advance(process, before, 1)
+    weights, _ = process.noise.sample_weights(N, before.noise_memory, draws_at(before.key(0), before.weights), 1)
+    return before.weights.double(), after.weights.double(), weights.spread(N)[0].double()
 
 
 def assert_close(one: torch.Tensor, other: torch.Tensor, scale: torch.Tensor) -> None:
@@ -145,7 +147,7 @@ def test_one_update_with_added_noise_is_the_gradient_plus_root_alpha_over_time_s
     time_step = ratio * ALPHA
     process = Process(digits, IsotropicNoise(B), ALPHA, time_step=time_step)
     before = process.start(1, seed=4)
-    after = process.advance(before, 1).weights[0].double()
+    after = advance(process, before, 1).weights[0].double()
     w = before.weights[0].double()
     g = slow_sample_gradients(digits, w)
     trace = F / B * (g - g.mean(0)).square().sum(1).mean()
@@ -157,7 +159,7 @@ def test_one_update_with_added_noise_is_the_gradient_plus_root_alpha_over_time_s
 def test_silent_update_is_gradient_descent_at_any_time_step(digits):
     process = Process(digits, Silent(), ALPHA, time_step=ALPHA / 7)
     before = process.start(2, seed=4)
-    after = process.advance(before, 1).weights.double()
+    after = advance(process, before, 1).weights.double()
     for w, moved in zip(before.weights.double(), after, strict=True):
         assert_close(moved, w - ALPHA / 7 * slow_sample_gradients(digits, w).mean(0), moved - w)
 
@@ -184,12 +186,12 @@ def test_sgd_with_momentum_and_weight_decay_follows_torch_optim_sgd(digits, mome
     optimizer = torch.optim.SGD(module.parameters(), lr=ALPHA, momentum=momentum, weight_decay=weight_decay)
     memory = state.noise_memory
     for step in range(8):
-        drawn, memory = process.noise.sample_weights(digits, memory, state.key(step))
-        rows = drawn.indices[0]
+        drawn, memory = process.noise.sample_weights(N, memory, draws_at(state.key(step), state.weights), 1)
+        rows = drawn.indices[0, 0]
         optimizer.zero_grad()
         nn.functional.cross_entropy(module(digits.inputs[rows]), digits.labels[0][rows]).backward()
         optimizer.step()
-        state = process.advance(state, 1)
+        state = advance(process, state, 1)
         peer = nn.utils.parameters_to_vector(module.parameters()).detach()
         np.testing.assert_allclose(state.weights[0].numpy(), peer.numpy(), atol=2e-6)
 
@@ -201,12 +203,28 @@ def test_momentum_with_gaussian_noise_at_another_time_step_is_the_formula(digits
     state = process.start(1, seed=4)
     w, v = state.weights[0].double(), 0.0
     for step in range(2):
-        drawn, _ = process.noise.sample_weights(digits, None, state.key(step))
+        drawn, _ = process.noise.sample_weights(N, None, draws_at(state.key(step), state.weights), 1)
         g = slow_sample_gradients(digits, w)
-        stochastic = g.mean(0) + 2 * (drawn.spread(N)[0].double() @ g - g.mean(0))  # √4
+        stochastic = g.mean(0) + 2 * (drawn.spread(N)[0, 0].double() @ g - g.mean(0))  # √4
         v = 0.8 * v + stochastic + 0.1 * w
         w = w - time_step * v
-    assert_close(process.advance(state, 2).weights[0].double(), w, w - state.weights[0])
+    assert_close(advance(process, state, 2).weights[0].double(), w, w - state.weights[0])
+
+
+def test_the_old_name_of_advance_says_where_it_has_gone():
+    process = surrogate()
+    with pytest.warns(DeprecationWarning, match=r"call langevin_nn\.advance\(process, state, steps\)"):
+        old = process.advance(process.start(2, 0), steps=3)
+    assert torch.equal(old.weights, advance(process, process.start(2, 0), 3).weights)
+
+
+def test_a_rule_without_a_step_is_refused_by_name():
+    class Standing(Update):
+        orders = Plain.orders
+
+    process = surrogate(Standing())
+    with pytest.raises(ConfigurationError, match=r"update is .*Standing.*: expected a SteppedUpdate"):
+        advance(process, process.start(1, 0), 1)
 
 
 # --- Exchanged drift --------------------------------------------------------------------------------------------------
@@ -233,7 +251,7 @@ def test_fused_pass_equals_drift_and_noise_evaluated_apart(digits, name, ratio):
     time_step = ratio * ALPHA
     fused = Process(digits, SAMPLE_WEIGHTS[name], ALPHA, time_step=time_step)
     apart = Process(digits, SAMPLE_WEIGHTS[name], ALPHA, drift=GradientDrift(twin), time_step=time_step)
-    one, other = (each.advance(each.start(2, 0), 5).weights for each in (fused, apart))
+    one, other = (advance(each, each.start(2, 0), 5).weights for each in (fused, apart))
     np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-6)
 
 
@@ -260,7 +278,7 @@ def assert_increment_law(process: Process, time_step: float, trace: float, mean:
     """One update has mean −Δt ḡ and variance α Δt Tr C, over 2,000 replicas at the same weights."""
     replicas = 2000
     start = process.start(replicas, 9, process.start(1, 0).weights.expand(replicas, -1))
-    moved = (process.advance(start, 1).weights - start.weights).double().numpy()
+    moved = (advance(process, start, 1).weights - start.weights).double().numpy()
     deviations = moved + time_step * mean
     squares = np.square(deviations).sum(1)
     error = squares.std() / replicas**0.5
@@ -314,15 +332,15 @@ def process(request, digits):
 
 
 def test_same_seed_gives_the_same_bits_and_another_seed_others(process):
-    first, again, other = (process.advance(process.start(2, seed), 20).weights for seed in (0, 0, 1))
+    first, again, other = (advance(process, process.start(2, seed), 20).weights for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_replica_is_the_same_alone_among_others_and_in_another_order(process):
-    together = process.advance(process.start(4, 0), 20).weights
+    together = advance(process, process.start(4, 0), 20).weights
     for replicas in ((3,), (3, 1, 0), (0, 1, 2, 3, 4, 5, 6), (9, 3)):
-        others = process.advance(process.start(replicas, 0), 20).weights
+        others = advance(process, process.start(replicas, 0), 20).weights
         for position, replica in enumerate(replicas):
             if replica < 4:
                 assert torch.equal(others[position], together[replica])
@@ -333,21 +351,21 @@ def test_replica_is_the_same_alone_among_others_and_in_another_order(process):
 def test_replica_is_the_same_among_others_on_the_traced_path_too(traced_digits, name):
     assert traced_digits.problem.path.name == "torch.func"
     process = RUNS[name](traced_digits)
-    together = process.advance(process.start(4, 0), 12).weights
+    together = advance(process, process.start(4, 0), 12).weights
     for replicas in ((3,), (3, 1, 0)):
-        assert torch.equal(process.advance(process.start(replicas, 0), 12).weights[0], together[3])
+        assert torch.equal(advance(process, process.start(replicas, 0), 12).weights[0], together[3])
 
 
 def test_a_block_of_updates_equals_as_many_single_ones(process):
     """48 updates of a network, 150 of a surrogate: more than two blocks of its normal numbers."""
     steps = 48 if process.batch_size or process.landscape.n_parameters > 3 else 150
-    block = process.advance(process.start(3, 0), steps)
+    block = advance(process, process.start(3, 0), steps)
     single = process.start(3, 0)
     for _ in range(steps):
-        single = process.advance(single, 1)
+        single = advance(process, single, 1)
     pieces = process.start(3, 0)
     for length in (steps - 30, 0, 7, 23):
-        pieces = process.advance(pieces, length)
+        pieces = advance(process, pieces, length)
     assert block.step == single.step == pieces.step == steps
     assert torch.equal(block.weights, single.weights)
     assert torch.equal(block.weights, pieces.weights)
@@ -355,12 +373,12 @@ def test_a_block_of_updates_equals_as_many_single_ones(process):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_bits_do_not_depend_on_the_number_of_threads(process, threads):
-    expected = process.advance(process.start(3, 0), 20).weights
+    expected = advance(process, process.start(3, 0), 20).weights
     in_torch, in_numba = torch.get_num_threads(), numba.get_num_threads()
     try:
         torch.set_num_threads(threads)
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-        weights = process.advance(process.start(3, 0), 20).weights
+        weights = advance(process, process.start(3, 0), 20).weights
         assert torch.get_num_threads() == threads, "advance() left the number of threads changed"
     finally:
         torch.set_num_threads(in_torch)
@@ -369,10 +387,10 @@ def test_bits_do_not_depend_on_the_number_of_threads(process, threads):
 
 
 def test_measuring_between_updates_changes_nothing(process):
-    expected = process.advance(process.start(2, 0), 20).weights
+    expected = advance(process, process.start(2, 0), 20).weights
     state = process.start(2, 0)
     for _ in range(2):
-        state = process.advance(state, 10)
+        state = advance(process, state, 10)
         process.landscape.loss(state.weights)
         process.landscape.gradient(state.weights)
         ensemble = gradient_ensemble(process.landscape, state.weights[0], process.batch_size or 5)
@@ -384,7 +402,7 @@ def test_measuring_between_updates_changes_nothing(process):
 def test_states_are_never_changed(process):
     state = process.start(2, 0)
     before = state.weights.clone()
-    after = process.advance(state, 10)
+    after = advance(process, state, 10)
     assert torch.equal(state.weights, before)
     assert (state.step, after.step) == (0, 10)
 
@@ -393,7 +411,7 @@ def test_given_start_weights_are_copied(digits):
     weights = digits.initial_weights((0,), Seeds(0))
     before = weights.clone()
     process = gradient_descent(digits, ALPHA)
-    process.advance(process.start(1, 0, weights), 3)
+    advance(process, process.start(1, 0, weights), 3)
     assert torch.equal(weights, before)
 
 
@@ -405,10 +423,10 @@ UNSTABLE = r"replica {} became non-finite at step {} with time step {}: expected
 def test_huge_learning_rate_raises_naming_replica_step_and_time_step(digits):
     process = sgd(digits, 1e30, B)
     with pytest.raises(UnstableTrajectory, match=UNSTABLE.format(5, r"\d+", r"1e\+30")) as caught:
-        process.advance(process.start((5, 2), 0), 50)
+        advance(process, process.start((5, 2), 0), 50)
     error = caught.value
     assert (error.replica, error.time_step) == (5, 1e30)
-    calm = process.advance(process.start((5, 2), 0), error.step - 1)
+    calm = advance(process, process.start((5, 2), 0), error.step - 1)
     assert torch.isfinite(calm.weights).all(), "it diverged earlier than the error says"
 
 
@@ -419,10 +437,10 @@ def test_divergence_of_a_surrogate_names_the_exact_update(update, before):
     landscape = QuadraticLandscape(np.eye(1), np.zeros((1, 1)), start=[1e250])
     process = Process(landscape, AnisotropicNoise(torch.zeros(1, 1).double()), 1e50, update=update)
     start = process.start((4,), 0, np.zeros((1, 1)))
-    calm = process.advance(start, before)
+    calm = advance(process, start, before)
     moved = calm.replaced(before, torch.full((1, 1), 1e250, dtype=torch.float64), None, None, calm.diverged)
     with pytest.raises(UnstableTrajectory, match=UNSTABLE.format(4, before + 2, r"1e\+50")):
-        process.advance(moved, 100)
+        advance(process, moved, 100)
 
 
 @pytest.mark.parametrize(
@@ -441,8 +459,8 @@ def test_masked_replica_becomes_nan_while_the_others_keep_their_bits(digits, mak
     calm = process.start(3, 0)
     wild = calm.weights.clone()
     wild[1] = torch.finfo(wild.dtype).max / 4
-    expected = process.advance(calm, 20).weights
-    masked = process.advance(process.start(3, 0, wild), 20, on_divergence="mask")
+    expected = advance(process, calm, 20).weights
+    masked = advance(process, process.start(3, 0, wild), 20, on_divergence="mask")
     assert masked.step == 20
     assert masked.diverged.tolist() == [False, True, False]
     assert torch.isnan(masked.weights[1]).all()
@@ -454,8 +472,8 @@ def test_masked_replica_stays_nan_and_raises_no_second_alarm(digits):
     process = sgd(digits, ALPHA, B)
     wild = process.start(2, 0).weights
     wild[0] = 1e38
-    masked = process.advance(process.start(2, 0, wild), 3, on_divergence="mask")
-    later = process.advance(masked, 3)  # "raise" concerns new divergences only
+    masked = advance(process, process.start(2, 0, wild), 3, on_divergence="mask")
+    later = advance(process, masked, 3)  # "raise" concerns new divergences only
     assert torch.isnan(later.weights[0]).all()
     assert torch.isfinite(later.weights[1]).all()
 
@@ -539,7 +557,7 @@ def test_compiled_integrator_equals_plain_steps_with_the_same_normals(lengths, t
     compiled, plain = (surrogate(update, time_step=time_step) for update in (EulerMaruyama(), Plain()))
     one, other = compiled.start(3, 0), plain.start(3, 0)
     for steps in lengths:
-        one, other = compiled.advance(one, steps), plain.advance(other, steps)
+        one, other = advance(compiled, one, steps), advance(plain, other, steps)
         assert one.step == other.step
         np.testing.assert_allclose(one.weights.numpy(), other.weights.numpy(), rtol=0, atol=1e-13)
 
@@ -556,7 +574,7 @@ def test_surrogate_step_is_the_euler_maruyama_formula(update):
     for step in range(steps):
         xi = normals[:, step]
         w = w - time_step * (w - [1.0, -2.0, 0.5]) @ landscape.hessian - np.sqrt(alpha * time_step) * xi @ factor.T
-    np.testing.assert_allclose(process.advance(process.start(2, 0), steps).weights.numpy(), w, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(advance(process, process.start(2, 0), steps).weights.numpy(), w, rtol=0, atol=1e-12)
 
 
 def fixed_point(hessian: np.ndarray, covariance: np.ndarray, alpha: float, time_step: float) -> np.ndarray:
@@ -575,7 +593,7 @@ def assert_stationary(process: Process, expected: np.ndarray) -> None:
     """
     replicas, landscape = 10_000, process.landscape
     steps = int(25 / (process.time_step * 0.5))
-    weights = process.advance(process.start(replicas, 0), steps).weights.numpy()
+    weights = advance(process, process.start(replicas, 0), steps).weights.numpy()
     whitened = np.linalg.solve(np.linalg.cholesky(expected), (weights - landscape.minimum).T)
     measured = whitened @ whitened.T / replicas
     assert np.all(np.abs(whitened.mean(1)) <= SIGMAS / replicas**0.5), "mean"
@@ -629,8 +647,8 @@ def test_a_masked_replica_takes_nothing_along_in_the_compiled_integrator():
         process = unit_noise(np.diag([1.0, 2.0]), update)
         # No run starts outside the finite numbers, so put the replica there by hand.
         start = replace(process.start(3, 0, torch.nan_to_num(STARTS, posinf=0)), weights=STARTS.clone())
-        masked = process.advance(start, 100, on_divergence="mask")
-        healthy = process.advance(process.start((0, 2), 0, STARTS[[0, 2]]), 100)
+        masked = advance(process, start, 100, on_divergence="mask")
+        healthy = advance(process, process.start((0, 2), 0, STARTS[[0, 2]]), 100)
         assert masked.step == 100
         assert masked.diverged.tolist() == [False, True, False]
         assert torch.isnan(masked.weights[1]).all()
@@ -643,7 +661,7 @@ def test_the_compiled_integrator_names_the_first_replica_and_step_that_diverge()
     for update in (EulerMaruyama(), Plain()):
         process = unit_noise(np.array([[1e6]]), update, learning_rate=1.0)
         with pytest.raises(UnstableTrajectory) as unstable:
-            process.advance(process.start(2, 0, starts), 200)
+            advance(process, process.start(2, 0, starts), 200)
         said.append((unstable.value.replica, unstable.value.step))
     assert said[0] == said[1]
     assert said[0][0] == 1

@@ -32,6 +32,7 @@ FLOORS = (
     ("curvature", "drift", "noise"),
     ("update",),
     ("process",),
+    ("engine",),
     ("surrogate",),
     ("observables",),
     ("store",),

@@ -51,6 +51,8 @@ from langevin_nn.store import folder_of, has_segments
 from studies import compare_sgd_vs_langevin, flat_minima
 from studies.command import BAD_INPUT, FAILED, INTERRUPTED
 
+loop = sys.modules["langevin_nn.simulate"]  # whose name a function has
+
 N, B, ALPHA = 60, 10, 0.1
 
 
@@ -108,10 +110,10 @@ class Burning(DrivingNoise):
 
 
 class Stopping:
-    """A landscape or process part cannot be patched without changing the configuration; the class of processes can."""
+    """A landscape or process part cannot be patched without changing the configuration; what advances processes can."""
 
     def __init__(self, patch, fuse: Fuse, midway: bool) -> None:
-        real = Process.advance
+        real = loop.advance
 
         def advance(process, state, steps, on_divergence="raise"):
             end = state.step + steps
@@ -123,7 +125,7 @@ class Stopping:
                     fuse.touch(state.step)
             return state
 
-        patch.setattr(Process, "advance", advance)
+        patch.setattr(loop, "advance", advance)
 
 
 ROOT = (Losses(), OrderParameters(4), Burning())
@@ -454,7 +456,7 @@ COMPARED = {
 
 def breaking_in(monkeypatch_context, name: str, step: int, error: type[BaseException] = Stopped) -> None:
     """Stop the process of a name when it has made so many updates."""
-    real = Process.advance
+    real = loop.advance
     fuse = Fuse(step, error)
 
     def advance(process, state, steps, on_divergence="raise"):
@@ -466,7 +468,7 @@ def breaking_in(monkeypatch_context, name: str, step: int, error: type[BaseExcep
             state = real(process, state, 1, on_divergence)
         return state
 
-    monkeypatch_context.setattr(Process, "advance", advance)
+    monkeypatch_context.setattr(loop, "advance", advance)
 
 
 @pytest.fixture(scope="module")

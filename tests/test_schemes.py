@@ -36,6 +36,8 @@ from langevin_nn import (
     StableNoise,
     StateDependentNoise,
     ThermalNoise,
+    advance,
+    engine,
 )
 from langevin_nn.errors import ConfigurationError, UnknownNameError, UnstableTrajectory
 from langevin_nn.kernels.fields import POINT
@@ -87,7 +89,7 @@ def follow(process: Process, weights: np.ndarray, normals: np.ndarray, memory: n
     if memory is not None:
         memory = torch.as_tensor(memory, dtype=state.weights.dtype)
         state = state.replaced(0, state.weights, memory, state.noise_memory, state.diverged)
-    return process.update.follow(process, state, normals)
+    return engine.follow(process, state, normals)
 
 
 # --- One step against right-hand sides typed independently ------------------------------------------------------------
@@ -362,10 +364,10 @@ def test_coloured_noise_follows_its_joint_law_from_a_stationary_start(factor, co
         zeta = (1 + law["lost"]) * there * zeta + law[first + "gain"] * one[:, step]
         kick = mean * factor if factor.ndim == 1 else mean @ factor.T
         x = x - STEP * x @ TURN.T - ROOT_ALPHA * STEP * kick
-    state = process.advance(start, steps)
+    state = advance(process, start, steps)
     np.testing.assert_allclose(state.weights.numpy(), x, rtol=0, atol=ROUNDING)
     np.testing.assert_allclose(state.noise_memory.numpy(), zeta, rtol=0, atol=1e-10)
-    halves = process.advance(process.advance(start, 2), steps - 2)
+    halves = advance(process, advance(process, start, 2), steps - 2)
     assert same(halves, state), "cut after 2"
 
 
@@ -394,7 +396,7 @@ def test_stable_noise_is_the_formula_of_chambers_mallows_and_stuck(index):
             rest = (cos(angle - index * angle) / waiting) ** ((1 - index) / index)
             zeta[j] = sin(index * angle) / cos(angle) ** (1 / index) * rest
         x[replica] += -STEP * TURN @ x[replica] - ALPHA ** (1 - 1 / index) * STEP ** (1 / index) * DENSE @ zeta
-    moved = process.advance(process.start(replicas, 5, np.full((replicas, P), 0.3)), steps).weights.numpy()
+    moved = advance(process, process.start(replicas, 5, np.full((replicas, P), 0.3)), steps).weights.numpy()
     np.testing.assert_allclose(moved, x, rtol=1e-11, atol=1e-11)
 
 
@@ -788,7 +790,7 @@ def coloured_errors(noise: ColouredNoise, steps: int) -> tuple[float, float]:
     state = process.start(4, 0, x[:, None]).replaced(
         1, torch.as_tensor(x[:, None]), None, torch.as_tensor(zeta[:, None]), torch.zeros(4, dtype=torch.bool)
     )
-    kept, of_zeta, first, second = process.update.follow(process, state, np.stack(z, 1)[:, None]).weights[:, 0].numpy()
+    kept, of_zeta, first, second = engine.follow(process, state, np.stack(z, 1)[:, None]).weights[:, 0].numpy()
     # The two numbers of a step in terms of what it does to ζ and to its integral.
     lost, gain, share, rest, *_ = ColouredNoise(1.0, noise.correlation_time).law_parameters(dt)
     after, integral = first / gain - second * share / rest, second / rest / dt
@@ -1136,16 +1138,16 @@ def threads():
 def test_bits_do_not_depend_on_company_threads_or_blocks(name, noise, dtype, threads):
     process = run_named(name, noise, dtype)
     threads(1)
-    together = process.advance(process.start(MORE_THAN_TWO_TILES, 3), BLOCK)
+    together = advance(process, process.start(MORE_THAN_TWO_TILES, 3), BLOCK)
     assert len(torch.unique(together.weights, dim=0)) == MORE_THAN_TWO_TILES
     for company, place in (((3,), 0), (range(4), 3), ((77, 3, 129), 1), (range(3, 3 + LANES + 1), 0)):
         others = list(company)
-        assert same(process.advance(process.start(others, 3), BLOCK), together, others), f"among {len(others)}"
+        assert same(advance(process, process.start(others, 3), BLOCK), together, others), f"among {len(others)}"
         assert others[place] == 3
     threads(min(2, numba.config.NUMBA_NUM_THREADS))
-    assert same(process.advance(process.start(MORE_THAN_TWO_TILES, 3), BLOCK), together), "threads"
+    assert same(advance(process, process.start(MORE_THAN_TWO_TILES, 3), BLOCK), together), "threads"
     for cut in (1, 10):
-        halves = process.advance(process.advance(process.start(MORE_THAN_TWO_TILES, 3), cut), BLOCK - cut)
+        halves = advance(process, advance(process, process.start(MORE_THAN_TWO_TILES, 3), cut), BLOCK - cut)
         assert same(halves, together), f"cut after {cut}"
 
 
@@ -1153,9 +1155,9 @@ def test_bits_do_not_depend_on_company_threads_or_blocks(name, noise, dtype, thr
 def test_following_the_numbers_that_would_be_drawn_changes_nothing(name, noise):
     """The start of a run apart, where one scheme draws a kick from before it."""
     process = bumpy(name, noise)
-    started = process.advance(process.start(5, 3), 1)
+    started = advance(process, process.start(5, 3), 1)
     z = draw_normals(range(5), Seeds(3).key(PURPOSE), 1, BLOCK, numbers_a_step(name, NOISES[noise].rank))
-    assert same(process.update.follow(process, started, z), process.advance(started, BLOCK))
+    assert same(engine.follow(process, started, z), advance(process, started, BLOCK))
 
 
 @pytest.mark.parametrize("noise", ADDITIVE_RUNS)
@@ -1163,14 +1165,14 @@ def test_noise_with_a_law_of_its_own_follows_two_numbers_a_step(noise):
     process = run_named("EulerMaruyama", noise)
     rank = process.noise.compiled(process.landscape).rank
     z = draw_normals(range(5), Seeds(3).key(PURPOSE), 0, BLOCK, 2 * rank)
-    assert same(process.update.follow(process, process.start(5, 3), z), process.advance(process.start(5, 3), BLOCK))
+    assert same(engine.follow(process, process.start(5, 3), z), advance(process, process.start(5, 3), BLOCK))
     with pytest.raises(ConfigurationError, match=rf"expected \(replica, step, number\) = \(5, any, {2 * rank}\)"):
-        process.update.follow(process, process.start(5, 3), z[:, :, :rank])
+        engine.follow(process, process.start(5, 3), z[:, :, :rank])
 
 
 def test_another_seed_or_step_is_another_path():
     process = bumpy("Heun", "diagonal")
-    ends = [process.advance(process.start(2, seed), BLOCK).weights for seed in (0, 1)]
+    ends = [advance(process, process.start(2, seed), BLOCK).weights for seed in (0, 1)]
     assert not torch.equal(*ends)
 
 
@@ -1207,7 +1209,7 @@ def test_divergence_names_replica_and_step_as_single_steps_do(name, noise):
     process = wild_process(name, noise)
     state, first = wild_start(process), {}
     for step in range(1, 200):
-        state = process.advance(state, 1, on_divergence="mask")
+        state = advance(process, state, 1, on_divergence="mask")
         for place in np.flatnonzero(state.diverged.numpy()):
             first.setdefault(int(place), step)
         if len(first) == len(WILD):
@@ -1215,19 +1217,19 @@ def test_divergence_names_replica_and_step_as_single_steps_do(name, noise):
     assert set(first) == set(WILD)
     place = min(first, key=lambda each: (first[each], each))
     with pytest.raises(UnstableTrajectory) as caught:
-        process.advance(wild_start(process), 200)
+        advance(process, wild_start(process), 200)
     assert (caught.value.replica, caught.value.step) == (INDICES[place], first[place])
-    calm = process.advance(wild_start(process), first[place] - 1)
+    calm = advance(process, wild_start(process), first[place] - 1)
     assert torch.isfinite(calm.weights).all()
 
 
 @pytest.mark.parametrize(("name", "noise"), WILD_RUNS)
 def test_masked_replicas_leave_the_bits_of_the_others_alone(name, noise):
     process = wild_process(name, noise)
-    masked = process.advance(wild_start(process), 200, on_divergence="mask")
+    masked = advance(process, wild_start(process), 200, on_divergence="mask")
     healthy = [place for place in range(len(INDICES)) if place not in WILD]
     alone = process.start([INDICES[place] for place in healthy], 1, np.full((len(healthy), P), 0.1))
-    alone = process.advance(alone, 200)
+    alone = advance(process, alone, 200)
     assert masked.step == 200
     assert sorted(np.flatnonzero(masked.diverged.numpy())) == sorted(WILD)
     assert torch.isnan(masked.weights[sorted(WILD)]).all()
@@ -1331,10 +1333,10 @@ def test_a_state_of_another_process_is_refused(noise, update, said):
     state = with_noise(DiagonalNoise(0.3), EulerMaruyama()).start(3, 0)
     process = with_noise(noise, update)
     with pytest.raises(ConfigurationError, match=said):
-        process.advance(state, 5)
-    process.advance(process.start(3, 0, weights=state.weights), 5)
+        advance(process, state, 5)
+    advance(process, process.start(3, 0, weights=state.weights), 5)
     with pytest.raises(ConfigurationError, match=r"weights of the state has shape \(3, 2\): expected \(3, 3\)"):
-        run_named("EulerMaruyama", "dense").advance(state, 5)
+        advance(run_named("EulerMaruyama", "dense"), state, 5)
 
 
 @pytest.mark.parametrize(("dtype", "index"), [(torch.float64, 0.005), (torch.float32, 0.04)])
@@ -1352,7 +1354,7 @@ def test_a_pair_of_numbers_without_a_direction_makes_no_stable_number():
     for index in (0.7, 1.0, 1.5):
         found = stable_numbers(pairs, index)[:, 0]
         process = with_noise(StableNoise(1.0, index), EulerMaruyama(), 1)
-        moved = process.update.follow(process, process.start(3, 0, np.zeros((3, 1))), pairs[:, None]).weights[:, 0]
+        moved = engine.follow(process, process.start(3, 0, np.zeros((3, 1))), pairs[:, None]).weights[:, 0]
         assert found[0] == 0
         np.testing.assert_allclose(moved, -(ALPHA ** (1 - 1 / index)) * ALPHA ** (1 / index) * found, rtol=1e-12)
 
@@ -1426,7 +1428,7 @@ def test_schemes_for_diagonal_noise_take_constant_noise_of_any_shape(update, noi
     ends = []
     for each in (update, EulerMaruyama()):
         process = Process(flat, noise, 0.3, drift=LinearDrift(np.zeros((2, 2))), update=each, time_step=0.1)
-        ends.append(process.advance(process.start(3, 0), 5).weights.numpy())
+        ends.append(advance(process, process.start(3, 0), 5).weights.numpy())
     np.testing.assert_allclose(*ends, rtol=0, atol=1e-14)
     assert (np.abs(ends[0]).max() > 0.01) == (not isinstance(noise, Silent))
 
@@ -1438,4 +1440,4 @@ def test_given_numbers_of_another_shape_are_refused(shape):
     with pytest.raises(
         ConfigurationError, match=r"normals have shape .*: expected \(replica, step, number\) = \(3, any, 4\)"
     ):
-        process.update.follow(process, process.start(3, 0), np.ones(shape))
+        engine.follow(process, process.start(3, 0), np.ones(shape))

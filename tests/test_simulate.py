@@ -25,6 +25,7 @@ from langevin_nn import (
     Process,
     QuadraticLandscape,
     Seeds,
+    advance,
     gradient_descent,
     isotropic_langevin,
     langevin,
@@ -409,7 +410,7 @@ def test_recorded_weights_are_those_that_the_process_reaches(digits, network_fil
     recorded = open_trajectory(network_file)["weights"]["weights"]
     state = process.start((3, 1), 7)
     for step in recorded["weight_step"].values:
-        state = process.advance(state, int(step) - state.step)
+        state = advance(process, state, int(step) - state.step)
         np.testing.assert_array_equal(recorded.sel(weight_step=step), state.weights.numpy())
 
 

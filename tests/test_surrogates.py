@@ -29,9 +29,11 @@ from langevin_nn import (
     StableNoise,
     StateDependentNoise,
     ThermalNoise,
+    advance,
     simulate,
 )
 from langevin_nn.analyzers import TransitionRates
+from langevin_nn.engine import follow
 from langevin_nn.errors import ConfigurationError, EstimationRefused, UnstableTrajectory
 from langevin_nn.figures import flat_minima_figure
 from langevin_nn.observables import Weights
@@ -107,7 +109,7 @@ def test_thermal_noise_in_a_degenerate_valley_is_found_where_it_is_flat():
     """Along the valley exp(−L/T) integrates to κ^(−1/2) in two dimensions, whatever the temperature: χ² over 8 parts."""
     landscape, n = degenerate_valley(variation=0.6, wave_number=1.0), 4000
     process = Process(landscape, ThermalNoise(0.5), 0.02, update=EulerMaruyama())
-    state = process.advance(process.start(n, 3), 5000)  # diffusion over 2π takes (2π)²/2T = 40; this is 100
+    state = advance(process, process.start(n, 3), 5000)  # diffusion over 2π takes (2π)²/2T = 40; this is 100
     place = np.mod(state.weights[:, 0].numpy(), 2 * np.pi)
     edges = np.linspace(0, 2 * np.pi, 9)
     weight = [quad(lambda x: (1 + 0.6 * np.cos(x)) ** -0.5, a, b)[0] for a, b in pairwise(edges)]
@@ -195,7 +197,7 @@ def test_a_value_that_changed_outside_a_function_is_seen(monkeypatch):
     for value in (1.0, 3.0):
         monkeypatch.setitem(globals(), "STIFFNESS", value)
         process = Process(PotentialLandscape(stiff, 1, start=[1.0]), ThermalNoise(0.0), 0.01, update=EulerMaruyama())
-        end = process.advance(process.start(1, 0), 100).weights.item()
+        end = advance(process, process.start(1, 0), 100).weights.item()
         assert end == pytest.approx((1 - 0.01 * value) ** 100, rel=1e-6)
 
 
@@ -208,7 +210,7 @@ def test_what_a_function_leaves_out_later_stops_the_run():
     landscape = PotentialLandscape(lambda x: -x[0], 1)
     process = Process(landscape, StateDependentNoise(leaves_out_beyond_one), 0.1, update=EulerMaruyama())
     with pytest.raises(UnstableTrajectory, match="became non-finite at step"):
-        process.advance(process.start(1, 0), 500)
+        advance(process, process.start(1, 0), 500)
 
 
 @pytest.mark.parametrize("noise", [ThermalNoise(0.1), StableNoise(0.1, 1.5)])
@@ -217,7 +219,7 @@ def test_plain_steps_draw_the_same_numbers_in_single_precision(noise):
     ends = []
     for update in (Plain(), EulerMaruyama()):
         process = Process(landscape, noise, 0.01, update=update)
-        ends.append(process.advance(process.start(5, 0), 10).weights.numpy())
+        ends.append(advance(process, process.start(5, 0), 10).weights.numpy())
     np.testing.assert_allclose(*ends, rtol=0, atol=1e-5)
 
 
@@ -227,7 +229,7 @@ def test_stable_noise_in_single_precision_stays_finite():
     process = Process(flat, StableNoise(1.0, 1.5), 0.01, drift=LinearDrift([[1.0]]), update=EulerMaruyama())
     state = process.start(3, 0)
     pairs = np.array([[[0.0, 1.0]], [[0.0, -1.0]], [[0.0, 0.0]]])
-    assert np.isfinite(process.update.follow(process, state, pairs).weights.numpy()).all()
+    assert np.isfinite(follow(process, state, pairs).weights.numpy()).all()
 
 
 # --- Theory

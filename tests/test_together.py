@@ -15,6 +15,7 @@ from langevin_nn import (
     Seeds,
     Simulation,
     ThermalNoise,
+    advance,
     gradient_descent,
     isotropic_langevin,
     langevin,
@@ -23,10 +24,11 @@ from langevin_nn import (
     simulate,
     simulate_together,
 )
+from langevin_nn.draws import NumPyDraws
+from langevin_nn.engine import advance_together, shares
 from langevin_nn.errors import ConfigurationError, UnstableTrajectory
 from langevin_nn.noise import IndependentMinibatches, SampleWeights, ShuffledMinibatches
 from langevin_nn.observables import Losses, Observable, Weights
-from langevin_nn.process.base import advance_together
 from langevin_nn.schedules import EverySteps
 from langevin_nn.update import Momentum, Plain
 from models.datasets import load_dataset
@@ -86,11 +88,11 @@ def test_a_block_of_updates_is_that_of_torch(kind, noise, update):
     chosen = landscape(kind, noise_seed=1)
     process = Process(chosen, noise, 0.1, update=update)
     state, memory = process.start((0, 3), 5), process.start((0, 3), 5).noise_memory
-    drawn, _ = noise.minibatches(chosen, memory, state.key(0), 60)
-    after = process.advance(state, 60).weights
+    drawn, _ = noise.minibatches(N, memory, NumPyDraws([state.key(0)], state.weights), 60)
+    after = advance(process, state, 60).weights
     rates = {"momentum": getattr(update, "momentum", 0.0), "weight_decay": update.weight_decay}
     for row in range(2):
-        batches = [torch.as_tensor(each) for each in drawn[row]]
+        batches = list(drawn[:, row])
         slow = twin(network(kind), state.weights[row], chosen.inputs, chosen.labels[0], batches, 0.1, *rates.values())
         moved = float((slow - state.weights[row].double()).norm())
         assert float((after[row].double() - slow).norm()) < 1e-5 * moved
@@ -102,24 +104,24 @@ def test_a_block_of_updates_is_that_of_torch(kind, noise, update):
 
 @pytest.mark.parametrize("noise", [ShuffledMinibatches(7), IndependentMinibatches(B), IndependentMinibatches(B, True)])
 def test_minibatches_are_the_same_in_blocks_of_any_length(noise):
-    chosen, state = landscape(), Process(landscape(), noise, 0.1).start(3, 2)
-    whole, _ = noise.minibatches(chosen, state.noise_memory, state.key(0), 50)
+    state = Process(landscape(), noise, 0.1).start(3, 2)
+    whole, _ = noise.minibatches(N, state.noise_memory, NumPyDraws([state.key(0)], state.weights), 50)
     pieces, memory = [], state.noise_memory
     for start, end in ((0, 1), (1, 16), (16, 18), (18, 50)):
-        drawn, memory = noise.minibatches(chosen, memory, state.key(start), end - start)
+        drawn, memory = noise.minibatches(N, memory, NumPyDraws([state.key(start)], state.weights), end - start)
         pieces.append(drawn)
-    assert np.array_equal(whole, np.concatenate(pieces, axis=1))
+    assert torch.equal(whole, torch.cat(pieces))
     if isinstance(noise, ShuffledMinibatches):
-        epoch = whole[0, : N // 7].ravel()
+        epoch = whole[: N // 7, 0].ravel()
         assert len(np.unique(epoch)) == len(epoch)
 
 
 def test_the_bits_of_blocks_do_not_depend_on_their_length_or_on_who_is_beside():
     process = sgd(landscape(), 0.1, B, momentum=0.5)
-    whole = process.advance(process.start(5, 1), 40).weights
+    whole = advance(process, process.start(5, 1), 40).weights
     state = process.start((4, 1), 1)
     for count in (1, 7, 32):
-        state = process.advance(state, count)
+        state = advance(process, state, count)
     assert torch.equal(state.weights, whole[[4, 1]])
 
 
@@ -131,10 +133,10 @@ def test_a_rule_of_ones_own_is_not_replaced_by_the_kernel():
     chosen = landscape()
     own = Process(chosen, ShuffledMinibatches(B), 0.2, update=Half())
     known = Process(chosen, ShuffledMinibatches(B), 0.1)
-    got, expected = (each.advance(each.start(1, 0), 12).weights for each in (own, known))
+    got, expected = (advance(each, each.start(1, 0), 12).weights for each in (own, known))
     assert torch.allclose(got, expected, atol=1e-5)
     twice = Process(chosen, ShuffledMinibatches(B), 0.2)
-    assert not torch.allclose(got, twice.advance(twice.start(1, 0), 12).weights, atol=1e-3)
+    assert not torch.allclose(got, advance(twice, twice.start(1, 0), 12).weights, atol=1e-3)
 
 
 def test_a_process_or_a_noise_of_ones_own_is_not_replaced_either():
@@ -144,33 +146,33 @@ def test_a_process_or_a_noise_of_ones_own_is_not_replaced_either():
             return 2 * gradient, memory
 
     class First(ShuffledMinibatches):
-        def sample_weights(self, landscape, memory, key):
-            drawn, memory = super().sample_weights(landscape, memory, key)
+        def sample_weights(self, n_samples, memory, draws, steps):
+            drawn, memory = super().sample_weights(n_samples, memory, draws, steps)
             return SampleWeights(drawn.coefficients, 0 * drawn.indices), memory
 
     chosen = landscape()
     twice, faster = Twice(chosen, ShuffledMinibatches(B), 0.1), Process(chosen, ShuffledMinibatches(B), 0.2)
-    assert twice.shares is None
-    got, expected = (each.advance(each.start(1, 0), 6).weights for each in (twice, faster))
+    assert shares(twice) is None
+    got, expected = (advance(each, each.start(1, 0), 6).weights for each in (twice, faster))
     assert torch.allclose(got, expected, atol=1e-5)
     first = Process(chosen, First(B), 0.1)
     start = first.start(1, 0)
     uniform = torch.full((1, B), 1 / B)
     slow = start.weights - 0.1 * chosen.weighted_gradient(start.weights, uniform, torch.zeros(1, B, dtype=torch.int64))
-    assert torch.allclose(first.advance(start, 1).weights, slow, atol=1e-6)
+    assert torch.allclose(advance(first, start, 1).weights, slow, atol=1e-6)
 
 
 def test_minibatches_of_samples_that_do_not_exist_are_refused():
     """The kernel would read wherever they point."""
 
     class Beyond(ShuffledMinibatches):
-        def minibatches(self, landscape, memory, key, steps):
-            drawn, memory = super().minibatches(landscape, memory, key, steps)
+        def minibatches(self, n_samples, memory, draws, steps):
+            drawn, memory = super().minibatches(n_samples, memory, draws, steps)
             return drawn + 1, memory
 
     process = Process(landscape(), Beyond(B), 0.1)
     with pytest.raises(ConfigurationError, match=f"indices run from 1 to {N}"):
-        process.advance(process.start(1, 0), N // B)
+        advance(process, process.start(1, 0), N // B)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -178,12 +180,12 @@ def test_a_divergence_in_the_middle_of_a_block_is_dated(momentum):
     """To the update, as one by one."""
     process = sgd(landscape(), 3e8, B, momentum=momentum)
     with pytest.raises(UnstableTrajectory) as block:
-        process.advance(process.start(3, 0), 60)
+        advance(process, process.start(3, 0), 60)
 
     def one_by_one():
         state = process.start(3, 0)
         for _ in range(60):
-            state = process.advance(state, 1)
+            state = advance(process, state, 1)
 
     with pytest.raises(UnstableTrajectory) as single:
         one_by_one()
@@ -194,7 +196,7 @@ def test_a_divergence_in_the_middle_of_a_block_is_dated(momentum):
 def test_rates_beyond_single_precision_diverge_by_name():
     process = sgd(landscape(), 0.1, B, weight_decay=1e308)
     with pytest.raises(UnstableTrajectory):
-        process.advance(process.start(1, 0), 2)
+        advance(process, process.start(1, 0), 2)
 
 
 def test_one_replica_that_diverges_is_masked_and_the_others_have_their_bits():
@@ -202,10 +204,10 @@ def test_one_replica_that_diverges_is_masked_and_the_others_have_their_bits():
     start = process.start(3, 0).weights
     wild = start.clone()
     wild[1] *= 1e30
-    state = process.advance(process.start(3, 0, wild), 24, "mask")
+    state = advance(process, process.start(3, 0, wild), 24, "mask")
     assert state.diverged.tolist() == [False, True, False]
     assert torch.isnan(state.weights[1]).all()
-    alone = process.advance(process.start((0, 2), 0), 24).weights
+    alone = advance(process, process.start((0, 2), 0), 24).weights
     assert torch.equal(state.weights[[0, 2]], alone)
 
 
@@ -229,13 +231,13 @@ def test_processes_in_a_batch_have_the_bits_that_they_have_alone(family, kind):
     replicas, seeds = ((0, 1), (5,), (2, 0, 1)), (0, 3, 0)
     states = [p.start(which, seed) for p, which, seed in zip(processes, replicas, seeds, strict=True)]
     if family not in ("isotropic", "gradient descent"):
-        assert len({process.shares for process in processes}) == 1
-        after = advance_together(processes, states, 13, ["raise"] * 3)
+        assert len({shares(process) for process in processes}) == 1
+        after = advance_together(list(zip(processes, states, strict=True)), 13)
     else:
-        assert {process.shares for process in processes} == {None}
-        after = [process.advance(state, 13) for process, state in zip(processes, states, strict=True)]
+        assert {shares(process) for process in processes} == {None}
+        after = [advance(process, state, 13) for process, state in zip(processes, states, strict=True)]
     for process, state, got in zip(processes, states, after, strict=True):
-        assert torch.equal(got.weights, process.advance(state, 13).weights)
+        assert torch.equal(got.weights, advance(process, state, 13).weights)
     assert not torch.equal(after[0].weights[:1], after[2].weights[1:2]), "same address, other labels and rate"
 
 
@@ -252,13 +254,13 @@ def test_what_differs_in_more_than_labels_shares_nothing():
     Scaled.__qualname__ = "Scaled"
 
     def over(module, inputs=DATA.train_inputs, **options):
-        return sgd(NetworkLandscape(module, inputs, DATA.train_labels, **options), 0.1, B).shares
+        return shares(sgd(NetworkLandscape(module, inputs, DATA.train_labels, **options), 0.1, B))
 
     assert over(Scaled(1.0)) == over(Scaled(1.0)) is not None
     others = [over(Scaled(2.0)), over(network("relu")), over(network("tanh")), over(Scaled(1.0), DATA.train_inputs * 2)]
     assert len({over(Scaled(1.0)), *others}) == 5
     with torch.random.fork_rng(devices=[]):
-        hidden = sgd(NetworkLandscape(network("relu"), DATA.train_inputs, DATA.train_labels), 0.1, B + 1).shares
+        hidden = shares(sgd(NetworkLandscape(network("relu"), DATA.train_inputs, DATA.train_labels), 0.1, B + 1))
     assert hidden != over(network("relu")), "another batch size"
 
 
@@ -271,8 +273,8 @@ def test_a_landscape_of_ones_own_gives_its_own_gradients_and_is_joined_with_no_o
         pass
 
     doubled, named = (each(network("relu"), DATA.train_inputs, DATA.train_labels) for each in (Doubled, Named))
-    assert sgd(doubled, 0.1, B).shares is sgd(named, 0.1, B).shares is None
-    got, expected = (each.advance(each.start(1, 0), 6).weights for each in (sgd(doubled, 0.1, B), sgd(named, 0.2, B)))
+    assert shares(sgd(doubled, 0.1, B)) is shares(sgd(named, 0.1, B)) is None
+    got, expected = (advance(each, each.start(1, 0), 6).weights for each in (sgd(doubled, 0.1, B), sgd(named, 0.2, B)))
     torch.testing.assert_close(got, expected)
 
 

@@ -30,6 +30,7 @@ from langevin_nn import (
     Process,
     ScaledNoise,
     ShuffledMinibatches,
+    advance,
     langevin,
     svag,
 )
@@ -176,8 +177,8 @@ def test_moments_converge_to_those_of_the_equation_with_weak_order_one(name, deg
 class EachMinibatch(IndependentMinibatches):
     """Replica k draws minibatch k."""
 
-    def minibatches(self, landscape, memory, key, steps):
-        return np.array([[pair[0]] for pair in PAIRS]), memory
+    def minibatches(self, n_samples, memory, draws, steps):
+        return np.array([[pair[0] for pair in PAIRS]]), memory
 
 
 FINER = [2**k for k in (14, 16, 18, 20)]  # where √Δt is small against 1
@@ -274,7 +275,7 @@ def test_shuffled_epochs_of_shorter_steps_are_refused_for_their_noise_is_lost():
     found = {}
     for noise in (ShuffledAtAnyStep(B), IndependentMinibatches(B)):
         process = Process(LANDSCAPE, noise, ALPHA, time_step=ALPHA / 32)
-        found[type(noise)] = float(process.advance(process.start(200, 0), 64).weights.var()) / spread
+        found[type(noise)] = float(advance(process, process.start(200, 0), 64).weights.var()) / spread
     assert abs(found[IndependentMinibatches] - 1) < 0.5
     assert found[ShuffledAtAnyStep] < 0.25
 
@@ -295,8 +296,8 @@ class Mutant(SVAG):
 
     change: str = ""
 
-    def sample_weights(self, landscape, memory, key):
-        drawn, memory = super().sample_weights(landscape, memory, key)
+    def sample_weights(self, n_samples, memory, draws, steps):
+        drawn, memory = super().sample_weights(n_samples, memory, draws, steps)
         root = np.sqrt(2 * self.amplification - 1)
         if self.change == "l":
             root = np.sqrt(self.amplification)

@@ -89,6 +89,11 @@ class Landscape(ABC):
             The products.
         """
 
+    @property
+    def problem(self) -> Problem | None:
+        """What replicas of several landscapes can share; None where each is asked for its own gradients."""
+        return None
+
     def compiled_gradient(self) -> CompiledField:
         """Return ∇L for the compiled integrators.
 
@@ -200,11 +205,6 @@ class EmpiricalLandscape(Landscape):
         SampleGradients
             ∇ℓ_k of every sample.
         """
-
-    @property
-    def problem(self) -> Problem | None:
-        """What replicas of several landscapes can share; None where each asks `weighted_gradient` for its own."""
-        return None
 
     def loss(self, weights: Tensor) -> Tensor:  # noqa: D102
         return self.sample_losses(weights).mean(1)

@@ -7,14 +7,13 @@ from math import isclose, sqrt
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from langevin_nn.checks import whole_number
+from langevin_nn.draws import Draws
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.landscape import EmpiricalLandscape, Landscape
+from langevin_nn.landscape import Landscape
 from langevin_nn.noise.base import SampleWeightNoise, SampleWeights
-from langevin_nn.seeds import Key
 
 __all__ = ["SVAG"]
 
@@ -46,10 +45,10 @@ class SVAG(SampleWeightNoise):
 
     Examples
     --------
-    >>> from langevin_nn import LinearRegressionLandscape, Process
+    >>> from langevin_nn import LinearRegressionLandscape, Process, advance
     >>> landscape = LinearRegressionLandscape([[1.0], [1.0]], [-1.0, 1.0])
     >>> process = Process(landscape, SVAG(1, amplification=4), learning_rate=0.1, time_step=0.025)
-    >>> state = process.advance(process.start(replicas=3_000, seed=0), steps=4)
+    >>> state = advance(process, process.start(replicas=3_000, seed=0), steps=4)
     >>> round(float(state.weights.var()), 3)  # α² C less what the drift takes, as after one step of SGD
     0.009
     """
@@ -93,19 +92,20 @@ class SVAG(SampleWeightNoise):
                 "which the two minibatches are weighted; use svag(...), which sets it"
             )
 
-    def sample_weights(  # noqa: D102
-        self, landscape: EmpiricalLandscape, memory: None, key: Key
-    ) -> tuple[SampleWeights, None]:
-        n, size, root = landscape.n_samples, self.batch_size, sqrt(2 * self.amplification - 1)
-        # The first is that of `IndependentMinibatches`, so that l = 1 is the same run.
+    def sample_weights(self, n_samples: int, memory: None, draws: Draws, steps: int) -> tuple[SampleWeights, None]:  # noqa: D102
+        size, root = self.batch_size, sqrt(2 * self.amplification - 1)
+        # The first is that of `IndependentMinibatches`, so that l = 1 is the same run. NumPy's wherever it runs: files of
+        # such runs do not say that they were drawn otherwise.
         drawn = [
-            [g.choice(n, size, replace=self.replacement, shuffle=False) for g in key.generators(purpose)]
+            [
+                g.choice(n_samples, size, replace=self.replacement, shuffle=False)
+                for g in draws.generators(purpose, steps)
+            ]
             for purpose in ("minibatch", "second minibatch")
         ]
         shares = np.repeat([(1 + root) / (2 * size), (1 - root) / (2 * size)], size)
-        indices = torch.as_tensor(np.concatenate(drawn, axis=1)).to(landscape.device)
-        coefficients = torch.as_tensor(shares).to(landscape.device, landscape.dtype)
-        return SampleWeights(coefficients.expand(indices.shape), indices), memory
+        indices = draws.tensor(np.concatenate(drawn, axis=1).reshape(steps, -1, 2 * size))
+        return SampleWeights(draws.tensor(shares).expand(indices.shape), indices), memory
 
     def strength(self, memory: Any, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
         return self.amplification * super().strength(memory, landscape, weights, sample_trace)

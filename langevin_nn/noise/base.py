@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from langevin_nn.checks import truth, whole_number
+from langevin_nn.draws import Draws
 from langevin_nn.ensemble import covariance_factor
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
@@ -27,7 +27,7 @@ _LARGEST = 10_000_000  # samples of a minibatch drawn with replacement
 
 @dataclass(frozen=True)
 class SampleWeights:
-    """The c_k of one update.
+    """The c_k of one update, or of several.
 
     Parameters
     ----------
@@ -57,6 +57,39 @@ class SampleWeights:
             return self.coefficients
         full = self.coefficients.new_zeros(*self.indices.shape[:-1], n_samples)
         return full.scatter_add(-1, self.indices, self.coefficients.expand(self.indices.shape))
+
+    def scaled(self, amplitude: float | Tensor, n_samples: int) -> SampleWeights:
+        """Return the c_k of another amplitude of the noise, 1/N + a (c_k − 1/N).
+
+        Parameters
+        ----------
+        amplitude : float or Tensor, shape (replica, 1)
+            a.
+        n_samples : int
+            N.
+
+        Returns
+        -------
+        SampleWeights
+            Of all samples.
+        """
+        return SampleWeights(1 / n_samples + amplitude * (self.spread(n_samples) - 1 / n_samples))
+
+    def at(self, step: int) -> SampleWeights:
+        """Return those of one of several updates.
+
+        Parameters
+        ----------
+        step : int
+            Which, from 0.
+
+        Returns
+        -------
+        SampleWeights, shape (replica, row)
+            Of this update.
+        """
+        coefficients = self.coefficients[step if len(self.coefficients) > 1 else 0]
+        return SampleWeights(coefficients, None if self.indices is None else self.indices[step])
 
 
 class Noise(ABC):
@@ -256,72 +289,42 @@ class Noise(ABC):
 
 
 class SampleWeightNoise(Noise):
-    """Noise carried by random sample weights with ⟨c_k⟩ = 1/N; one weighted backward pass makes drift and noise."""
+    """Noise carried by random sample weights with ⟨c_k⟩ = 1/N; one weighted backward pass makes drift and noise.
+
+    Attributes
+    ----------
+    portable : bool
+        Whether all numbers come from `draws`, none from NumPy, so that many updates may be drawn ahead, whoever makes the
+        numbers. Believed of the class that says it: a class of one's own may draw others, and is to say it again.
+    """
 
     family = "sample_weights"
+    portable: ClassVar[bool] = False
     replacement: bool = False
 
     @abstractmethod
-    def sample_weights(self, landscape: EmpiricalLandscape, memory: Any, key: Key) -> tuple[SampleWeights, Any]:
-        """Draw the c_k of one update.
+    def sample_weights(self, n_samples: int, memory: Any, draws: Draws, steps: int) -> tuple[SampleWeights, Any]:
+        """Draw the c_k of some updates.
 
         Parameters
         ----------
-        landscape : EmpiricalLandscape
-            Whose samples.
+        n_samples : int
+            N.
         memory : object
-            The source's memory.
-        key : Key
-            Address of the update.
-
-        Returns
-        -------
-        weights : SampleWeights
-            The c_k.
-        memory : object
-            For the next update.
-        """
-
-    @property
-    def draws_on_device(self) -> bool:
-        """Whether `draw_on_device` is a law of this source; not where a class of one's own changes what is drawn."""
-        return False
-
-    def draw_on_device(
-        self, landscape: EmpiricalLandscape, memories: Sequence[Any], keys: Sequence[Key], steps: int
-    ) -> tuple[SampleWeights, list[Any]]:
-        """Draw the c_k of some updates of several processes at once, on the device where they are used.
-
-        The numbers are addressed, too, but are not those of `sample_weights` on the CPU.
-
-        Parameters
-        ----------
-        landscape : EmpiricalLandscape
-            Says how many samples, in what precision and on what device.
-        memories : sequence of object
-            The source's memory in each process.
-        keys : sequence of Key
-            Addresses of the first of these updates in each process, all of one step.
+            The source's memory; of its tensors the first dimension is the replica.
+        draws : Draws
+            The random numbers of these updates.
         steps : int
             How many.
 
         Returns
         -------
         weights : SampleWeights
-            Their shapes are (step, replica, row), with the replicas of all processes; coefficients that are the same in all
-            steps come once.
-        memories : list of object
-            For the updates after them.
-
-        Raises
-        ------
-        ConfigurationError
-            If this source cannot.
-        """  # noqa: DOC202
-        raise ConfigurationError(
-            f"{type(self).__name__} does not draw on devices: expected MatchedGaussian or minibatches for steps that are "
-            "captured; advance without captured=True"
-        )
+            The c_k, shape (step, replica, row), made with ``draws.tensor``; coefficients that are the same in all steps
+            may come once.
+        memory : object
+            For the update after them.
+        """
 
     def strength(self, memory: Any, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
         if self.batch_size is None or sample_trace is None or not isinstance(landscape, EmpiricalLandscape):

@@ -102,10 +102,10 @@ class ThermalNoise(ConstantNoise):
 
     Examples
     --------
-    >>> from langevin_nn import EulerMaruyama, Process, QuadraticLandscape
+    >>> from langevin_nn import EulerMaruyama, Process, QuadraticLandscape, advance
     >>> landscape = QuadraticLandscape([[2.0]], [[0.0]])
     >>> process = Process(landscape, ThermalNoise(0.5), learning_rate=0.01, update=EulerMaruyama())
-    >>> state = process.advance(process.start(replicas=20_000, seed=0), steps=1000)
+    >>> state = advance(process, process.start(replicas=20_000, seed=0), steps=1000)
     >>> round(float(state.weights.var()), 2)  # T/h
     0.25
     """

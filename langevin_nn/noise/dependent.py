@@ -49,12 +49,12 @@ class StateDependentNoise(FactoredNoise):
     Geometric Brownian motion, whose mean grows with the drift alone in Itô's reading:
 
     >>> import numpy as np
-    >>> from langevin_nn import EulerMaruyama, LinearDrift, PotentialLandscape, Process
+    >>> from langevin_nn import EulerMaruyama, LinearDrift, PotentialLandscape, Process, advance
     >>> def proportional(x, out):
     ...     out[0] = 0.5 * x[0]
     >>> flat = PotentialLandscape(lambda x: 0 * x[0], 1, start=[1.0])
     >>> process = Process(flat, StateDependentNoise(proportional), 0.01, update=EulerMaruyama())
-    >>> state = process.advance(process.start(replicas=50_000, seed=1), steps=100)
+    >>> state = advance(process, process.start(replicas=50_000, seed=1), steps=100)
     >>> round(float(state.weights.mean()), 2)
     1.0
     """

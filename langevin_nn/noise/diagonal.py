@@ -56,7 +56,7 @@ class MatchedDiagonal(RefreshedNoise):
         return HeldVariances(factor * torch.stack([each.variances() for each in gradients]), step)
 
     def drawn(self, memory: HeldVariances, weights: Tensor, key: Key) -> Tensor:  # noqa: D102
-        normals = torch.as_tensor(key.normals("diagonal noise", weights.shape[1])).to(weights.device, weights.dtype)
+        normals = torch.as_tensor(key.normals("diagonal noise", weights.shape[1])).to(weights)
         return normals * memory.variances.sqrt().to(weights.dtype)
 
     def strength(  # noqa: D102

@@ -122,7 +122,7 @@ class FactoredNoise(AdditiveNoise):
             noise = amplitudes * driving
         else:
             noise = np.einsum("...pr,...r->...p", amplitudes, driving)
-        return torch.as_tensor(noise).to(weights.device, weights.dtype), memory
+        return torch.as_tensor(noise).to(weights), memory
 
     def strength(self, memory: Any, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
         squared = torch.as_tensor(np.array(self._amplitudes(landscape, weights))).square()

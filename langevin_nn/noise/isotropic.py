@@ -56,7 +56,7 @@ class IsotropicNoise(RefreshedNoise):
         return HeldTrace(factor * torch.stack([each.trace() for each in gradients]), step)
 
     def drawn(self, memory: HeldTrace, weights: Tensor, key: Key) -> Tensor:  # noqa: D102
-        normals = torch.as_tensor(key.normals("isotropic noise", weights.shape[1])).to(weights.device, weights.dtype)
+        normals = torch.as_tensor(key.normals("isotropic noise", weights.shape[1])).to(weights)
         amplitude = (memory.trace / weights.shape[1]).sqrt().to(weights.dtype)
         return normals * amplitude[:, None]
 

@@ -83,7 +83,7 @@ class LowRankNoise(RefreshedNoise):
 
     def measured(self, gradients: list[SampleGradients], factor: float, weights: Tensor, step: int) -> HeldFactor:  # noqa: D102
         columns, lost = zip(*(self._leading(each) for each in gradients), strict=True)
-        return HeldFactor(torch.stack(columns).to(weights.device, weights.dtype), torch.stack(lost), step)
+        return HeldFactor(torch.stack(columns).to(weights), torch.stack(lost), step)
 
     def _leading(self, gradients: SampleGradients) -> tuple[Tensor, Tensor]:
         """Return F in float64 and the trace that it loses."""
@@ -99,14 +99,14 @@ class LowRankNoise(RefreshedNoise):
     def drawn(self, memory: HeldFactor, weights: Tensor, key: Key) -> Tensor:  # noqa: D102
         factor, n = memory.factor, weights.shape[1]
         rank = factor.shape[2]
-        normals = torch.as_tensor(key.normals("low-rank noise", rank)).to(weights.device, weights.dtype)
+        normals = torch.as_tensor(key.normals("low-rank noise", rank)).to(weights)
         noise = (factor @ normals[:, :, None])[:, :, 0]
         if self.remainder == "none" or rank == n:
             return noise
-        rest = torch.as_tensor(key.normals("remainder", n)).to(weights.device, weights.dtype)
+        rest = torch.as_tensor(key.normals("remainder", n)).to(weights)
         directions = torch.nn.functional.normalize(factor, dim=1)
         rest = rest - (directions @ (directions.mT @ rest[:, :, None]))[:, :, 0]
-        amplitude = (memory.lost_trace.to(weights.device) / (n - rank)).sqrt().to(weights.dtype)
+        amplitude = (memory.lost_trace / (n - rank)).sqrt().to(weights)
         return noise + amplitude[:, None] * rest
 
     def strength(  # noqa: D102

@@ -71,7 +71,7 @@ class RefreshedNoise(AdditiveNoise):
         memory : Held
             What was measured last.
         weights : Tensor, shape (replica, parameter)
-            Of their number, precision and device.
+            Of their number, as precise, and where they are.
         key : Key
             Address of the update.
 

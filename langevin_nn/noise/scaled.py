@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from langevin_nn.checks import instance, number
-from langevin_nn.landscape import EmpiricalLandscape, Landscape
+from langevin_nn.draws import Draws
+from langevin_nn.landscape import Landscape
 from langevin_nn.noise.base import AdditiveNoise, Noise, SampleWeightNoise, SampleWeights
 from langevin_nn.seeds import Key
 
@@ -41,10 +42,10 @@ class ScaledNoise(Noise):
 
     Examples
     --------
-    >>> from langevin_nn import LinearRegressionLandscape, MatchedGaussian, Process
+    >>> from langevin_nn import LinearRegressionLandscape, MatchedGaussian, Process, advance
     >>> landscape = LinearRegressionLandscape([[1.0], [1.0]], [-1.0, 1.0])
     >>> hot = Process(landscape, ScaledNoise(MatchedGaussian(1), temperature=4.0), learning_rate=0.1)
-    >>> state = hot.advance(hot.start(replicas=20_000, seed=0), steps=1)
+    >>> state = advance(hot, hot.start(replicas=20_000, seed=0), steps=1)
     >>> round(float(state.weights.var()), 3)  # κ α² C
     0.04
     """
@@ -137,15 +138,10 @@ class ScaledSampleWeights(ScaledNoise, SampleWeightNoise):
     def _takes(self) -> type:
         return SampleWeightNoise
 
-    def sample_weights(  # noqa: D102
-        self, landscape: EmpiricalLandscape, memory: Any, key: Key
-    ) -> tuple[SampleWeights, Any]:
+    def sample_weights(self, n_samples: int, memory: Any, draws: Draws, steps: int) -> tuple[SampleWeights, Any]:  # noqa: D102
         assert isinstance(self.noise, SampleWeightNoise)
-        drawn, memory = self.noise.sample_weights(landscape, memory, key)
-        if self.temperature == 1:
-            return drawn, memory
-        n = landscape.n_samples
-        return SampleWeights(1 / n + self.amplitude * (drawn.spread(n) - 1 / n)), memory
+        drawn, memory = self.noise.sample_weights(n_samples, memory, draws, steps)
+        return (drawn if self.temperature == 1 else drawn.scaled(self.amplitude, n_samples)), memory
 
 
 @dataclass(frozen=True)

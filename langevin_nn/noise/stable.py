@@ -119,9 +119,9 @@ class MatchedStable(RefreshedNoise):
 
     def drawn(self, memory: HeldVariances, weights: Tensor, key: Key) -> Tensor:  # noqa: D102
         normals = key.normals("stable noise", 2 * weights.shape[1], np.float64)
-        numbers = torch.as_tensor(stable_numbers(normals, self.index)).to(weights.device)
+        numbers = torch.as_tensor(stable_numbers(normals, self.index)).to(memory.variances)
         width = upper_quartile(2.0) / (sqrt(2) * upper_quartile(self.index))
-        return (width * memory.variances.sqrt() * numbers).to(weights.dtype)
+        return (width * memory.variances.sqrt() * numbers).to(weights)
 
     def strength(  # noqa: D102
         self, memory: HeldVariances, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None

@@ -2,110 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
-from numbers import Integral
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from langevin_nn.checks import instance, is_number, kind_of, listed, number, numbers, shown, text
+from langevin_nn.checks import instance, kind_of, number, text
+from langevin_nn.draws import draws_at
 from langevin_nn.drift import Drift, GradientDrift
-from langevin_nn.errors import ConfigurationError, UnstableTrajectory
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
-from langevin_nn.noise import AdditiveNoise, Minibatches, Noise, SampleWeightNoise
-from langevin_nn.seeds import Key, Seeds
+from langevin_nn.noise import AdditiveNoise, Noise, SampleWeightNoise
+from langevin_nn.seeds import Key, Seeds, as_replicas, as_seeds, as_weights
 from langevin_nn.threads import single_threaded_products
-from langevin_nn.update import Plain, State, SteppedUpdate, Update
+from langevin_nn.update import Plain, State, Update
 
-__all__ = ["Process", "advance_together", "as_replicas", "as_seeds", "as_weights"]
-
-_MOST_REPLICAS = 10_000_000  # their indices are listed in memory
-
-
-def as_seeds(seed: int | Seeds) -> Seeds:
-    """Return the tree of randomness of a seed.
-
-    Parameters
-    ----------
-    seed : int or Seeds
-        A number, or the tree itself.
-
-    Returns
-    -------
-    Seeds
-        The tree.
-
-    Raises
-    ------
-    ConfigurationError
-        If the seed is no whole number.
-    """
-    return seed if isinstance(seed, Seeds) else Seeds(seed)
-
-
-def as_replicas(replicas: Any) -> tuple[int, ...]:
-    """Return the indices of replicas, each of them once.
-
-    Parameters
-    ----------
-    replicas : int or iterable of int
-        How many, or the indices of which.
-
-    Returns
-    -------
-    tuple of int
-        At least one.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is none, one comes twice, or one is no whole number from 0.
-    """
-    expected = (
-        f"how many (int), at most {_MOST_REPLICAS:,}, or the indices of which, whole numbers from 0, since they address the "
-        "randomness of each replica; pass 4 or [0, 3], for example"
-    )
-    if is_number(replicas, Integral) and replicas <= _MOST_REPLICAS:
-        chosen = tuple(range(int(replicas)))
-    else:
-        chosen = listed("replicas", replicas, expected)
-        if not all(is_number(each, Integral) and 0 <= each < 2**63 for each in chosen):
-            raise ConfigurationError(f"replicas={shown(replicas)}: expected {expected}")
-    if not chosen:
-        raise ConfigurationError(f"replicas={shown(replicas)}: expected at least one")
-    if len(set(chosen)) < len(chosen):
-        raise ConfigurationError(
-            f"replicas={shown(replicas)}: expected each index once, since two replicas of one index draw the same noise and "
-            "are copies of each other; leave the repeated ones out"
-        )
-    return tuple(int(each) for each in chosen)
-
-
-def as_weights(weights: Any) -> Tensor:
-    """Return weights as a tensor.
-
-    Parameters
-    ----------
-    weights : array, shape (replica, parameter)
-        What a user gives: an array, a tensor, lists.
-
-    Returns
-    -------
-    Tensor, shape (replica, parameter)
-        In float64, but for tensors, which stay what and where they are.
-
-    Raises
-    ------
-    ConfigurationError
-        If they are no numbers.
-    """
-    if isinstance(weights, Tensor) and weights.is_floating_point():
-        return weights.detach()
-    expected = "an array of numbers (replica, parameter), where to start"
-    return torch.as_tensor(numbers("weights", weights, expected, finite=False))
+__all__ = ["Process"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,10 +55,10 @@ class Process:
     Examples
     --------
     >>> import numpy as np
-    >>> from langevin_nn import AnisotropicNoise, QuadraticLandscape
+    >>> from langevin_nn import AnisotropicNoise, QuadraticLandscape, advance
     >>> landscape = QuadraticLandscape(np.eye(1), np.zeros((1, 1)), start=[1.0])
     >>> process = Process(landscape, AnisotropicNoise(torch.zeros(1, 1)), learning_rate=0.5)
-    >>> process.advance(process.start(replicas=1, seed=0), steps=2).weights
+    >>> advance(process, process.start(replicas=1, seed=0), steps=2).weights
     tensor([[0.2500]], dtype=torch.float64)
     """
 
@@ -187,7 +102,8 @@ class Process:
         self.noise.check_rates(self.learning_rate, self.time_step)
         self._check_scale()
         self._check_calculus()
-        self.update.check(self)
+        self.update.check(self.landscape, self.drift, self.noise)
+        self.update.check_rates(self.learning_rate, self.time_step)
 
     def _check_scale(self) -> None:
         """Raise where an increment of the noise, or the clock in epochs, is beyond floating point, at either end."""
@@ -267,7 +183,7 @@ class Process:
         if weights is None:
             start = self.landscape.initial_weights(indices, seeds)
         else:
-            start = as_weights(weights).to(self.landscape.device, self.landscape.dtype).clone()
+            start = as_weights(weights, self.landscape).clone()
         expected = (len(indices), self.landscape.n_parameters)
         if tuple(start.shape) != expected:
             raise ConfigurationError(
@@ -279,16 +195,16 @@ class Process:
                 f"labels are given for {labelings} replicas and {len(indices)} are to run: expected one row of labels a "
                 "replica, or one for all; run as many, or choose rows of labels"
             )
-        broken = int((~torch.isfinite(start)).sum())
+        outside = ~torch.isfinite(start)
+        broken = int(outside.sum())
         if broken:
             raise ConfigurationError(
                 f"weights have {broken} entries that are NaN or infinite: expected finite numbers, since a replica that "
                 "starts outside them never returns; start elsewhere"
             )
-        diverged = torch.zeros(len(indices), dtype=torch.bool, device=start.device)
         with single_threaded_products(), torch.no_grad():
             memories = (self.update.start(start), self.noise.start(self.landscape, start))
-        return State(0, start, *memories, seeds, indices, diverged)
+        return State(0, start, *memories, seeds, indices, outside.any(1))
 
     @property
     def noise_ratio(self) -> float:
@@ -318,161 +234,27 @@ class Process:
         memory : object
             For the next update.
         """
-        ratio = self.noise_ratio
-        noise = self.noise.over(self.time_step)
+        noise, ratio = self.noise.over(self.time_step), self.noise_ratio
         if isinstance(noise, AdditiveNoise):
             increment, memory = noise.increment(self.landscape, weights, memory, key)
             return torch.add(self.drift(weights), increment, alpha=ratio), memory
         assert isinstance(self.landscape, EmpiricalLandscape)
-        if self.is_fused:
-            coefficients, indices, memory = self.fused_weights(memory, key)
-            return self.landscape.weighted_gradient(weights, coefficients, indices), memory
         assert isinstance(self.noise, SampleWeightNoise)
-        drawn, memory = self.noise.sample_weights(self.landscape, memory, key)
         n = self.landscape.n_samples
+        several, memory = self.noise.sample_weights(n, memory, draws_at(key, weights), 1)
+        drawn = several.at(0)
+        if self.is_one_sum:
+            drawn = drawn if ratio == 1 else drawn.scaled(ratio, n)
+            return self.landscape.weighted_gradient(weights, drawn.coefficients, drawn.indices), memory
         kick = self.landscape.weighted_gradient(weights, drawn.spread(n) - 1 / n)
         return torch.add(self.drift(weights), kick, alpha=ratio), memory
 
     @property
-    def is_fused(self) -> bool:
-        """Whether one weighted pass makes drift and noise together."""
+    def is_one_sum(self) -> bool:
+        """Whether drift and noise are one sum over samples, Σ (1/N + √(α/Δt) (c_k − 1/N)) ∇ℓ_k."""
         return (
             isinstance(self.noise, SampleWeightNoise)
             and type(self).stochastic_gradient is Process.stochastic_gradient
             and type(self.drift) is GradientDrift
             and self.drift.landscape is self.landscape
         )
-
-    def fused_weights(self, memory: Any, key: Key) -> tuple[Tensor, Tensor | None, Any]:
-        """Return the sample weights of drift and noise together, 1/N + √(α/Δt) (c_k − 1/N).
-
-        Parameters
-        ----------
-        memory : object
-            What the noise source remembers.
-        key : Key
-            Address of the update.
-
-        Returns
-        -------
-        coefficients : Tensor, shape (replica, row)
-            Of the samples in `indices`, or of all.
-        indices : Tensor of int64 or None, shape (replica, row)
-            Which samples.
-        memory : object
-            For the next update.
-        """
-        assert isinstance(self.noise, SampleWeightNoise)
-        assert isinstance(self.landscape, EmpiricalLandscape)
-        ratio, n = self.noise_ratio, self.landscape.n_samples
-        drawn, memory = self.noise.sample_weights(self.landscape, memory, key)
-        if ratio == 1:
-            return drawn.coefficients, drawn.indices, memory
-        return 1 / n + ratio * (drawn.spread(n) - 1 / n), None, memory
-
-    @property
-    def takes_minibatches(self) -> bool:
-        """Whether an update is the mean gradient over a minibatch."""
-        noise = self.noise
-        own = isinstance(noise, Minibatches) and type(noise).sample_weights is Minibatches.sample_weights
-        return own and self.is_fused and self.noise_ratio == 1
-
-    @property
-    def captured(self) -> bool:
-        """Whether updates run in blocks that are captured as a graph: on a GPU, where drift, noise and rule allow it."""
-        update = self.update
-        return (
-            self.landscape.device.type == "cuda" and isinstance(update, SteppedUpdate) and update.can_be_captured(self)
-        )
-
-    @property
-    def shares(self) -> str | None:
-        """Names what computes drift and noise: processes of equal names advance in one batch, other ones by themselves.
-
-        They may differ in labels, learning rate, seeds and initial weights.
-        """
-        if not (self.is_fused and isinstance(self.landscape, EmpiricalLandscape)):
-            return None
-        problem = self.landscape.problem
-        if problem is None or problem.identity is None or not isinstance(self.update, SteppedUpdate):
-            return None
-        return f"{problem.identity} {self.noise} {self.update} {self.noise_ratio == 1}"
-
-    def advance(self, state: State, steps: int, on_divergence: Literal["raise", "mask"] = "raise") -> State:
-        """Make a block of updates.
-
-        Parameters
-        ----------
-        state : State
-            Before.
-        steps : int
-            How many.
-        on_divergence : {"raise", "mask"}, optional
-            Whether a replica that leaves the finite numbers stops the run, or becomes NaN while the others go on.
-
-        Returns
-        -------
-        State
-            After.
-
-        Raises
-        ------
-        UnstableTrajectory
-            With `on_divergence` "raise", naming the replica and the step.
-        """
-        (after,) = advance_together([self], [state], steps, [on_divergence])
-        if isinstance(after, UnstableTrajectory):
-            raise after
-        return after
-
-
-def advance_together(
-    processes: Sequence[Process],
-    states: Sequence[State],
-    steps: int,
-    on_divergence: Sequence[Literal["raise", "mask"]],
-) -> list[State | UnstableTrajectory]:
-    """Make a block of updates of several processes, in one batched computation where they share one.
-
-    Parameters
-    ----------
-    processes : sequence of Process
-        With equal `Process.shares`, unless there is only one.
-    states : sequence of State
-        Of each, all at the same step.
-    steps : int
-        How many.
-    on_divergence : sequence of {"raise", "mask"}
-        Whether a replica that leaves the finite numbers stops its process, or becomes NaN while the others go on.
-
-    Returns
-    -------
-    list of State or UnstableTrajectory
-        Of each process, the bits that it has alone.
-    """
-    found: list[State | UnstableTrajectory] = list(states)
-    end = states[0].step + steps
-    with single_threaded_products(), torch.no_grad():
-        while waiting := [k for k, each in enumerate(found) if isinstance(each, State) and each.step < end]:
-            before = {k: each for k in waiting if isinstance(each := found[k], State)}
-            step = min(each.step for each in before.values())
-            group = [k for k in waiting if before[k].step == step]
-            update = processes[group[0]].update
-            if isinstance(update, SteppedUpdate):
-                after = update.advance_together([(processes[k], before[k]) for k in group], end - step)
-            else:
-                after = [processes[k].update.advance(processes[k], before[k], end - step) for k in group]
-            for k, state in zip(group, after, strict=True):
-                found[k] = _checked(processes[k], before[k], state, on_divergence[k])
-    return found
-
-
-def _checked(process: Process, before: State, state: State, on_divergence: str) -> State | UnstableTrajectory:
-    fresh = state.diverged & ~before.diverged
-    if not bool(fresh.any()):
-        return state
-    if on_divergence == "raise":
-        replica = state.replicas[int(torch.nonzero(fresh)[0, 0])]
-        return UnstableTrajectory(replica, state.step, process.time_step)
-    masked = state.weights.masked_fill(state.diverged[:, None], torch.nan)
-    return state.replaced(state.step, masked, state.update_memory, state.noise_memory, state.diverged)

@@ -16,7 +16,7 @@ from langevin_nn.checks import number, whole_number
 from langevin_nn.ensemble import GradientEnsemble
 from langevin_nn.noise import LandscapeNoise
 from langevin_nn.process import Process
-from langevin_nn.process.base import as_weights
+from langevin_nn.seeds import as_weights
 from langevin_nn.surrogate.landscape import SurrogateLandscape
 from langevin_nn.surrogate.moments import Moments
 from langevin_nn.theory import covariance_after, mean_after

@@ -1,7 +1,7 @@
 """Update rules: from a stochastic gradient to the next weights, and integrators of stochastic differential equations."""
 
 from langevin_nn.update.adam import Adam
-from langevin_nn.update.base import Dynamics, Orders, Update
+from langevin_nn.update.base import Orders, SteppedUpdate, Update
 from langevin_nn.update.plain import Momentum, Plain
 from langevin_nn.update.schemes import (
     BAOAB,
@@ -14,14 +14,12 @@ from langevin_nn.update.schemes import (
     WeakSecondOrder,
 )
 from langevin_nn.update.state import State
-from langevin_nn.update.stepped import SteppedUpdate
 from langevin_nn.update.underdamped import UnderdampedLangevin
 
 __all__ = [
     "BAOAB",
     "Adam",
     "CompiledUpdate",
-    "Dynamics",
     "EulerMaruyama",
     "Heun",
     "LeimkuhlerMatthews",

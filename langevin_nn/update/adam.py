@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from langevin_nn.checks import number
-from langevin_nn.update.base import Orders
+from langevin_nn.update.base import Orders, SteppedUpdate
 from langevin_nn.update.plain import checked_weight_decay
-from langevin_nn.update.stepped import SteppedUpdate
 
 __all__ = ["Adam", "AdamMoments"]
 
@@ -63,10 +62,10 @@ class Adam(SteppedUpdate):
 
     Examples
     --------
-    >>> from langevin_nn import Process, QuadraticLandscape, Silent
+    >>> from langevin_nn import Process, QuadraticLandscape, Silent, advance
     >>> valley = QuadraticLandscape([[100.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]], start=[1.0, 1.0])
     >>> process = Process(valley, Silent(), learning_rate=0.1, update=Adam())
-    >>> process.advance(process.start(replicas=1, seed=0), steps=1).weights  # the first step is as long in any direction
+    >>> advance(process, process.start(replicas=1, seed=0), steps=1).weights  # the first step is as long in any direction
     tensor([[0.9000, 0.9000]], dtype=torch.float64)
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -13,56 +13,8 @@ from langevin_nn.drift import Drift
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import Landscape
 from langevin_nn.noise import Noise
-from langevin_nn.seeds import Key
-from langevin_nn.update.state import State
 
-__all__ = ["Dynamics", "Orders", "Update"]
-
-
-class Dynamics(Protocol):
-    """What an update rule needs to know of the process that it advances."""
-
-    @property
-    def landscape(self) -> Landscape:
-        """Where the noise comes from."""
-
-    @property
-    def drift(self) -> Drift:
-        """The deterministic field."""
-
-    @property
-    def noise(self) -> Noise:
-        """The noise source."""
-
-    @property
-    def learning_rate(self) -> float:
-        """α, which sets the noise."""
-
-    @property
-    def time_step(self) -> float:
-        """Δt, which sets the discretisation."""
-
-    @property
-    def shares(self) -> str | None:
-        """Names what computes drift and noise in one pass over samples: processes of equal names run in one batch."""
-
-    def fused_weights(self, memory: Any, key: Key) -> tuple[Tensor, Tensor | None, Any]:
-        """Return the coefficients of drift and noise together, their samples, and the noise source's memory."""
-
-    @property
-    def is_fused(self) -> bool:
-        """Whether one weighted pass makes drift and noise together."""
-
-    @property
-    def noise_ratio(self) -> float:
-        """√(α/Δt), what multiplies the noise of the gradient."""
-
-    @property
-    def takes_minibatches(self) -> bool:
-        """Whether an update is the mean gradient over a minibatch."""
-
-    def stochastic_gradient(self, weights: Tensor, memory: Any, key: Key) -> tuple[Tensor, Any]:
-        """Return drift and noise together, and the noise source's memory."""
+__all__ = ["Orders", "SteppedUpdate", "Update"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +34,7 @@ class Orders:
 
 
 class Update(ABC):
-    """One rule for a whole block of updates.
+    """One rule for all updates of a run.
 
     Attributes
     ----------
@@ -101,32 +53,52 @@ class Update(ABC):
     laws: ClassVar[frozenset[str]] = frozenset({"brownian"})
     momentum: float = 0.0
 
-    def check(self, process: Dynamics) -> None:
+    def check(self, landscape: Landscape, drift: Drift, noise: Noise) -> None:
         """Raise where this rule cannot run a process.
 
         Parameters
         ----------
-        process : Dynamics
-            With its drift and noise.
+        landscape : Landscape
+            Where the noise comes from.
+        drift : Drift
+            The deterministic field.
+        noise : Noise
+            The noise source.
 
         Raises
         ------
         ConfigurationError
             If it knows no order for such noise.
         """
-        noise, name = process.noise, type(self).__name__
+        name = type(self).__name__
         if noise.law not in self.laws:
             raise ConfigurationError(
                 f"{name} cannot run the {noise.law} noise of {type(noise).__name__}: expected noise that is "
                 f"{' or '.join(sorted(self.laws))}, for which it converges; use EulerMaruyama"
             )
-        dependence = noise.dependence(process.landscape)
+        dependence = noise.dependence(landscape)
         if dependence not in self.orders:
             raise ConfigurationError(
                 f"{name} cannot run {type(noise).__name__}, whose factor is {dependence}: expected one that is "
                 f"{' or '.join(self.orders)}, for which the scheme is made; with others it would converge to nothing, or "
                 "more slowly than it says; use EulerMaruyama, or Heun in the sense of Stratonovich"
             )
+
+    def check_rates(self, learning_rate: float, time_step: float) -> None:  # noqa: B027  # most run at any
+        """Raise where this rule cannot run at some rates.
+
+        Parameters
+        ----------
+        learning_rate : float
+            α.
+        time_step : float
+            Δt.
+
+        Raises
+        ------
+        ConfigurationError
+            If the rule is not stable there.
+        """
 
     def start(self, weights: Tensor) -> Any:
         """Return the memory with which a run starts.
@@ -158,21 +130,43 @@ class Update(ABC):
         """
         return None
 
+
+class SteppedUpdate(Update):
+    """A rule that is applied step by step to drift and noise together, of any landscape."""
+
+    laws = frozenset({"brownian", "coloured", "stable"})
+
     @abstractmethod
-    def advance(self, process: Dynamics, state: State, steps: int) -> State:
-        """Make a block of updates.
+    def apply(
+        self, weights: Tensor, memory: Any, gradient: Tensor, learning_rate: float, time_step: float
+    ) -> tuple[Tensor, Any]:
+        """Make one update.
 
         Parameters
         ----------
-        process : Dynamics
-            With its drift and noise.
-        state : State
+        weights : Tensor, shape (replica, parameter)
             Before.
-        steps : int
-            How many.
+        memory : object
+            The rule's memory.
+        gradient : Tensor, shape (replica, parameter)
+            Drift and noise together.
+        learning_rate : float
+            α, which sets the noise.
+        time_step : float
+            Δt, which sets the discretisation.
 
         Returns
         -------
-        State
-            After; stops early at the first update that leaves a replica non-finite that was not before.
+        weights : Tensor, shape (replica, parameter)
+            After.
+        memory : object
+            For the next update.
         """
+
+    @property
+    def descent_rates(self) -> tuple[float, float] | None:
+        """μ and λ where the rule is v ← μv + g + λw, w ← w − Δt v; None for others.
+
+        Believed of the class that says it: a class of one's own may change `apply`, and is to say it again.
+        """
+        return None

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from langevin_nn.checks import number
-from langevin_nn.update.base import Orders
-from langevin_nn.update.stepped import SteppedUpdate
+from langevin_nn.update.base import Orders, SteppedUpdate
 
 __all__ = ["Momentum", "Plain", "checked_weight_decay"]
 
@@ -58,8 +57,8 @@ class Plain(SteppedUpdate):
         object.__setattr__(self, "weight_decay", checked_weight_decay(self.weight_decay))
 
     @property
-    def descent_rates(self) -> tuple[float, float] | None:  # noqa: D102
-        return (0.0, self.weight_decay) if type(self) is Plain else None
+    def descent_rates(self) -> tuple[float, float]:  # noqa: D102
+        return 0.0, self.weight_decay
 
     def apply(  # noqa: D102
         self, weights: Tensor, memory: None, gradient: Tensor, learning_rate: float, time_step: float
@@ -100,8 +99,8 @@ class Momentum(SteppedUpdate):
         object.__setattr__(self, "weight_decay", checked_weight_decay(self.weight_decay))
 
     @property
-    def descent_rates(self) -> tuple[float, float] | None:  # noqa: D102
-        return (self.momentum, self.weight_decay) if type(self) is Momentum else None
+    def descent_rates(self) -> tuple[float, float]:  # noqa: D102
+        return self.momentum, self.weight_decay
 
     def start(self, weights: Tensor) -> Tensor:  # noqa: D102
         return torch.zeros_like(weights)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from langevin_nn.checks import number
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.update.base import Dynamics, Orders
-from langevin_nn.update.stepped import SteppedUpdate
+from langevin_nn.update.base import Orders, SteppedUpdate
 
 __all__ = ["UnderdampedLangevin"]
 
@@ -41,13 +40,13 @@ class UnderdampedLangevin(SteppedUpdate):
 
     Examples
     --------
-    >>> from langevin_nn import Momentum, Process, QuadraticLandscape, Silent
+    >>> from langevin_nn import Momentum, Process, QuadraticLandscape, Silent, advance
     >>> valley = QuadraticLandscape([[1.0]], [[0.0]], start=[1.0])
     >>> processes = [
     ...     Process(valley, Silent(), learning_rate=0.1, update=update)
     ...     for update in (Momentum(0.9), UnderdampedLangevin.of_momentum(0.9, learning_rate=0.1))
     ... ]
-    >>> [round(float(each.advance(each.start(1, seed=0), steps=20).weights), 6) for each in processes]
+    >>> [round(float(advance(each, each.start(1, seed=0), steps=20).weights), 6) for each in processes]
     [0.344667, 0.344667]
     """
 
@@ -80,23 +79,10 @@ class UnderdampedLangevin(SteppedUpdate):
         expected = "0 ≤ μ < 1, beyond which velocities never decay"
         return cls(learning_rate, 1 - number("momentum", momentum, expected, least=0, below=1))
 
-    def check(self, process: Dynamics) -> None:
-        """Raise where noise is none that it runs, or velocities would grow.
-
-        Parameters
-        ----------
-        process : Dynamics
-            With its drift, noise and time step.
-
-        Raises
-        ------
-        ConfigurationError
-            If Δt > 2 m/ζ.
-        """
-        super().check(process)
-        if process.time_step * self.friction > 2 * self.mass:
+    def check_rates(self, learning_rate: float, time_step: float) -> None:  # noqa: D102
+        if time_step * self.friction > 2 * self.mass:
             raise ConfigurationError(
-                f"time_step={process.time_step:g} with mass={self.mass:g} and friction={self.friction:g}: expected at most "
+                f"time_step={time_step:g} with mass={self.mass:g} and friction={self.friction:g}: expected at most "
                 f"2 mass/friction = {2 * self.mass / self.friction:g}, since velocities would grow; choose a "
                 "smaller one, or Plain(), the limit of small masses"
             )

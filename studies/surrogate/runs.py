@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from langevin_nn import NetworkLandscape, Process, Surrogate, gradient_ensemble, sgd
+from langevin_nn import NetworkLandscape, Process, Surrogate, advance, gradient_ensemble, sgd
 from langevin_nn.store import write_trajectory
 
 __all__ = ["Start", "displacements", "sgd_displacements", "trained"]
@@ -68,12 +68,12 @@ def trained(landscape: NetworkLandscape, config: Any, updates: int, horizon: int
     if not path.exists():
         rates = config.learning_rate, config.batch_size
         walk = sgd(landscape, *rates)
-        weights = walk.advance(walk.start(1, config.seed), updates).weights[0]
+        weights = advance(walk, walk.start(1, config.seed), updates).weights[0]
         pilots = range(2 * config.replicas + 1, 2 * config.replicas + 1 + _PILOTS)
         walk, rows = sgd(landscape, *rates, independent=True), []
         state = walk.start(pilots, config.seed, weights=weights.expand(_PILOTS, -1))
         for _ in range(_PILOT_RECORDS):
-            state = walk.advance(state, horizon // _PILOT_RECORDS)
+            state = advance(walk, state, horizon // _PILOT_RECORDS)
             rows.append(state.weights.double().cpu().numpy())
         order = gradient_ensemble(landscape, weights, config.batch_size).closed_forms()
         losses, errors = landscape.losses_and_errors(weights[None])
@@ -124,7 +124,7 @@ def displacements(
     state = process.start(replicas, seed, **start)
     found = np.empty((len(replicas), len(updates), process.landscape.n_parameters), np.float32)
     for record, update in enumerate(updates):
-        state = process.advance(state, int(update) - state.step, on_divergence="mask")
+        state = advance(process, state, int(update) - state.step, on_divergence="mask")
         found[:, record] = state.weights.numpy()
     return found
 
@@ -174,7 +174,7 @@ def sgd_displacements(
             state = process.start(replicas, config.seed, weights=start.weights.expand(len(replicas), -1))
             words = f"{path.stem}, replicas {done + 1} to {done + len(replicas)}"
             for record, update in enumerate(tqdm(updates, desc=words, unit="record", disable=None)):
-                state = process.advance(state, int(update) - state.step)
+                state = advance(process, state, int(update) - state.step)
                 away = (state.weights - start.weights.to(state.weights)).double()
                 found[done : done + len(replicas), record] = (away @ directions.T).cpu().numpy()
         named = xr.Dataset({"displacement": (("replica", "record", "direction"), found)})

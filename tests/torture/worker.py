@@ -208,7 +208,7 @@ def _watch(page: Page, observables: Any) -> None:
         page["announced_until"] = page["committed_until"] = page["recorded"] = folder.manifest.recorded_until
         return found
 
-    wrap(Process, "advance", during("block of steps"))
+    wrap(sys.modules["langevin_nn.simulate"], "advance", during("block of steps"))
     for kind in {type(each) for each in observables}:
         wrap(kind, "measure", during("measurement"))
     wrap(Recorder, "commit_if_due", recording)

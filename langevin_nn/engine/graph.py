@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from langevin_nn.draws import PhiloxDraws
+from langevin_nn.engine.steps import Run, takes_minibatches
 from langevin_nn.gradients import Problem
-from langevin_nn.noise import SampleWeights
+from langevin_nn.noise import SampleWeightNoise, SampleWeights
 
-__all__ = ["CapturedSteps", "Shape"]
+__all__ = ["CapturedSteps", "Shape", "captured_block"]
 
 _NUMBERS = 2**24  # sample weights or indices drawn ahead: 64 or 128 MiB
 _MOST = 1024  # updates drawn ahead
@@ -224,3 +228,102 @@ class CapturedSteps:
             )
             return None
         return graph
+
+
+def captured_block(runs: Sequence[Run], problem: Problem | None, end: int) -> None:
+    """Make a block of updates of each by captured steps, for v ← μv + g + λw.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        At the same step.
+    problem : Problem
+        Of all their replicas.
+    end : int
+        Where they are to go.
+    """
+    process, weights = runs[0].process, runs[0].weights
+    rates, chosen = runs[0].update.descent_rates, takes_minibatches(process)
+    assert problem is not None
+    assert rates is not None
+    n, labels, sizes = len(problem.inputs), problem.labels, [len(run.weights) for run in runs]
+    rows = (process.noise.batch_size if chosen else None) or n
+    shape = Shape(sum(sizes), weights.shape[1], tuple(labels.shape), rows, chosen, chosen, *rates)
+    steps = CapturedSteps.of(problem, shape, weights.dtype)
+    count = min(end - runs[0].step, shape.capacity)
+    drawn = _drawn_ahead(runs, sizes, n, count)
+    steps.draw(drawn if chosen else SampleWeights(drawn.spread(n).expand(count, -1, -1)))
+    start = _start_of(runs, labels, rates[0])
+    steps.load(*start)
+    steps.run(count)
+    before = torch.cat([run.diverged for run in runs]).cpu()
+    left = steps.left()
+    if count > 1 and bool((left & ~before).any()):
+        # Again, one by one, up to the first that breaks; the others wait there.
+        steps.load(*start)
+        for made in range(1, count + 1):
+            steps.run(1)
+            left = steps.left()
+            if bool((left & ~before).any()):
+                count = made
+                break
+    weights_of, fresh = torch.split(steps.weights, sizes), torch.split(left & ~before, sizes)
+    velocities = torch.split(steps.velocities, sizes) if rates[0] else [run.memory for run in runs]
+    for run, moved, velocity, broken in zip(runs, weights_of, velocities, fresh, strict=True):
+        run.weights, run.memory = moved, velocity
+        run.step += count
+        if bool(broken.any()):
+            run.mark()
+
+
+def _start_of(runs: Sequence[Run], labels: Tensor, momentum: float) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Return what captured steps load."""
+    weights = torch.cat([run.weights for run in runs])
+    velocities = None if momentum == 0 else torch.cat([run.memory for run in runs])
+    time_steps = torch.cat([weights.new_full((len(run.weights),), run.process.time_step) for run in runs])
+    return weights, velocities, labels, time_steps
+
+
+def _drawn_ahead(runs: Sequence[Run], sizes: list[int], n_samples: int, count: int) -> SampleWeights:
+    """Draw the coefficients of drift and noise together for so many updates, of all processes at once."""
+    process = runs[0].process
+    assert isinstance(process.noise, SampleWeightNoise)
+    draws = PhiloxDraws([run.key() for run in runs], runs[0].weights)
+    try:
+        memory = _joined([run.noise_memory for run in runs]) if len(runs) > 1 else runs[0].noise_memory
+    except ValueError:
+        # Numbers are addressed: what is begun anew finds them again.
+        memory = process.noise.start(process.landscape, runs[0].weights)
+    drawn, after = process.noise.sample_weights(n_samples, memory, draws, count)
+    for run, each in zip(runs, _split(after, sizes), strict=True):
+        run.noise_memory = each
+    if process.noise_ratio == 1:
+        return drawn
+    ratios = [drawn.coefficients.new_full((len(run.weights), 1), run.process.noise_ratio) for run in runs]
+    return drawn.scaled(torch.cat(ratios), n_samples)
+
+
+def _joined(memories: Sequence[Any]) -> Any:
+    """Return memories of several processes as one, the replicas of their tensors in order; raise where more differs."""
+    first = memories[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(memories))
+    if is_dataclass(first) and not isinstance(first, type):
+        return replace(first, **{part: _joined([getattr(each, part) for each in memories]) for part in _parts(first)})
+    if any(each != first for each in memories):
+        raise ValueError
+    return first
+
+
+def _split(memory: Any, sizes: list[int]) -> list[Any]:
+    """Return the memory of each process."""
+    if isinstance(memory, Tensor):
+        return list(torch.split(memory, sizes))
+    if is_dataclass(memory) and not isinstance(memory, type):
+        parts = {part: _split(getattr(memory, part), sizes) for part in _parts(memory)}
+        return [replace(memory, **{part: of_each[k] for part, of_each in parts.items()}) for k in range(len(sizes))]
+    return [memory] * len(sizes)
+
+
+def _parts(memory: Any) -> list[str]:
+    return [each.name for each in fields(memory)]
