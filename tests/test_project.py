@@ -84,6 +84,25 @@ def test_the_library_knows_nothing_of_models_and_studies_and_draws_in_one_place(
     assert "matplotlib" not in roots or room_of(path) == "figures"
 
 
+# Rooms that say what a process is, and the words of how it is computed; what describes a formula for Numba is no such word.
+MEANING = ("drift", "noise", "process", "update")
+EXECUTION = re.compile(r"\b(devices?|cuda|gpus?|graphs?|kernels?|captur\w+|batches of runs)\b", re.IGNORECASE)
+DESCRIPTIONS = re.compile(r"langevin_nn\.kernels(\.\w+)?")
+
+
+@pytest.mark.parametrize("room", MEANING)
+def test_what_a_process_is_does_not_say_how_it_is_computed(room):
+    for path in (path for path in MODULES if room_of(path) == room):
+        found = EXECUTION.findall(DESCRIPTIONS.sub("", path.read_text()))
+        assert not found, f"{path} speaks of {', '.join(found)}: that belongs into engine/"
+        assert not {module.split(".")[0] for module in imported(path)} & {"numba", "threading", "multiprocessing"}
+
+
+def test_a_word_of_execution_would_be_noticed():
+    assert EXECUTION.search("if weights.device.type == 'cuda':")
+    assert EXECUTION.search(DESCRIPTIONS.sub("", "runs in a kernel of `langevin_nn.kernels`"))
+
+
 def test_a_room_without_a_floor_would_be_noticed():
     rooms = {room_of(path) for path in MODULES} - {"__init__", "__main__"}
     assert rooms == set(FLOOR_OF)
