@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from math import inf, isfinite, nan
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from langevin_nn.errors import ConfigurationError, UnknownNameError
@@ -54,6 +54,12 @@ def is_number(value: Any, kind: type) -> bool:
         False for truth values.
     """
     return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
+
+
+def _is_tensor(value: Any) -> bool:
+    """Return whether a value is a tensor; where torch was not loaded, none is."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def kind_of(value: Any) -> str:
@@ -319,7 +325,7 @@ def numbers(name: str, value: Any, expected: str, *, finite: bool = True, flags:
     """
     try:
         plain = value
-        if isinstance(value, torch.Tensor):
+        if _is_tensor(value):
             plain = (value.double() if value.is_floating_point() else value).detach().cpu().numpy()
         found = np.asarray(plain)
         real = found.dtype.kind in ("iufb" if flags else "iuf") or (
@@ -358,7 +364,7 @@ def listed(name: str, value: Any, expected: str) -> tuple[Any, ...]:
     ConfigurationError
         If it is none, or text, which would fall into letters.
     """
-    plain = value.tolist() if isinstance(value, np.ndarray | torch.Tensor) else value
+    plain = value.tolist() if isinstance(value, np.ndarray) or _is_tensor(value) else value
     if isinstance(plain, str | bytes | Mapping) or not isinstance(plain, Iterable):
         raise ConfigurationError(f"{name}={shown(value)}: expected {expected}")
     return tuple(plain)

@@ -23,11 +23,11 @@ from langevin_nn.analyzers import (
     stationarity_test,
     time_average,
 )
-from langevin_nn.analyzers import stationarity as stationarity_module
 from langevin_nn.analyzers.labels import evenly_spaced
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.observables import Weights
 from langevin_nn.schedules import EverySteps
+from langevin_nn.statistics import stationarity as stationarity_module
 
 SIGMAS = 4.0
 

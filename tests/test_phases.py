@@ -25,9 +25,9 @@ from langevin_nn.analyzers import (
     stationary_trajectory,
     two_phase_trajectory,
 )
-from langevin_nn.analyzers.decline import autoregressive_noise, decline_statistics
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.kernels.falls import autoregressive, fall_statistics
+from langevin_nn.statistics.decline import autoregressive_noise, decline_statistics
 
 FEW = {"correlations": (0.5, 0.95), "records": (8, 20, 200, 600)}
 

@@ -23,7 +23,7 @@ FLOORS = (
     ("errors", "identity", "threads"),
     ("checks",),
     ("kernels", "theory"),
-    ("memory", "operators"),
+    ("memory", "operators", "statistics"),
     ("replicas", "seeds", "schema", "schedules"),
     ("draws", "provenance"),
     ("gradients",),
@@ -114,6 +114,21 @@ def test_slow_modules_are_imported_where_they_are_used():
     loaded = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout.split()
     assert "langevin_nn.cleaning.search" in loaded
     assert not {"scipy.stats", "scipy.signal", "matplotlib", "sklearn"} & set(loaded)
+
+
+def test_statistics_are_there_without_torch():
+    """The package itself loads torch: a stand-in with its path alone does not."""
+    code = (
+        "import sys, types; sys.modules['langevin_nn'] = types.ModuleType('langevin_nn')\n"
+        "sys.modules['langevin_nn'].__path__ = ['langevin_nn']\n"
+        "from langevin_nn.statistics import decline_p_value; decline_p_value([0.5] * 9); print(*sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    loaded = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout.split()
+    assert {f"langevin_nn.statistics.{path.stem}" for path in (ROOT / "langevin_nn/statistics").glob("[!_]*")} <= set(
+        loaded
+    )
+    assert "torch" not in loaded
 
 
 def test_versions_names_and_licences_agree():

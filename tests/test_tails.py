@@ -10,9 +10,10 @@ import pytest
 from count_coverage import stable
 from scipy.stats import binom, levy_stable
 
-from langevin_nn.analyzers import TailIndex, tail_index, tails
+from langevin_nn.analyzers import TailIndex, tail_index
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.noise.stable import stable_numbers
+from langevin_nn.statistics import tails
 
 RUNS, N = 200, 2000
 INDICES = (1.2, 1.5, 1.8, 2.0)

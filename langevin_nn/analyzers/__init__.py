@@ -1,27 +1,16 @@
 """Analyzers: a dataset in, a dataset out; they work on files, and on trajectories that somebody else made."""
 
-from langevin_nn.analyzers.autocorrelation import (
-    Autocorrelation,
-    TimeAverage,
-    autocorrelation_function,
-    effective_sample_size,
-    integrated_autocorrelation_time,
-    time_average,
-)
+from langevin_nn.analyzers.autocorrelation import Autocorrelation
 from langevin_nn.analyzers.comparison import COMPARED, ComparisonAnalyzer, Quantity, at_equal_loss
 from langevin_nn.analyzers.currents import ProbabilityCurrents
-from langevin_nn.analyzers.decline import decline_p_value
 from langevin_nn.analyzers.fluctuations import Fluctuations, decay_time
 from langevin_nn.analyzers.gradient_average import TimeAveragedOrderParameters
 from langevin_nn.analyzers.laws import RECORDED, LawComparison, phase_windows
 from langevin_nn.analyzers.losses import LossMixture
-from langevin_nn.analyzers.mixture import GaussianMixture, gaussian_mixture
-from langevin_nn.analyzers.permutation import SwapTest, holm, swap_test
+from langevin_nn.analyzers.means import logarithm, mean_with_interval
 from langevin_nn.analyzers.phases import PhaseDetector, detect_phases, mean_boundaries, phase_means
 from langevin_nn.analyzers.principal_components import PrincipalComponents
-from langevin_nn.analyzers.scaling import collapse_distance, fit_power_law
-from langevin_nn.analyzers.stationarity import Stationarity, StationarityTest, stationarity_test
-from langevin_nn.analyzers.statistics import jackknife, logarithm, mean_with_interval, needed_replicas
+from langevin_nn.analyzers.stationarity import Stationarity
 from langevin_nn.analyzers.summary import Comparison, analyze
 from langevin_nn.analyzers.synthetic import (
     four_phase_trajectory,
@@ -29,10 +18,30 @@ from langevin_nn.analyzers.synthetic import (
     stationary_trajectory,
     two_phase_trajectory,
 )
-from langevin_nn.analyzers.tails import TailIndex, tail_index
 from langevin_nn.analyzers.timescales import Timescales, smoothed_minimum
 from langevin_nn.analyzers.transitions import TransitionRates
 from langevin_nn.analyzers.verdict import label, verdict
+from langevin_nn.statistics import (
+    GaussianMixture,
+    StationarityTest,
+    SwapTest,
+    TailIndex,
+    TimeAverage,
+    autocorrelation_function,
+    collapse_distance,
+    decline_p_value,
+    effective_sample_size,
+    fit_power_law,
+    gaussian_mixture,
+    holm,
+    integrated_autocorrelation_time,
+    jackknife,
+    needed_replicas,
+    stationarity_test,
+    swap_test,
+    tail_index,
+    time_average,
+)
 
 __all__ = [
     "COMPARED",

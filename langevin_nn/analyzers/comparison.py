@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers.base import common_start, require, root_of
-from langevin_nn.analyzers.statistics import logarithm, mean_with_interval
+from langevin_nn.analyzers.means import logarithm, mean_with_interval
 from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
 
 __all__ = ["COMPARED", "ComparisonAnalyzer", "Quantity", "at_equal_loss"]

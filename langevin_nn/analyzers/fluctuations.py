@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn.analyzers.autocorrelation import autocorrelation_function
 from langevin_nn.analyzers.labels import described, evenly_spaced, group_with, in_memory
 from langevin_nn.checks import numbers, one_of, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
+from langevin_nn.statistics.autocorrelation import autocorrelation_function
 
 __all__ = ["Fluctuations", "decay_time", "recorded_weights", "without_trend"]
 

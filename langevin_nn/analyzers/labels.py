@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers.base import each_once, require, way_to_record
-from langevin_nn.analyzers.statistics import mean_with_interval
+from langevin_nn.analyzers.means import mean_with_interval
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.schema import CLOCKS
 

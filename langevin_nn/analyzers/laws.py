@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from langevin_nn.analyzers.base import common_start, require, root_of
 from langevin_nn.analyzers.comparison import COMPARED, Quantity
-from langevin_nn.analyzers.permutation import LEAST_PAIRS, holm, swap_test
-from langevin_nn.analyzers.statistics import jackknife
 from langevin_nn.checks import number, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
 from langevin_nn.seeds import Seeds
+from langevin_nn.statistics.intervals import jackknife
+from langevin_nn.statistics.permutation import LEAST_PAIRS, holm, swap_test
 
 __all__ = ["RECORDED", "LawComparison", "phase_windows"]
 

@@ -10,8 +10,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers.labels import along_clock, described, group_with
-from langevin_nn.analyzers.mixture import LEAST_SAMPLES, GaussianMixture, gaussian_mixture
 from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
+from langevin_nn.statistics.mixture import LEAST_SAMPLES, GaussianMixture, gaussian_mixture
 
 __all__ = ["LossMixture"]
 

@@ -13,9 +13,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers.base import require, root_of
-from langevin_nn.analyzers.decline import decline_p_value
-from langevin_nn.analyzers.statistics import mean_with_interval
+from langevin_nn.analyzers.means import mean_with_interval
 from langevin_nn.errors import ConfigurationError, EstimationRefused
+from langevin_nn.statistics.decline import decline_p_value
 
 __all__ = ["FOUR_PHASES", "TWO_PHASES", "PhaseDetector", "detect_phases", "mean_boundaries", "phase_means"]
 

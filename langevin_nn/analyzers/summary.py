@@ -12,11 +12,12 @@ import xarray as xr
 
 from langevin_nn.analyzers.base import root_of
 from langevin_nn.analyzers.comparison import ComparisonAnalyzer, at_equal_loss
-from langevin_nn.analyzers.decline import LEAST_RECORDS
+from langevin_nn.analyzers.means import mean_with_interval
 from langevin_nn.analyzers.phases import detect_phases
-from langevin_nn.analyzers.statistics import mean_with_interval, needed_replicas
 from langevin_nn.analyzers.verdict import verdict
 from langevin_nn.errors import EstimationRefused
+from langevin_nn.statistics.decline import LEAST_RECORDS
+from langevin_nn.statistics.intervals import needed_replicas
 
 __all__ = ["SUMMARY_VERSION", "Comparison", "analyze"]
 

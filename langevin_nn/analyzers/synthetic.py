@@ -10,9 +10,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers.base import require
-from langevin_nn.analyzers.decline import autoregressive_noise
 from langevin_nn.analyzers.phases import FOUR_PHASES, TWO_PHASES, PhaseDetector
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.statistics.decline import autoregressive_noise
 
 __all__ = ["four_phase_trajectory", "score_boundaries", "stationary_trajectory", "two_phase_trajectory"]
 

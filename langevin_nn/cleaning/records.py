@@ -10,9 +10,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers.labels import clock_of, group_with, in_memory
-from langevin_nn.analyzers.mixture import LEAST_SAMPLES
 from langevin_nn.checks import numbers
 from langevin_nn.errors import ConfigurationError, EstimationRefused
+from langevin_nn.statistics.mixture import LEAST_SAMPLES
 
 __all__ = ["SampleRecords", "sample_records"]
 

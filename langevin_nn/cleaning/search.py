@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from langevin_nn.analyzers.mixture import LEAST_SAMPLES
 from langevin_nn.cleaning.components import Components, fit_components, fit_each, information_within
+from langevin_nn.statistics.mixture import LEAST_SAMPLES
 
 __all__ = ["Finding", "Search"]
 

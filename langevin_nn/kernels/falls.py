@@ -1,4 +1,4 @@
-"""Many autoregressive series, and how much each looks like a fall: `langevin_nn.analyzers.decline` has the slow form."""
+"""Many autoregressive series, and how much each looks like a fall: `langevin_nn.statistics.decline` has the slow form."""
 
 from __future__ import annotations
 

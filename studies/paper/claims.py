@@ -14,8 +14,8 @@ import scipy
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from langevin_nn.analyzers.statistics import MOST_REPLICAS, needed_replicas
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.statistics.intervals import MOST_REPLICAS, needed_replicas
 from langevin_nn.store.durable import write_json
 
 __all__ = ["CLAIMS", "VERDICTS", "Claim", "Criterion", "Finding", "Verdict", "claims_from", "too_short", "write_claims"]

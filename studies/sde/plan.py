@@ -25,10 +25,10 @@ from langevin_nn import (
 )
 from langevin_nn.analyzers import LawComparison
 from langevin_nn.analyzers.phases import FOUR_PHASES
-from langevin_nn.analyzers.tails import LEAST_SAMPLES
 from langevin_nn.checks import number, one_of, shown, whole_number
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.schedules import AtEpochs
+from langevin_nn.statistics.tails import LEAST_SAMPLES
 from studies.command import checked
 from studies.landscapes import landscape_named
 from studies.paper.training import Choices, landscape_of, load, settled

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from langevin_nn.analyzers.statistics import jackknife_error
 from langevin_nn.checks import number, numbers, one_of
 from langevin_nn.errors import ConfigurationError, EstimationRefused
+from langevin_nn.statistics.intervals import jackknife_error
 
 __all__ = ["TailIndex", "tail_index"]
 
