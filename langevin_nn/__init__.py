@@ -2,7 +2,6 @@
 
 from importlib.metadata import version
 
-from langevin_nn.analyzers import Comparison as Comparison
 from langevin_nn.analyzers import detect_phases as detect_phases
 from langevin_nn.cleaning import find_mislabeled as find_mislabeled
 from langevin_nn.compare import compare as compare
@@ -54,6 +53,7 @@ from langevin_nn.process import isotropic_langevin as isotropic_langevin
 from langevin_nn.process import langevin as langevin
 from langevin_nn.process import sgd as sgd
 from langevin_nn.process import svag as svag
+from langevin_nn.report import Comparison as Comparison
 from langevin_nn.rerun import rerun as rerun
 from langevin_nn.seeds import Seeds as Seeds
 from langevin_nn.simulate import Simulation as Simulation

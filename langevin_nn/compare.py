@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from langevin_nn.analyzers import Comparison, analyze
+from langevin_nn.analyzers import analyze
 from langevin_nn.checks import as_path, instance, listed, number, one_of, truth, whole_number
 from langevin_nn.ensemble import covariance_factor
 from langevin_nn.errors import ConfigurationError
@@ -19,6 +19,7 @@ from langevin_nn.noise import IsotropicNoise
 from langevin_nn.observables import DrivingNoise, Losses, NoiseSpectrum, Observable, OrderParameters, SampleLosses
 from langevin_nn.process import PROCESSES, Process
 from langevin_nn.provenance import plain
+from langevin_nn.report import Comparison
 from langevin_nn.schedules import AtEpochs, EveryEpochs, Schedule
 from langevin_nn.seeds import Seeds
 from langevin_nn.simulate import Simulation
@@ -213,7 +214,7 @@ def compare(
         finished = open_trajectory(whole)
         refuse_another(finished.attrs["config_json"], described, str(whole))
         _remove_parts(folder, chosen)
-        return analyze(finished, epoch=trace_epoch, tolerance=tolerance)
+        return Comparison(**vars(analyze(finished, epoch=trace_epoch, tolerance=tolerance)))
     weights = landscape.initial_weights(tuple(range(replicas)), seeds)
     planned = {
         name: Simulation(
@@ -246,7 +247,7 @@ def compare(
         for part in recorded.values():
             part.close()
         _remove_parts(folder, chosen)
-    return analyze(trajectories, epoch=trace_epoch, tolerance=tolerance)
+    return Comparison(**vars(analyze(trajectories, epoch=trace_epoch, tolerance=tolerance)))
 
 
 def _refuse_remains(folder: Path, names: Iterable[str]) -> None:

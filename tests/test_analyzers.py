@@ -23,6 +23,7 @@ from langevin_nn.analyzers import (
     at_equal_loss,
     autocorrelation_function,
     collapse_distance,
+    comparison,
     decay_time,
     decline_p_value,
     detect_phases,
@@ -35,11 +36,11 @@ from langevin_nn.analyzers import (
     needed_replicas,
     smoothed_minimum,
     stationarity_test,
-    summary,
     time_average,
 )
 from langevin_nn.ensemble.spectrum import effective_dimension
 from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
+from langevin_nn.report import verdict
 
 COHORTS = ["all", "correct", "mislabeled"]
 
@@ -311,8 +312,8 @@ def test_the_verdict_tells_a_process_of_the_same_law_from_another():
     result = analyze(recorded(shift=4.0))
     for clock in ("equal_time", "equal_loss"):
         assert result.summary["follows"][clock] == {"langevin": True, "isotropic_langevin": False}
-    assert "matched Gaussian noise: follows SGD." in result.verdict
-    assert "isotropic noise of the same trace: does not follow SGD." in result.verdict
+    assert "matched Gaussian noise: follows SGD." in verdict(result.summary)
+    assert "isotropic noise of the same trace: does not follow SGD." in verdict(result.summary)
     told = result.summary["told_apart"]["equal_time"]
     assert told["langevin"] == []
     assert "noise_strength" in told["isotropic_langevin"]
@@ -334,7 +335,7 @@ def test_too_few_replicas_leave_it_undecided():
         assert result.summary["relation"][clock]["isotropic_langevin"] == "undecided"
         assert result.summary["follows"][clock]["isotropic_langevin"] is None
     needed = max(result.summary["needed"][clock]["isotropic_langevin"]["replicas"] for clock in CLOCKS)
-    assert f"too few replicas to say (about {needed} replicas would decide, 2 were run)" in result.verdict
+    assert f"too few replicas to say (about {needed} replicas would decide, 2 were run)" in verdict(result.summary)
 
 
 # Spreads by which a process differs, replicas, where phases II, III and IV begin, records → how it stands to SGD.
@@ -378,13 +379,13 @@ def test_a_verdict_that_ignores_phases_or_what_the_replicas_tell_would_be_notice
         return "close" if excess["upper"] < tolerance else "apart" if excess["lower"] > tolerance else "undecided"
 
     with monkeypatch.context() as patched:
-        patched.setattr(summary, "_relation", as_before)
+        patched.setattr(comparison, "_relation", as_before)
         with pytest.raises(AssertionError, match="same law in the first phase"):
             check_standings()
     wide = {"value": -1.0, "lower": -2.4, "upper": 0.4, "count": 3}  # ends below half a spread, and tells nothing
     assert as_before(wide, 0.5) == "close"
-    assert summary._relation(wide, 0.5, 3, is_short=False) == "undecided"
-    assert summary._relation({**wide, "lower": -1.3, "upper": -0.7}, 0.5, 4, is_short=False) == "undefined"
+    assert comparison._relation(wide, 0.5, 3, is_short=False) == "undecided"
+    assert comparison._relation({**wide, "lower": -1.3, "upper": -0.7}, 0.5, 4, is_short=False) == "undefined"
 
 
 def test_what_is_nearer_than_chance_does_not_pay_for_what_is_further(monkeypatch):
@@ -396,7 +397,7 @@ def test_what_is_nearer_than_chance_does_not_pay_for_what_is_further(monkeypatch
     assert found["excess"]["equal_time"]["isotropic_langevin"]["mean"]["upper"] < 0.5
     assert found["told_apart"]["equal_time"]["isotropic_langevin"] == ["noise_strength"]
     assert found["relation"]["equal_time"]["isotropic_langevin"] == "apart"
-    monkeypatch.setattr(summary, "_decisive", lambda excess, mean, tolerance: mean)
+    monkeypatch.setattr(comparison, "_decisive", lambda excess, mean, tolerance: mean)
     assert relation_of(runs) == "close", "the mean alone would let it follow"
 
 
@@ -421,9 +422,9 @@ def test_what_is_needed_is_said():
         "epochs": 10.0,
         "records": 7,
     }
-    assert "too short to say" in result.verdict
-    assert "run more than 5 epochs, 10 to begin with, with 7 records at least" in result.verdict
-    assert "follows SGD" not in result.verdict.replace("that a process follows SGD", "")
+    assert "too short to say" in verdict(result.summary)
+    assert "run more than 5 epochs, 10 to begin with, with 7 records at least" in verdict(result.summary)
+    assert "follows SGD" not in verdict(result.summary).replace("that a process follows SGD", "")
     decided = analyze(xr.DataTree.from_dict({"/": standing(4.0, 8, EARLY, 60)}))
     assert decided.summary["needed"]["equal_time"]["isotropic_langevin"] is None
 

@@ -40,7 +40,8 @@ FLOORS = (
     ("rerun", "sweep"),
     ("analyzers",),
     ("cleaning",),
-    ("compare", "report"),
+    ("report",),
+    ("compare",),
     ("figures",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

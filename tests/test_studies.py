@@ -287,8 +287,9 @@ def test_distances_over_both_clocks_are_written(small_run):
 
 
 def test_the_verdict_can_be_read_from_the_file_alone(small_run):
-    from langevin_nn.analyzers import analyze, verdict
+    from langevin_nn.analyzers import analyze
+    from langevin_nn.report import verdict
     from langevin_nn.store import open_trajectory
 
     summary = json.loads((small_run / "summary.json").read_text())
-    assert verdict(summary) == analyze(open_trajectory(small_run / "trajectories.nc")).verdict
+    assert verdict(summary) == verdict(analyze(open_trajectory(small_run / "trajectories.nc")).summary)

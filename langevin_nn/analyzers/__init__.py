@@ -1,7 +1,14 @@
 """Analyzers: a dataset in, a dataset out; they work on files, and on trajectories that somebody else made."""
 
 from langevin_nn.analyzers.autocorrelation import Autocorrelation
-from langevin_nn.analyzers.comparison import COMPARED, ComparisonAnalyzer, Quantity, at_equal_loss
+from langevin_nn.analyzers.comparison import (
+    COMPARED,
+    Comparison,
+    ComparisonAnalyzer,
+    Quantity,
+    analyze,
+    at_equal_loss,
+)
 from langevin_nn.analyzers.currents import ProbabilityCurrents
 from langevin_nn.analyzers.fluctuations import Fluctuations, decay_time
 from langevin_nn.analyzers.gradient_average import TimeAveragedOrderParameters
@@ -11,7 +18,6 @@ from langevin_nn.analyzers.means import logarithm, mean_with_interval
 from langevin_nn.analyzers.phases import PhaseDetector, detect_phases, mean_boundaries, phase_means
 from langevin_nn.analyzers.principal_components import PrincipalComponents
 from langevin_nn.analyzers.stationarity import Stationarity
-from langevin_nn.analyzers.summary import Comparison, analyze
 from langevin_nn.analyzers.synthetic import (
     four_phase_trajectory,
     score_boundaries,
@@ -20,7 +26,6 @@ from langevin_nn.analyzers.synthetic import (
 )
 from langevin_nn.analyzers.timescales import Timescales, smoothed_minimum
 from langevin_nn.analyzers.transitions import TransitionRates
-from langevin_nn.analyzers.verdict import label, verdict
 from langevin_nn.statistics import (
     GaussianMixture,
     StationarityTest,
@@ -79,7 +84,6 @@ __all__ = [
     "holm",
     "integrated_autocorrelation_time",
     "jackknife",
-    "label",
     "logarithm",
     "mean_boundaries",
     "mean_with_interval",
@@ -94,5 +98,4 @@ __all__ = [
     "tail_index",
     "time_average",
     "two_phase_trajectory",
-    "verdict",
 ]

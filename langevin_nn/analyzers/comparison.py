@@ -1,7 +1,9 @@
-"""How far processes are from a reference, in units of the reference's own spread over replicas."""
+"""How far processes are from a reference, in units of its own spread over replicas, and the figures of a verdict."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +11,20 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn.analyzers.base import common_start, require, root_of
+from langevin_nn.analyzers.labels import common_start, require, root_of
 from langevin_nn.analyzers.means import logarithm, mean_with_interval
+from langevin_nn.analyzers.phases import detect_phases
 from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
+from langevin_nn.statistics.decline import LEAST_RECORDS
+from langevin_nn.statistics.intervals import needed_replicas
 
-__all__ = ["COMPARED", "ComparisonAnalyzer", "Quantity", "at_equal_loss"]
+__all__ = ["COMPARED", "SUMMARY_VERSION", "Comparison", "ComparisonAnalyzer", "Quantity", "analyze", "at_equal_loss"]
+
+SUMMARY_VERSION = "1.1"
+
+_LEAST_SHARE = 0.5  # of the loss levels
+_ENDINGS = ("train_loss", "train_error", "test_error")
+_FIGURE = {"value": "mean_value", "standard_error": "standard_error", "lower": "lower", "upper": "upper"}
 
 
 @dataclass(frozen=True)
@@ -255,3 +266,286 @@ def _first_passages(losses: NDArray[np.float64], levels: NDArray[np.float64]) ->
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(drop == 0, 0.0, (losses[before] - levels) / drop)
     return np.where(reached & (levels <= losses[0]), before + np.clip(share, 0, 1), np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `analyze` finds.
+
+    Parameters
+    ----------
+    trajectories : xarray.DataTree
+        All processes, in the schema of trajectory files.
+    phases : xarray.Dataset
+        Of `detect_phases`.
+    equal_time, equal_loss : xarray.Dataset
+        Of `ComparisonAnalyzer` at equal gradient-flow time and at equal training loss.
+    summary : dict
+        The figures of the verdict, ready for JSON; see `analyze` for its keys.
+    """
+
+    trajectories: xr.DataTree
+    phases: xr.Dataset
+    equal_time: xr.Dataset
+    equal_loss: xr.Dataset
+    summary: dict[str, Any]
+
+
+def analyze(
+    trajectories: xr.DataTree,
+    *,
+    epoch: float = 50.0,
+    tolerance: float = 0.5,
+    reference: str = "sgd",
+    null: str = "sgd_null",
+) -> Comparison:
+    """Answer which noise makes Langevin dynamics follow SGD, from recorded trajectories.
+
+    The summary has the keys
+
+    - ``summary_version``, ``reference``, ``null``, ``replicas``, ``tolerance``;
+    - ``distance``: clock (``equal_time``, ``equal_loss``) → process → quantity → figure, and ``mean`` over quantities;
+    - ``excess``: the same for the distance less the null's, replica by replica;
+    - ``relation``: clock → process → "apart" where the interval of the mean excess begins above `tolerance`; "close" where it
+      ends below and is no wider than ± `tolerance`; "undecided" where it does neither; where the mean is close and a quantity
+      that surely differs does so by more than `tolerance`, that quantity's interval decides; "too_short" where it is not
+      apart and the reference has not left the first phase of learning in all replicas, or a replica of the process reached
+      less than half of its loss levels; "undefined" where there is no interval, or not of all replicas;
+    - ``needed``: clock → process → what would decide, null where it is decided: ``replicas``, with which the interval would
+      decide in 95 % of cases if mean and scatter stay as they are (`needed_replicas`), null where they are not in want or
+      more than 10,000; ``epochs``, twice the run, to begin with, where it is too short (its own length is what is surely
+      too little), else null; ``records``, where there are too few of them to tell phases, else null;
+    - ``follows``: clock → process → true where close, false where apart, else null;
+    - ``told_apart``: clock → process → the quantities in which it surely differs (excess above 0 in intervals that hold
+      together at 95 %, after Bonferroni);
+    - ``reached_share``: process → share of the reference's loss levels that it reached;
+    - ``sample_trace``: process → Tr Σ at the record nearest to `epoch`, ``sample_trace_epoch``;
+    - ``phase_boundary_epoch``: process → boundary → figure, ``value`` null unless all replicas reached it;
+    - ``record_interval_epochs``: the largest distance between records, to which boundaries are known;
+    - ``final``: process → ``train_loss``, ``train_error``, ``test_error`` at the end;
+    - ``configuration``: what was run.
+
+    Each figure has ``value``, ``standard_error``, ``lower``, ``upper`` (a 95 % t interval over replicas) and ``count``.
+
+    Parameters
+    ----------
+    trajectories : xarray.DataTree
+        Of all processes, as `langevin_nn.compare` records them.
+    epoch : float, optional
+        Where to report Tr Σ; the nearest record is taken.
+    tolerance : float, optional
+        Excess distance, in spreads, below which a process counts as close, and above which as apart; half of what one
+        replica of SGD differs from another. It is fixed before looking: an interval decides, not its absence.
+    reference : str, optional
+        The process to which the others are compared.
+    null : str, optional
+        A second ensemble of the reference with other noise.
+
+    Returns
+    -------
+    Comparison
+        Distances, phases and summary.
+
+    Raises
+    ------
+    ConfigurationError
+        If a replica comes twice, processes start from other weights, or the null is a copy of the reference.
+    EstimationRefused
+        If there are too few replicas or records, or the loss of the reference never falls, as where it diverges.
+    """
+    root = root_of(trajectories)
+    analyzer = ComparisonAnalyzer(reference, null)
+    phases = detect_phases(root)
+    by_loss = at_equal_loss(root, reference)
+    _refuse_without_descent(root, by_loss, reference)
+    results = {"equal_time": analyzer(root), "equal_loss": analyzer(by_loss, clock="loss_level")}
+    others = [str(name) for name in root["process"].values if name != reference]
+    summary: dict[str, Any] = {
+        "summary_version": SUMMARY_VERSION,
+        "reference": reference,
+        "null": null,
+        "replicas": root.sizes["replica"],
+        "distance": {clock: _distances(result["distance"], others) for clock, result in results.items()},
+        "excess": {
+            clock: _distances(result["excess"], [name for name in others if name != null])
+            for clock, result in results.items()
+        },
+    }
+    compared = [name for name in others if name != null]
+    summary["tolerance"] = tolerance
+    reached = by_loss["train_loss"].sel(cohort="all").notnull().mean(["replica", "loss_level"])
+    summary["reached_share"] = {str(name): float(reached.sel(process=name)) for name in reached["process"].values}
+    least_share = by_loss["train_loss"].sel(cohort="all").notnull().mean("loss_level").min("replica")
+    in_first_phase = not bool((phases["phase"].sel(process=reference) > 1).any("step").all("replica"))
+    summary["relation"], summary["needed"] = {}, {}
+    for clock, processes in summary["excess"].items():
+        short = {
+            process: in_first_phase
+            or (clock == "equal_loss" and float(least_share.sel(process=process)) < _LEAST_SHARE)
+            for process in processes
+        }
+        decisive = {
+            process: _decisive(results[clock]["excess"].sel(process=process), figures["mean"], tolerance)
+            for process, figures in processes.items()
+        }
+        relations = {
+            process: _relation(decisive[process], tolerance, summary["replicas"], short[process])
+            for process in processes
+        }
+        summary["relation"][clock] = relations
+        summary["needed"][clock] = {
+            process: _needed(relation, decisive[process], tolerance, root) for process, relation in relations.items()
+        }
+    summary["follows"] = {
+        clock: {process: {"close": True, "apart": False}.get(relation) for process, relation in relations.items()}
+        for clock, relations in summary["relation"].items()
+    }
+    summary["told_apart"] = {clock: _told_apart(result["excess"], compared) for clock, result in results.items()}
+    summary |= _context(root, phases, epoch)
+    summary["configuration"] = json.loads(str(trajectories.attrs.get("config_json", "{}")))
+    return Comparison(trajectories, phases, results["equal_time"], results["equal_loss"], summary)
+
+
+def _refuse_without_descent(root: xr.Dataset, by_loss: xr.Dataset, reference: str) -> None:
+    """Raise where the loss of the reference never falls below its start, so that there is no level to compare at."""
+    loss = root["train_loss"].sel(process=reference, cohort="all", drop=True).mean("replica").dropna("step").values
+    if by_loss.sizes["loss_level"] > 1 or len(loss) < 2:
+        return
+    rate = json.loads(str(root.attrs.get("config_json", "{}"))).get("learning_rate")
+    at = "" if rate is None else f" with learning_rate={rate:g}"
+    rises = loss[-1] > loss[0]
+    raise EstimationRefused(
+        f"the training loss of {reference!r}{at} never falls below that of the start, {loss[0]:.4g}, and is {loss[-1]:.4g} "
+        "at the end: "
+        + (
+            "it diverges; expected one that falls, since processes are compared at equal loss too; choose a smaller learning "
+            "rate, by factors of ten until the loss falls"
+            if rises
+            else "nothing is learned; expected one that falls, since processes are compared at equal loss too; run longer, "
+            "or choose a larger learning rate"
+        ),
+        first_loss=float(loss[0]),
+        last_loss=float(loss[-1]),
+    )
+
+
+def _figures(values: xr.DataArray) -> Any:
+    """Return numbers with their errors over replicas, in the words of JSON, nested by the other dimensions."""
+    return _nested(mean_with_interval(values))
+
+
+def _nested(moments: xr.Dataset) -> Any:
+    if moments.sizes:
+        dimension = str(next(iter(moments["mean_value"].dims)))
+        return {str(name): _nested(moments.sel({dimension: name})) for name in moments[dimension].values}
+    numbers = {key: float(moments[name].values) for key, name in _FIGURE.items()}
+    return {key: number if np.isfinite(number) else None for key, number in numbers.items()} | {
+        "count": int(moments["count"].values)
+    }
+
+
+def _distances(values: xr.DataArray, processes: list[str]) -> dict[str, Any]:
+    chosen = values.sel(process=processes)
+    # A quantity that some replica lacks would make its mean one of other quantities; what nobody has (without mislabeled
+    # samples, for example) is no part of any.
+    known = chosen.isel(quantity=np.flatnonzero(chosen.notnull().any(["process", "replica"]).values))
+    mean = (known if known.size else chosen).mean("quantity", skipna=False).expand_dims(quantity=["mean"])
+    nested: dict[str, Any] = _figures(xr.concat([chosen, mean], dim="quantity").transpose("process", "quantity", ...))
+    return nested
+
+
+def _context(root: xr.Dataset, phases: xr.Dataset, epoch: float) -> dict[str, Any]:
+    """Return what a reader needs beside the distances: where the processes were, and when."""
+    processes = [str(name) for name in root["process"].values]
+    nearest = int(np.argmin(np.abs(root["epoch"].values - epoch)))
+    batch_factor = root.attrs.get("covariance_factor")
+    final = root.isel(step=-1)
+    endings = {name: _figures(_all_samples(final[name])) for name in _ENDINGS if name in final}
+    context: dict[str, Any] = {
+        "phase_boundary_epoch": _uncensored(
+            _figures(phases["boundary_epoch"].transpose("process", "boundary", ...)), root.sizes["replica"]
+        ),
+        "record_interval_epochs": float(np.diff(root["epoch"].values).max()),
+        "final": {process: {name: each[process] for name, each in endings.items()} for process in processes},
+    }
+    if batch_factor is not None:
+        trace = root["noise_strength"].sel(cohort="all").isel(step=nearest) / float(batch_factor)
+        context["sample_trace"] = _figures(trace)
+        context["sample_trace_epoch"] = float(root["epoch"][nearest])
+    return context
+
+
+def _uncensored(boundaries: dict[str, Any], n_replicas: int) -> dict[str, Any]:
+    """Leave out means over those replicas only that were fast enough to reach a boundary."""
+    nothing = dict.fromkeys(_FIGURE)
+    return {
+        process: {
+            name: figure if figure["count"] == n_replicas else {**nothing, "count": figure["count"]}
+            for name, figure in figures.items()
+        }
+        for process, figures in boundaries.items()
+    }
+
+
+def _all_samples(values: xr.DataArray) -> xr.DataArray:
+    return values.sel(cohort="all", drop=True) if "cohort" in values.dims else values
+
+
+def _decisive(excess: xr.DataArray, mean: Mapping[str, Any], tolerance: float) -> Mapping[str, Any]:
+    """Return the figure that decides: the mean over quantities, or the worst of those that surely differ by more."""
+    # What is nearer to the reference than chance has it, as a path without noise may be, does not pay for what is further.
+    if mean["upper"] is None or not _is_within(mean, tolerance):
+        return mean
+    each: list[Mapping[str, Any]] = list(
+        _nested(mean_with_interval(excess, level=_level(excess)).transpose("quantity")).values()
+    )
+    beyond = [figure for figure in each if (figure["lower"] or 0) > 0 and figure["value"] > tolerance]
+    return max(beyond, key=lambda figure: figure["lower"], default=mean)
+
+
+def _relation(excess: Mapping[str, Any], tolerance: float, n_replicas: int, is_short: bool) -> str:
+    """Return how a process stands to the reference, from its mean excess distance."""
+    if excess["lower"] is None or excess["upper"] is None:
+        return "undefined"
+    if excess["lower"] > tolerance:
+        return "apart"
+    if is_short:
+        return "too_short"
+    if excess["count"] < n_replicas:
+        return "undefined"
+    return "close" if _is_within(excess, tolerance) else "undecided"
+
+
+def _is_within(excess: Mapping[str, Any], tolerance: float) -> bool:
+    """Return whether an interval ends below the tolerance, and tells as much as that from nothing."""
+    return bool(excess["upper"] < tolerance and excess["upper"] - excess["value"] <= tolerance)
+
+
+def _needed(relation: str, excess: Mapping[str, Any], tolerance: float, root: xr.Dataset) -> dict[str, Any] | None:
+    """Return the replicas, epochs and records that would decide; nothing where it is decided."""
+    if relation in ("close", "apart"):
+        return None
+    replicas = None
+    if relation != "undefined" and not _is_within(excess, tolerance):
+        half = excess["upper"] - excess["value"]
+        replicas = needed_replicas(excess["value"], half, excess["count"], tolerance, widest=tolerance)
+        if replicas is not None:  # as many as there are have not decided
+            replicas = max(replicas, excess["count"] + 1)
+    is_short = relation != "undecided"
+    return {
+        "replicas": replicas,
+        "epochs": 2 * float(root["epoch"][-1]) if is_short else None,
+        "records": LEAST_RECORDS if is_short and root.sizes["step"] < LEAST_RECORDS else None,
+    }
+
+
+def _level(excess: xr.DataArray) -> float:
+    """Return the level of intervals that hold together at 95 % (Bonferroni)."""
+    return 1 - 0.05 / excess.sizes["quantity"]
+
+
+def _told_apart(excess: xr.DataArray, processes: list[str]) -> dict[str, list[str]]:
+    """Return the quantities in which processes surely differ: 95 % over all quantities of a process together."""
+    lower = mean_with_interval(excess, level=_level(excess))["lower"]
+    names = np.asarray(excess["quantity"].values)
+    return {process: [str(name) for name in names[lower.sel(process=process).values > 0]] for process in processes}

@@ -10,8 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from langevin_nn.analyzers.base import way_to_record
-from langevin_nn.analyzers.labels import along_clock, described, evenly_spaced, group_with, over_replicas
+from langevin_nn.analyzers.labels import along_clock, described, evenly_spaced, group_with, over_replicas, way_to_record
 from langevin_nn.checks import listed, number, text, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.statistics.intervals import jackknife_error

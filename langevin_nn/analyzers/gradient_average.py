@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn.analyzers.base import require
+from langevin_nn.analyzers.labels import require
 from langevin_nn.checks import listed, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.schema import describe

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn.analyzers.base import common_start, require, root_of
 from langevin_nn.analyzers.comparison import COMPARED, Quantity
+from langevin_nn.analyzers.labels import common_start, require, root_of
 from langevin_nn.checks import number, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
 from langevin_nn.seeds import Seeds

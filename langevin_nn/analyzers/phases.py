@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn.analyzers.base import require, root_of
+from langevin_nn.analyzers.labels import require, root_of
 from langevin_nn.analyzers.means import mean_with_interval
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.statistics.decline import decline_p_value

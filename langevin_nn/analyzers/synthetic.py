@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn.analyzers.base import require
+from langevin_nn.analyzers.labels import require
 from langevin_nn.analyzers.phases import FOUR_PHASES, TWO_PHASES, PhaseDetector
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.statistics.decline import autoregressive_noise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from langevin_nn.analyzers.base import require
+from langevin_nn.analyzers.labels import require
 
 __all__ = ["cleaning_summary"]
 

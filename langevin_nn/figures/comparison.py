@@ -14,7 +14,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from langevin_nn.analyzers import COMPARED, Comparison, label
+from langevin_nn.analyzers import COMPARED, Comparison
 from langevin_nn.figures.base import (
     STYLE,
     SYMBOLS,
@@ -27,6 +27,7 @@ from langevin_nn.figures.base import (
     write_caption,
     write_figures,
 )
+from langevin_nn.report import label
 from langevin_nn.schema import describe
 
 __all__ = [

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["label", "verdict"]
+from langevin_nn import analyzers
+
+__all__ = ["Comparison", "label", "verdict"]
 
 _LABELS = {
     "sgd": "SGD",
@@ -18,6 +21,16 @@ _LABELS = {
     "independent_sgd": "SGD with independent minibatches",
 }
 _CLOCKS = {"equal_time": "at equal gradient-flow time", "equal_loss": "at equal training loss"}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison(analyzers.Comparison):
+    """What `langevin_nn.compare` returns: what `langevin_nn.analyzers.analyze` finds, with the verdict in words."""
+
+    @property
+    def verdict(self) -> str:
+        """The answer in words."""
+        return verdict(self.summary)
 
 
 def label(process: str) -> str:
