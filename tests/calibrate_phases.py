@@ -16,13 +16,8 @@ from itertools import product
 import numpy as np
 import xarray as xr
 
-from langevin_nn.analyzers import (
-    PhaseDetector,
-    four_phase_trajectory,
-    score_boundaries,
-    stationary_trajectory,
-    two_phase_trajectory,
-)
+from langevin_nn.analyzers import PhaseDetector
+from langevin_nn.testing import four_phase_trajectory, score_boundaries, stationary_trajectory, two_phase_trajectory
 
 Detector = Callable[[xr.Dataset], xr.Dataset]
 

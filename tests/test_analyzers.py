@@ -27,7 +27,6 @@ from langevin_nn.analyzers import (
     decay_time,
     decline_p_value,
     detect_phases,
-    four_phase_trajectory,
     gaussian_mixture,
     holm,
     integrated_autocorrelation_time,
@@ -41,6 +40,7 @@ from langevin_nn.analyzers import (
 from langevin_nn.ensemble.spectrum import effective_dimension
 from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
 from langevin_nn.report import verdict
+from langevin_nn.testing import four_phase_trajectory
 
 COHORTS = ["all", "correct", "mislabeled"]
 

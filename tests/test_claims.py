@@ -17,9 +17,10 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.figure import Figure
 from scipy import stats
 
-from langevin_nn.analyzers import detect_phases, four_phase_trajectory, phase_means
+from langevin_nn.analyzers import detect_phases, phase_means
 from langevin_nn.errors import ConfigurationError, ResumedElsewhereWarning, UnknownNameError
 from langevin_nn.figures.base import draw_band, shade_phases
+from langevin_nn.testing import four_phase_trajectory
 from studies.paper.claims import CLAIMS, Claim, Criterion, Finding, claims_from, too_short, write_claims
 from studies.paper.folder import begin, finish, words_of
 from studies.paper.training import DEVIATIONS, SETTINGS, Choices, hidden_weights, landscape_of, load, settled

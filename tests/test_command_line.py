@@ -29,12 +29,13 @@ from langevin_nn import (
     write_trajectory,
 )
 from langevin_nn.__main__ import main
-from langevin_nn.analyzers import detect_phases, four_phase_trajectory, mean_boundaries
+from langevin_nn.analyzers import detect_phases, mean_boundaries
 from langevin_nn.observables import DrivingNoise, Losses, OrderParameters, Weights
 from langevin_nn.provenance import attributes
 from langevin_nn.report import plot, report, say
 from langevin_nn.schedules import AtSteps, EverySteps
 from langevin_nn.store import folder_of, join_processes
+from langevin_nn.testing import four_phase_trajectory
 
 N, B, ALPHA = 60, 10, 0.1
 MARKS = {"train": "•", "test": "o"}

@@ -12,10 +12,11 @@ import xarray as xr
 from conftest import digits_landscape
 
 from langevin_nn import Seeds, gradient_ensemble, sgd, simulate
-from langevin_nn.analyzers import detect_phases, four_phase_trajectory, two_phase_trajectory
+from langevin_nn.analyzers import detect_phases
 from langevin_nn.analyzers.phases import FOUR_PHASES
 from langevin_nn.observables import NoiseSpectrum, OrderParameters, Weights
 from langevin_nn.schedules import AtEpochs
+from langevin_nn.testing import four_phase_trajectory, two_phase_trajectory
 from studies.label_noise_phases import Config, main
 from studies.paper.claims import claims_from
 from studies.paper.label_noise_claims import claims_of

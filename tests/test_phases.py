@@ -15,19 +15,11 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from scipy.signal import lfilter
 
-from langevin_nn.analyzers import (
-    PhaseDetector,
-    decline_p_value,
-    detect_phases,
-    four_phase_trajectory,
-    mean_boundaries,
-    score_boundaries,
-    stationary_trajectory,
-    two_phase_trajectory,
-)
+from langevin_nn.analyzers import PhaseDetector, decline_p_value, detect_phases, mean_boundaries
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.kernels.falls import autoregressive, fall_statistics
 from langevin_nn.statistics.decline import autoregressive_noise, decline_statistics
+from langevin_nn.testing import four_phase_trajectory, score_boundaries, stationary_trajectory, two_phase_trajectory
 
 FEW = {"correlations": (0.5, 0.95), "records": (8, 20, 200, 600)}
 

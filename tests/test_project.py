@@ -43,6 +43,7 @@ FLOORS = (
     ("report",),
     ("compare",),
     ("figures",),
+    ("testing",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted((ROOT / "langevin_nn").rglob("*.py"))

@@ -18,12 +18,6 @@ from langevin_nn.analyzers.means import logarithm, mean_with_interval
 from langevin_nn.analyzers.phases import PhaseDetector, detect_phases, mean_boundaries, phase_means
 from langevin_nn.analyzers.principal_components import PrincipalComponents
 from langevin_nn.analyzers.stationarity import Stationarity
-from langevin_nn.analyzers.synthetic import (
-    four_phase_trajectory,
-    score_boundaries,
-    stationary_trajectory,
-    two_phase_trajectory,
-)
 from langevin_nn.analyzers.timescales import Timescales, smoothed_minimum
 from langevin_nn.analyzers.transitions import TransitionRates
 from langevin_nn.statistics import (
@@ -79,7 +73,6 @@ __all__ = [
     "detect_phases",
     "effective_sample_size",
     "fit_power_law",
-    "four_phase_trajectory",
     "gaussian_mixture",
     "holm",
     "integrated_autocorrelation_time",
@@ -90,12 +83,9 @@ __all__ = [
     "needed_replicas",
     "phase_means",
     "phase_windows",
-    "score_boundaries",
     "smoothed_minimum",
     "stationarity_test",
-    "stationary_trajectory",
     "swap_test",
     "tail_index",
     "time_average",
-    "two_phase_trajectory",
 ]

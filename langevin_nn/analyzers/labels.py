@@ -79,7 +79,7 @@ _OF_ANALYZERS = {  # by how names begin
     "projection": "pass the result of PrincipalComponents(shared=True) or Fluctuations(...) on a trajectory that was "
     "recorded with simulate(..., observables=[Weights()])",
     **dict.fromkeys(("phase", "boundary_", "crossing_", "mean_boundary_"), _OF_PHASES),
-    "true_": "pass a trajectory of known truth, as four_phase_trajectory makes it",
+    "true_": "pass a trajectory of known truth, such as those of langevin_nn.testing",
     **dict.fromkeys(("is_removed", "is_refused"), "pass the result of find_mislabeled"),
 }
 
