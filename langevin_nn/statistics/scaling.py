@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.special import chdtrc, stdtrit
+from scipy.special import chdtrc, ndtri
 
 from langevin_nn.checks import number, numbers
 from langevin_nn.errors import ConfigurationError, EstimationRefused
+from langevin_nn.statistics.intervals import jackknife_error
 
 __all__ = ["collapse_distance", "fit_power_law"]
 
@@ -89,7 +90,7 @@ def fit_power_law(sizes: Any, values: Any, relative_errors: Any, *, level: float
     deviation = spread**-0.5
     chi_squared = float((w * (y - offset - exponent * x) ** 2).sum())
     p_value = float(chdtrc(len(x) - 2, chi_squared))
-    half = float(stdtrit(1e9, 0.5 + level / 2)) * deviation
+    half = float(ndtri(0.5 + level / 2)) * deviation
     verdict = "power law"
     if p_value < 1 - level:
         verdict = "no power law"
@@ -166,14 +167,14 @@ def collapse_distance(one: Any, other: Any) -> xr.Dataset:
         [_squared_distance(first, np.delete(second, k, 0)) for k in range(len(second))],
     ]
     with np.errstate(invalid="ignore"):  # of infinite distances
-        variance = sum((len(each) - 1) * np.var(each) for each in left_out)
+        error_of_square = np.hypot(*(jackknife_error(np.array(each)) for each in left_out))
     error = np.sqrt(first.var(0, ddof=1) / len(first) + second.var(0, ddof=1) / len(second))
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = (first.mean(0) - second.mean(0)) / error
     return xr.Dataset(
         {
             "squared_distance": ((), squared),
-            "squared_distance_standard_error": ((), float(np.sqrt(variance))),
+            "squared_distance_standard_error": ((), float(error_of_square)),
             "deviation": ("record", deviation),
         }
     )
