@@ -25,6 +25,7 @@ from langevin_nn.schema import SCHEMA_VERSION
 
 __all__ = [
     "attributes",
+    "class_name",
     "configuration",
     "described_function",
     "differences",
@@ -107,6 +108,31 @@ def described_function(function: Any) -> dict[str, Any]:
     return described if known.known else described | {"unknown": list(known.unknown)}
 
 
+def class_name(kind: type) -> str:
+    """Return by which name a file knows a class.
+
+    Parameters
+    ----------
+    kind : type
+        Of a part of a run.
+
+    Returns
+    -------
+    str
+        Its own name where it is the package's, wherever it lies there; of a user's ``module:qualname``, by which it can be
+        imported.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> from langevin_nn.schedules import EverySteps
+    >>> class_name(EverySteps), class_name(Fraction)
+    ('EverySteps', 'fractions:Fraction')
+    """
+    own = kind.__module__.partition(".")[0] == __package__
+    return kind.__name__ if own else f"{kind.__module__}:{kind.__qualname__}"
+
+
 def plain(value: Any) -> Any:
     """Return a value in the words of JSON.
 
@@ -115,7 +141,7 @@ def plain(value: Any) -> Any:
     value : object
         Numbers, text, containers, paths, frozen dataclasses, things with a ``description``, arrays; of functions the
         name, the digest of their identity and what of it is unknown, of arrays of more than 16,384 numbers the shape and a
-        digest.
+        digest. Parts that are not the package's own are named as ``module:qualname``.
 
     Returns
     -------
@@ -149,11 +175,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, FunctionType | MethodType | partial | Dispatcher):
         return described_function(value)
     if hasattr(value, "description"):
-        return {"type": type(value).__name__, **plain(value.description)}
+        return {"type": class_name(type(value)), **plain(value.description)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **fields}
-    return {"type": type(value).__name__}
+        return {"type": class_name(type(value)), **fields}
+    return {"type": class_name(type(value))}
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

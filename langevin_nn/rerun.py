@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import inspect
 import json
 import os
@@ -24,6 +26,8 @@ from langevin_nn.store import open_trajectory
 __all__ = ["Rerun", "rebuilt_process", "rerun"]
 
 _MODULES = (noise, drift, update, schedules, observables, landscape)
+# What a file may name of a user's, besides dataclasses: nothing else is called because a file says so.
+_PARTS = (noise.Noise, drift.Drift, update.Update, schedules.Schedule, observables.Observable, landscape.Landscape)
 _NUMBERS = ("inf", "-inf", "nan")
 
 
@@ -80,7 +84,13 @@ def rerun(
     Raises
     ------
     ConfigurationError
-        If the file does not hold what the run needs, or `landscape` or `weights` are others than those of the file.
+        If the file does not hold what the run needs, or names a class that cannot be imported, or `landscape` or `weights`
+        are others than those of the file.
+
+    Notes
+    -----
+    Parts of a user's own are imported from the modules that the file names, which runs those modules: run files again that
+    you trust.
 
     Examples
     --------
@@ -172,12 +182,35 @@ def rebuilt_process(described: Mapping[str, Any], landscape: Landscape | None = 
 
 
 def _known(name: str) -> Any:
+    if ":" in name:
+        return _imported(name)
     for module in _MODULES:
         if name in module.__all__:
             return getattr(module, name)
     raise ConfigurationError(
         f"the file was made with {name}, which is none of langevin_nn's own: expected parts that it can make again; pass a "
         "landscape as landscape=, anything else in a function from the configuration to the trajectory as run="
+    )
+
+
+def _imported(name: str) -> Any:
+    """Return a user's class from the module that the file names."""
+    module, _, path = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"the file was made with {name}, which cannot be imported here ({error}): expected a class at the top of a "
+            "module on Python's path; start where that module lies, or pass the run, a function of its configuration, as run="
+        ) from error
+    if isinstance(found, type) and (dataclasses.is_dataclass(found) or issubclass(found, _PARTS)):
+        return found
+    raise ConfigurationError(
+        f"the file names {name} as a part of the run, which is none: expected a dataclass or a subclass of "
+        f"{', '.join(each.__name__ for each in _PARTS)}, since nothing else is called because a file says so; pass the run "
+        "as a function of its configuration as run="
     )
 
 
@@ -211,10 +244,12 @@ def _built(described: Any, given: tuple[Any, Landscape] | None = None) -> Any:
     taken = inspect.signature(made).parameters
     missing = [name for name, each in taken.items() if each.default is each.empty and name not in items]
     if missing:
-        raise ConfigurationError(
-            f"the file describes a {kind} and does not hold its {', '.join(missing)}: expected the landscape itself; pass it "
-            "as landscape="
+        wanted = (
+            "expected the landscape itself; pass it as landscape="
+            if issubclass(made, Landscape)
+            else "expected all that it takes; make it a frozen dataclass, whose fields a file holds, or pass run="
         )
+        raise ConfigurationError(f"the file describes a {kind} and does not hold its {', '.join(missing)}: {wanted}")
     return made(**{name: value for name, value in items.items() if name in taken})
 
 

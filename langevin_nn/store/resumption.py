@@ -110,7 +110,14 @@ def refuse_another(known: Any, described: Mapping[str, Any], where: str) -> None
 def _other_than(known: Any, described: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     before = json.loads(str(known))
     before.pop("versions", None)
-    return differing_parts(before, json.loads(json.dumps(plain(described))))
+    found = differing_parts(before, json.loads(json.dumps(plain(described))))
+    return {name: pair for name, pair in found.items() if not _is_older_name(name, *pair)}
+
+
+def _is_older_name(name: str, old: Any, new: Any) -> bool:
+    """Return whether a user's class was named without its module, as runs of schema 1.1 did."""
+    is_class = name.rpartition(".")[2] == "type" and isinstance(old, str) and isinstance(new, str)
+    return is_class and ":" not in old and ":" in new and new.replace(":", ".").rpartition(".")[2] == old
 
 
 def _each_once(found: Mapping[str, tuple[Any, Any]]) -> list[str]:
