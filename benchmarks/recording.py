@@ -18,7 +18,7 @@ import xarray as xr
 from benchmarks.timing import medians, table
 from langevin_nn import Process, advance, open_trajectory, sgd, simulate, write_trajectory
 from langevin_nn.landscape import NetworkLandscape
-from langevin_nn.observables import Observable, default_observables
+from langevin_nn.observables import Observable, Variable, default_observables
 from langevin_nn.schedules import EveryEpochs
 from langevin_nn.simulate import _Run
 from langevin_nn.store import Recorder, SegmentFolder
@@ -58,6 +58,11 @@ class Timed(Observable):
 
     def __init__(self, inner: Observable, seconds: dict[str, float]) -> None:
         self._inner, self._seconds = inner, seconds
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:  # type: ignore[override]
+        """Those of the other."""
+        return self._inner.variables
 
     @property
     def description(self) -> dict[str, object]:

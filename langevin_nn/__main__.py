@@ -113,8 +113,8 @@ class Export:
     """The trajectory."""
     format: Literal["csv", "zarr"] = "csv"
     """CSV: a row for each replica and record, a column for each variable and label. Zarr needs the extra [zarr]."""
-    group: Literal["", "spectrum", "samples", "weights"] = ""
-    """Of a table: the root, which holds the scalars, unless given."""
+    group: str = ""
+    """Of a table: spectrum, samples, weights or one of the user's own; the root, which holds the scalars, unless given."""
     out: Path | None = None
     """Where to write; beside the file unless given."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

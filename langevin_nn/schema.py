@@ -1,20 +1,77 @@
-"""The one table of recorded variables: dimensions within a record, units and long names."""
+"""What a variable of a file is, and after what clocks are named."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from langevin_nn.errors import UnknownNameError
+from langevin_nn.checks import instance
+from langevin_nn.errors import ConfigurationError
 
-__all__ = ["CLOCKS", "COHORTS", "COHORT_PAIRS", "SCHEMA_VERSION", "Variable", "describe"]
+__all__ = [
+    "COHORTS",
+    "COHORT_PAIRS",
+    "SCHEMA_VERSION",
+    "Coordinate",
+    "Variable",
+    "clock_of_group",
+    "is_clock",
+]
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 COHORTS = ("all", "correct", "mislabeled")
 COHORT_PAIRS = ("correct_mislabeled", "all_correct", "all_mislabeled")
 
-# The dimension along which each group is recorded.
-CLOCKS = {"": "step", "spectrum": "spectrum_step", "samples": "sample_step", "weights": "weight_step"}
+# Groups with a clock that is not called after them.
+_CLOCKS = {"": "step", "spectrum": "spectrum_step", "samples": "sample_step", "weights": "weight_step"}
+_SUFFIX = "_step"
+
+
+def clock_of_group(group: str) -> str:
+    """Return the dimension along which a group is recorded.
+
+    Parameters
+    ----------
+    group : str
+        Of the file; "" is the root.
+
+    Returns
+    -------
+    str
+        Which says of itself that it is a clock.
+
+    Examples
+    --------
+    >>> clock_of_group(""), clock_of_group("samples"), clock_of_group("layers")
+    ('step', 'sample_step', 'layers_step')
+    """
+    return _CLOCKS.get(group, f"{group}{_SUFFIX}")
+
+
+def is_clock(dimension: object) -> bool:
+    """Return whether records lie along a dimension.
+
+    Parameters
+    ----------
+    dimension : str
+        Of a variable.
+
+    Returns
+    -------
+    bool
+        By its name.
+    """
+    return str(dimension) == _CLOCKS[""] or str(dimension).endswith(_SUFFIX)
+
+
+def _name(what: str, value: Any) -> None:
+    """Raise unless a name can be one in a file and an attribute in Python."""
+    if not isinstance(value, str) or not value.isidentifier():
+        raise ConfigurationError(
+            f"{what} is {value!r}: expected letters, digits and underscores, since it becomes a name in a file and in Python"
+        )
 
 
 @dataclass(frozen=True)
@@ -35,6 +92,16 @@ class Variable:
         Group of the file; "" is the root.
     timeless : bool, optional
         Whether it is the same at all times.
+
+    Raises
+    ------
+    ConfigurationError
+        If a name cannot be one.
+
+    Examples
+    --------
+    >>> Variable("norm", "norm of a layer's weights", ("layer",), "weight", "layers").recorded_dimensions
+    ('replica', 'layers_step', 'layer')
     """
 
     name: str
@@ -44,114 +111,57 @@ class Variable:
     group: str = ""
     timeless: bool = False
 
+    def __post_init__(self) -> None:
+        _name("the name of a variable", self.name)
+        for text, value in (("long_name", self.long_name), ("units", self.units)):
+            instance(f"{text} of {self.name!r}", value, str, "text, which a file carries with its numbers")
+        given: Any = self.dimensions
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise ConfigurationError(
+                f"dimensions of {self.name!r} are {self.dimensions!r}: expected a tuple of names, one an axis; write "
+                "('layer',) for one"
+            )
+        object.__setattr__(self, "dimensions", tuple(self.dimensions))
+        for each in self.dimensions:
+            _name(f"a dimension of {self.name!r}", each)
+        if self.group:
+            _name(f"the group of {self.name!r}", self.group)
+
     @property
     def attributes(self) -> dict[str, str]:
         """Attributes of the netCDF variable."""
         return {"long_name": self.long_name, "units": self.units}
 
+    @property
+    def clock(self) -> str:
+        """The dimension along which it is recorded, which its group has and is called after."""
+        return clock_of_group(self.group)
 
-_COHORT = ("cohort",)
-_GRADIENT_SQUARED = "loss2 weight-2"
-
-_VARIABLES = (
-    Variable("train_loss", "training loss", _COHORT, "nat"),
-    Variable("train_error", "training error", _COHORT),
-    Variable("test_loss", "test loss", (), "nat"),
-    Variable("test_error", "test error"),
-    Variable("activity", "activity A", _COHORT, _GRADIENT_SQUARED),
-    Variable("directed_activity", "directed activity A₀", _COHORT, _GRADIENT_SQUARED),
-    Variable("parallel_activity", "parallel activity A∥", _COHORT, _GRADIENT_SQUARED),
-    Variable("perpendicular_activity", "perpendicular activity A⊥", _COHORT, _GRADIENT_SQUARED),
-    Variable("noise_strength", "noise strength D = Tr C", _COHORT, _GRADIENT_SQUARED),
-    Variable("parallel_noise", "noise along the mean gradient D∥", _COHORT, _GRADIENT_SQUARED),
-    Variable("projection_variance", "projection variance σ_λ²", _COHORT),
-    Variable("gradient_noise_scale", "gradient noise scale Tr Σ / A₀", _COHORT, "sample"),
-    Variable("alignment", "alignment R", _COHORT),
-    Variable("alignment_standard_error", "standard error of the alignment R", _COHORT),
-    Variable("alignment_zero_share", "share of minibatches with zero gradient", _COHORT),
-    Variable("alignment_minibatches", "minibatches from which R is estimated", _COHORT),
-    Variable("alignment_approximation", "approximation of R by A₀/A", _COHORT),
-    Variable("alignment_approximation_bound", "bound on the error of A₀/A as an approximation of R", _COHORT),
-    Variable("gradient_alignment", "cosine of two mean gradients", ("cohort_pair",)),
-    Variable("driving_noise_strength", "trace of the covariance of the driving noise", (), _GRADIENT_SQUARED),
-    Variable("noise_eigenvalue", "eigenvalue of the noise covariance", ("mode",), _GRADIENT_SQUARED, "spectrum"),
-    Variable(
-        "noise_eigenvalue_residual",
-        "distance within which an eigenvalue lies",
-        ("mode",),
-        _GRADIENT_SQUARED,
-        "spectrum",
-    ),
-    Variable("effective_dimension", "effective dimension D_s", (), "1", "spectrum"),
-    Variable(
-        "effective_dimension_is_lower_bound", "whether D_s is at least this, rather than this", (), "1", "spectrum"
-    ),
-    Variable("hessian_eigenvalue", "eigenvalue of the Hessian", ("hessian_mode",), "loss weight-2", "spectrum"),
-    Variable(
-        "hessian_eigenvalue_residual",
-        "distance within which an eigenvalue lies",
-        ("hessian_mode",),
-        "loss weight-2",
-        "spectrum",
-    ),
-    Variable("hessian_trace", "trace of the Hessian", (), "loss weight-2", "spectrum"),
-    Variable(
-        "hessian_trace_standard_error", "standard error of the trace of the Hessian", (), "loss weight-2", "spectrum"
-    ),
-    Variable("spectral_density", "density of eigenvalues", ("eigenvalue",), "loss-1 weight2", "spectrum"),
-    Variable(
-        "spectral_density_standard_error",
-        "standard error of the density",
-        ("eigenvalue",),
-        "loss-1 weight2",
-        "spectrum",
-    ),
-    Variable("eigenvector_overlap", "squared cosine of two eigenvectors", ("mode", "hessian_mode"), "1", "spectrum"),
-    Variable("subspace_overlap", "share of one subspace that lies in the other", (), "1", "spectrum"),
-    Variable("random_overlap", "subspace overlap of unrelated directions", (), "1", "spectrum"),
-    Variable(
-        "noise_along_hessian",
-        "noise along an eigenvector of the Hessian",
-        ("hessian_mode",),
-        _GRADIENT_SQUARED,
-        "spectrum",
-    ),
-    Variable("class_alignment", "cosine of the mean gradients of two classes", ("class", "other_class")),
-    Variable("class_size", "number of samples of a class", ("class",)),
-    Variable("sample_loss", "loss of a sample", ("sample",), "nat", "samples"),
-    Variable("sample_gradient_norm", "norm of a sample's gradient", ("sample",), "loss weight-1", "samples"),
-    Variable("given_label", "label in training", ("sample",), "1", "samples", timeless=True),
-    Variable("true_label", "label before label noise", ("sample",), "1", "samples", timeless=True),
-    Variable("mislabeled", "given label differs from the true one", ("sample",), "1", "samples", timeless=True),
-    Variable("relabeled", "label was redrawn", ("sample",), "1", "samples", timeless=True),
-    Variable("weights", "weights", ("parameter",), "weight", "weights"),
-)
-_BY_NAME = {variable.name: variable for variable in _VARIABLES}
+    @property
+    def recorded_dimensions(self) -> tuple[str, ...]:
+        """All of its dimensions in the file of one process."""
+        return ("replica", *(() if self.timeless else (self.clock,)), *self.dimensions)
 
 
-def describe(name: str) -> Variable:
-    """Return what is known of a variable.
+@dataclass(frozen=True, eq=False)
+class Coordinate:
+    """Labels of a dimension.
 
     Parameters
     ----------
-    name : str
-        As in files.
-
-    Returns
-    -------
-    Variable
-        Its dimensions, units, long name and group.
-
-    Raises
-    ------
-    UnknownNameError
-        If the schema has no such variable.
-
-    Examples
-    --------
-    >>> describe("test_error").attributes
-    {'long_name': 'test error', 'units': '1'}
+    values : array-like, shape (size,)
+        Numbers or text, one a position.
+    long_name : str
+        As on an axis.
+    units : str, optional
+        "1" where it has none.
     """
-    if name not in _BY_NAME:
-        raise UnknownNameError("variable", name, _BY_NAME)
-    return _BY_NAME[name]
+
+    values: Any
+    long_name: str
+    units: str = "1"
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Attributes of the netCDF variable."""
+        return {"long_name": self.long_name, "units": self.units}

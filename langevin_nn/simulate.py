@@ -22,6 +22,7 @@ from langevin_nn.checks import as_path, instance, kind_of, listed, number, one_o
 from langevin_nn.engine import advance, advance_together, shares, way
 from langevin_nn.errors import ConfigurationError, StorageError, UnstableTrajectory
 from langevin_nn.observables import Observable, Snapshot, default_observables
+from langevin_nn.observables.declarations import Declarations
 from langevin_nn.process import Process, State
 from langevin_nn.provenance import attributes, plain
 from langevin_nn.schedules import EverySteps, Schedule
@@ -227,6 +228,7 @@ class Simulation:
         self.schedule = schedule or EverySteps(max(1, self.last // 200))
         self.seeds, self.replicas = as_seeds(seed), as_replicas(replicas)
         self.due = _Due.of(process, self.observables, self.schedule, self.last)
+        self.declared = Declarations.of(self.observables, process)
 
     @cached_property
     def described(self) -> dict[str, Any]:
@@ -305,6 +307,8 @@ class Simulation:
         self.refuse_unless_it_fits(target, memory_limit)
         # What cannot start is found before a folder is made.
         state = None if has_remains(target, resuming) else self._start()
+        if state is not None:
+            self._try_foreign(state)
         folder = (
             None if target is None else SegmentFolder(folder_of(target), attributes(self.described, complete=False))
         )
@@ -323,6 +327,16 @@ class Simulation:
     def _start(self) -> State:
         """Return the state from which the run begins."""
         return self.process.start(self.replicas, self.seeds, self.weights)
+
+    def _try_foreign(self, state: State) -> None:
+        """Measure once what a user's own observables measure: what they declare wrongly is found before the work."""
+        snapshot = Snapshot(self.process, state)
+        sizes = {name: len(each.values) for name, each in self.declared.coordinates.items()}
+        foreign = [each for each in self.observables if {v.name for v in each.variables} & {*self.declared.foreign}]
+        with single_threaded_products():
+            for each in foreign:
+                self.declared.check(each.group, each.measure(snapshot), len(self.replicas), sizes)
+                self.declared.check(each.group, each.timeless(snapshot), len(self.replicas), sizes, timeless=True)
 
     def refuse_unless_it_fits(self, target: Path | None, limit: int | float | str | None = None) -> None:
         """Raise where its records fit neither into memory nor on the disk, as far as observables say it of themselves.
@@ -354,7 +368,9 @@ class Simulation:
             "effective_learning_rate": np.full(n_replicas, process.effective_learning_rate),
         }
         carried = attributes(self.described) if folder is None else folder.manifest.attributes
-        return Recorder(self.replicas, carried, coordinates, expected, folder, memory_limit, segment_seconds)
+        return Recorder(
+            self.replicas, carried, coordinates, expected, folder, memory_limit, segment_seconds, self.declared
+        )
 
 
 class _Run:
@@ -731,5 +747,6 @@ def _record(
                 replica = state.replicas[int(np.flatnonzero(~np.isfinite(losses[:, 0]))[0])]
                 raise UnstableTrajectory(replica, state.step, process.time_step)
             recorder.keep(observable.group, state.step, epoch, time, values)
-            if not recorder.has_timeless(observable.group):
-                recorder.keep_timeless(observable.group, observable.timeless(snapshot))
+            timeless = [each.name for each in observable.variables if each.timeless]
+            if not recorder.has_timeless(timeless):
+                recorder.keep_timeless(observable.group, timeless, observable.timeless(snapshot))

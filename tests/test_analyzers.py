@@ -575,6 +575,6 @@ def test_replicas_with_and_without_mislabeled_samples_are_not_mixed():
 
 
 def test_every_compared_quantity_is_a_variable_of_the_schema():
-    from langevin_nn.schema import describe
+    from langevin_nn.observables import describe
 
     assert [describe(quantity.variable).name for quantity in COMPARED] == [each.variable for each in COMPARED]

@@ -114,7 +114,7 @@ def test_info_says_what_was_run_with_what_and_what_was_found(folder, command):
         f"numpy {np.__version__}",
         f"torch {torch.__version__}",
         "langevin_nn ",
-        "schema 1.1",
+        "schema 1.2",
         "2 replica × 21 step",
         "/weights",
         "3 weight_step",
@@ -129,7 +129,7 @@ def test_info_says_what_was_run_with_what_and_what_was_found(folder, command):
 def test_phases_are_reported_with_the_intervals_of_their_beginnings():
     trajectory = four_phase_trajectory(np.random.default_rng(3), replicas=5)
     tree = xr.DataTree.from_dict({"/": trajectory})
-    tree.attrs |= {"complete": 1, "config_json": "{}", "schema_version": "1.1", "source": "synthetic", "created_at": ""}
+    tree.attrs |= {"complete": 1, "config_json": "{}", "schema_version": "1.2", "source": "synthetic", "created_at": ""}
     said = report(tree)
     phases = mean_boundaries(detect_phases(trajectory))
     ends = [phases[f"mean_boundary_epoch{end}"].values for end in ("", "_lower", "_upper")]

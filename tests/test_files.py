@@ -323,7 +323,7 @@ def a_name_misspelt(tree):
     return changed(tree, "/", lambda root: root.rename(train_loss="train_los"))
 
 
-@breaks("variable 'qqq' of group / is unknown: see langevin_nn.schema")
+@breaks("variable 'qqq' of group / is unknown: see langevin_nn.observables.variables")
 def a_name_of_nothing(tree):
     return changed(tree, "/", lambda root: root.rename(train_loss="qqq"))
 
@@ -537,7 +537,7 @@ def lacking(key: str):
 for _name in ("schema_version", "config_json", "created_at", "source", "complete"):
     BROKEN[f"no {_name}"] = (attribute(_name), f"attribute '{_name}' is missing: nobody could tell what was run")
 BROKEN |= {
-    "another version": (attribute("schema_version", "0.9"), "attribute schema_version is '0.9': expected '1.1'"),
+    "another version": (attribute("schema_version", "0.9"), "attribute schema_version is '0.9': expected '1.2'"),
     "no JSON": (attribute("config_json", "{seed: 0}"), "attribute config_json is no JSON"),
     "JSON of a list": (attribute("config_json", "[1]"), "attribute config_json is no object of JSON"),
     "unsorted keys": (attribute("config_json", change=unsorted), "attribute config_json has unsorted keys"),
@@ -663,25 +663,25 @@ def test_a_file_of_schema_1_0_opens_as_the_current_one(digits, tmp_path, observa
         assert ("replica" in file.variables) == (observables is ALL_GROUPS)
     opened = open_trajectory(old)
     assert opened.attrs == run.attrs
-    assert opened.attrs["schema_version"] == SCHEMA_VERSION == "1.1"
+    assert opened.attrs["schema_version"] == SCHEMA_VERSION == "1.2"
     assert opened["replica"].values.tolist() == [3, 1]
     same_bits(opened, run)
     assert validate(old) == ()
     assert rerun(old, landscape=digits).same
 
 
-@pytest.mark.parametrize("version", ["1.2", "2.0", "10.0", "1.1.1"])
+@pytest.mark.parametrize("version", ["1.3", "2.0", "10.0", "1.2.1"])
 def test_a_newer_version_is_refused(network_run, tmp_path, version):
     path = with_attribute(network_run, tmp_path, version)
     with pytest.raises(
-        ConfigurationError, match=rf"has schema_version {version}, this langevin_nn knows 1\.1 .*update"
+        ConfigurationError, match=rf"has schema_version {version}, this langevin_nn knows 1\.2 .*update"
     ):
         open_trajectory(path)
 
 
 @pytest.mark.parametrize("version", ["0.9", "1", "1.0.5"])
 def test_an_older_version_that_nobody_knows_is_refused(network_run, tmp_path, version):
-    with pytest.raises(ConfigurationError, match=rf"has schema_version {version}: expected one of 1\.0, 1\.1"):
+    with pytest.raises(ConfigurationError, match=rf"has schema_version {version}: expected one of 1\.0, 1\.1, 1\.2"):
         open_trajectory(with_attribute(network_run, tmp_path, version))
 
 
@@ -766,7 +766,7 @@ NO_PARTS = {
         "EmpiricalLandscape", "Landscape", "MomentLandscape", "NetworkLandscape", "PotentialLandscape", "SampleGradients",
         "cross_entropy",
     },
-    seen: {"Observable", "Snapshot", "default_observables"},
+    seen: {"Coordinate", "Observable", "Snapshot", "Variable", "default_observables", "describe"},
     timetables: {"Schedule"},
 }  # fmt: skip
 SCHEDULES = {
@@ -926,10 +926,36 @@ def test_a_factor_too_large_for_the_file_is_asked_for(tmp_path):
         rerun(tmp_path / "run.nc")
 
 
-def test_an_observable_of_the_user_s_own_is_asked_for(tmp_path):
+def test_an_observable_of_the_user_s_own_is_imported_or_asked_for(tmp_path):
     simulate(surrogate(), steps=4, observables=Stops(at=99), path=tmp_path / "run.nc")
-    with pytest.raises(ConfigurationError, match=r"made with Stops, which is none of langevin_nn's own.*run="):
-        rerun(tmp_path / "run.nc")
+    assert rerun(tmp_path / "run.nc").same
+
+    @dataclass(frozen=True)
+    class Hidden(Stops):
+        pass
+
+    simulate(surrogate(), steps=4, observables=Hidden(at=99), path=tmp_path / "hidden.nc")
+    with pytest.raises(ConfigurationError, match=r"made with .*<locals>.Hidden, which cannot be imported here.*run="):
+        rerun(tmp_path / "hidden.nc")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere.at.all:Thing", "cannot be imported here .No module named"),
+        ("langevin_nn:Thing", "cannot be imported here .module 'langevin_nn' has no attribute"),
+        ("subprocess:Popen", "is none: expected a dataclass or a subclass of Noise"),
+        ("os:getcwd", "is none: expected a dataclass"),
+        ("Thing", "none of langevin_nn's own"),
+    ],
+)
+def test_a_file_calls_nothing_but_parts_of_runs(tmp_path, name, said):
+    tree = simulate(surrogate(), steps=4, observables=Losses())
+    config = json.loads(tree.attrs["config_json"])
+    config["observables"][0]["type"] = name
+    path = write_trajectory(attribute("config_json", json.dumps(config, sort_keys=True))(tree), tmp_path / "run.nc")
+    with pytest.raises(ConfigurationError, match=said):
+        rerun(path)
 
 
 @pytest.mark.parametrize(
@@ -1058,7 +1084,7 @@ def test_what_studies_write_beside_trajectories_is_told_from_them(front_door, tm
     assert study_of(results.attrs) == "flat_minima"
     assert validate(results) == ()
     found = validate(results.to_dataset().drop_attrs(deep=False))  # nothing says that they are of a study
-    assert any("is unknown: see langevin_nn.schema" in each for each in found)
+    assert any("is unknown: see langevin_nn.observables" in each for each in found)
 
 
 def test_a_comparison_in_memory_is_valid(digits):

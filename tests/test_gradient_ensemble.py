@@ -28,7 +28,8 @@ from langevin_nn.ensemble.plane import draw_minibatch_gradients
 from langevin_nn.errors import ConfigurationError, UndefinedQuantityWarning
 from langevin_nn.gradients.blocks import DenseBlock, OuterProductBlock
 from langevin_nn.landscape.regression import LinearRegressionLandscape
-from langevin_nn.schema import COHORT_PAIRS, COHORTS, describe
+from langevin_nn.observables import describe
+from langevin_nn.schema import COHORT_PAIRS, COHORTS
 from langevin_nn.threads import single_threaded_products
 
 # Closed forms and enumerations differ by the rounding of some hundred float64 operations, relative to the largest

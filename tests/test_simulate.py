@@ -45,10 +45,11 @@ from langevin_nn.observables import (
     SampleLosses,
     Weights,
     default_observables,
+    describe,
 )
 from langevin_nn.observables.base import Snapshot
 from langevin_nn.schedules import AtEpochs, AtSteps, EveryEpochs, EverySteps
-from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, SCHEMA_VERSION, describe
+from langevin_nn.schema import COHORT_PAIRS, COHORTS, SCHEMA_VERSION, clock_of_group
 from langevin_nn.store import check_writable, join_processes
 from langevin_nn.threads import single_threaded_products
 from langevin_nn.update import EulerMaruyama
@@ -116,7 +117,7 @@ def test_every_variable_has_the_dimensions_units_and_long_name_of_the_schema(fil
         assert node.data_vars, f"group {group!r} is empty"
         for name, variable in node.data_vars.items():
             known = describe(name)
-            clock = () if known.timeless else (CLOCKS[group],)
+            clock = () if known.timeless else (clock_of_group(group),)
             assert known.group == group
             assert variable.dims == ("replica", *clock, *known.dimensions), name
             assert variable.attrs["units"] == known.units
@@ -154,7 +155,7 @@ def test_surrogate_file_has_no_samples_no_test_quantities_and_no_epoch(surrogate
 
 def test_groups_are_recorded_on_clocks_of_their_own(network_file):
     tree = open_trajectory(network_file)
-    clocks = {node.path: node.to_dataset(inherit=False)[CLOCKS[node.path.strip("/")]] for node in tree.subtree}
+    clocks = {node.path: node.to_dataset(inherit=False)[clock_of_group(node.path.strip("/"))] for node in tree.subtree}
     assert clocks["/"].values.tolist() == [0, 3, 6, 9, 12]
     assert clocks["/spectrum"].values.tolist() == [0, 6, 12]
     assert clocks["/samples"].values.tolist() == [0, 4, 8, 12]
@@ -498,6 +499,7 @@ class Breaking(Observable):
     error: BaseException
     at: int = 4
     schedule = None
+    variables = DrivingNoise.variables
 
     def measure(self, snapshot):
         if snapshot.state.step >= self.at:
@@ -638,7 +640,7 @@ def test_joined_processes_lie_along_a_first_dimension(runs, tmp_path):
                 assert variable.dims == ("replica", "sample"), "kept once"
                 np.testing.assert_array_equal(variable, runs["sgd"][path][name])
                 continue
-            clock = CLOCKS[path.strip("/")]
+            clock = clock_of_group(path.strip("/"))
             assert variable.dims == ("process", "replica", clock, *known.dimensions)
             assert variable.attrs == known.attributes
             for process, run in runs.items():

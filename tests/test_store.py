@@ -44,9 +44,10 @@ from langevin_nn.errors import (
     UnstableTrajectory,
 )
 from langevin_nn.noise.isotropic import HeldTrace
-from langevin_nn.observables import Losses, Observable, Weights
+from langevin_nn.observables import Losses, Observable, Weights, describe
 from langevin_nn.provenance import attributes
 from langevin_nn.schedules import AtSteps, EverySteps
+from langevin_nn.schema import SCHEMA_VERSION
 from langevin_nn.store import Recorder, SegmentFolder, folder_of, has_segments, segments, state_from
 from langevin_nn.store import lock as locking
 from langevin_nn.store.durable import json_text, storage_errors, write_durably, write_json
@@ -511,7 +512,7 @@ def test_large_segments_stay_as_they_are(tmp_path, monkeypatch):
 @dataclass(frozen=True)
 class Often(Observable):
     schedule: EverySteps = EverySteps(1)  # noqa: RUF009
-    group: ClassVar[str] = "spectrum"
+    variables = (describe("effective_dimension"),)
 
     def measure(self, snapshot):
         return {"effective_dimension": np.full(1, snapshot.state.step)}
@@ -520,7 +521,7 @@ class Often(Observable):
 @dataclass(frozen=True)
 class Seldom(Observable):
     schedule: EverySteps = EverySteps(8)  # noqa: RUF009
-    group: ClassVar[str] = "spectrum"
+    variables = (describe("effective_dimension_is_lower_bound"), describe("hessian_trace"))
 
     def measure(self, snapshot):
         step = snapshot.state.step
@@ -966,7 +967,7 @@ def test_a_file_of_the_first_version_gets_the_labels_of_its_replicas(tmp_path):
     tree.to_netcdf(path)
     found = open_trajectory(path)
     assert found["replica"].values.tolist() == [5, 7]
-    assert found.attrs["schema_version"] == "1.1"
+    assert found.attrs["schema_version"] == SCHEMA_VERSION
 
 
 def test_a_file_that_is_none_of_ours_is_refused(tmp_path):

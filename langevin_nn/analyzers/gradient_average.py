@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from langevin_nn.analyzers.labels import require
 from langevin_nn.checks import listed, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
-from langevin_nn.schema import describe
+from langevin_nn.observables import describe
 
 __all__ = ["TimeAveragedOrderParameters"]
 

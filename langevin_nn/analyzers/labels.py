@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from langevin_nn.analyzers.means import mean_with_interval
 from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
+from langevin_nn.observables import describe
 from langevin_nn.replicas import check_each_once
-from langevin_nn.schema import CLOCKS, Variable, describe
+from langevin_nn.schema import Variable, is_clock
 
 __all__ = [
     "along_clock",
@@ -272,7 +273,7 @@ def clock_of(values: xr.DataArray) -> str:
     Returns
     -------
     str
-        One of ``step``, ``spectrum_step``, ``sample_step``, ``weight_step``.
+        Such as ``step``, ``spectrum_step``, ``sample_step``, ``weight_step``.
 
     Raises
     ------
@@ -284,12 +285,11 @@ def clock_of(values: xr.DataArray) -> str:
     >>> clock_of(xr.DataArray(np.zeros((2, 3)), dims=("replica", "sample_step")))
     'sample_step'
     """
-    known = list(CLOCKS.values())
-    found = [str(name) for name in values.dims if name in known]
+    found = [str(name) for name in values.dims if is_clock(name)]
     if len(found) != 1:
         raise ConfigurationError(
             f"{values.name!r} has the dimensions {', '.join(map(str, values.dims)) or 'none'}: expected one clock "
-            f"among {', '.join(known)}, along which it was recorded; name another dimension with clock=..."
+            "among step and names that end in _step, along which it was recorded; name another dimension with clock=..."
         )
     return found[0]
 

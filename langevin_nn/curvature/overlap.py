@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from langevin_nn.ensemble.variables import MEASURES
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.operators import (
     SymmetricOperator,
@@ -15,7 +16,6 @@ from langevin_nn.operators import (
     spectral_density,
     subspace_overlap,
 )
-from langevin_nn.schema import describe
 
 if TYPE_CHECKING:
     from langevin_nn.ensemble import GradientEnsemble
@@ -24,7 +24,7 @@ __all__ = ["curvature", "noise_curvature_overlap"]
 
 
 def _variable(name: str, values: object, *dimensions: str) -> tuple[tuple[str, ...], object, dict[str, str]]:
-    return dimensions, values, describe(name).attributes
+    return dimensions, values, MEASURES[name].attributes
 
 
 def curvature(

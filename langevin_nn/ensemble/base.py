@@ -14,9 +14,10 @@ from torch import Tensor
 
 from langevin_nn.checks import instance
 from langevin_nn.ensemble.spectrum import METHODS, Method, Spectrum
+from langevin_nn.ensemble.variables import MEASURES
 from langevin_nn.errors import ConfigurationError, UndefinedQuantityWarning, UnknownNameError
 from langevin_nn.operators import Eigenpairs, SymmetricOperator
-from langevin_nn.schema import COHORT_PAIRS, COHORTS, describe
+from langevin_nn.schema import COHORT_PAIRS, COHORTS
 
 if TYPE_CHECKING:
     from langevin_nn.gradients import SampleGradients
@@ -30,7 +31,7 @@ def labelled(values: Mapping[str, NDArray[Any]], *dimensions: str) -> xr.Dataset
     Parameters
     ----------
     values : dict of str to ndarray
-        By name in `langevin_nn.schema`.
+        By name in `langevin_nn.ensemble.variables`.
     *dimensions : str
         Of each.
 
@@ -39,7 +40,7 @@ def labelled(values: Mapping[str, NDArray[Any]], *dimensions: str) -> xr.Dataset
     xarray.Dataset
         Without coordinates.
     """
-    return xr.Dataset({name: (dimensions, value, describe(name).attributes) for name, value in values.items()})
+    return xr.Dataset({name: (dimensions, value, MEASURES[name].attributes) for name, value in values.items()})
 
 
 class GradientEnsemble(ABC):

@@ -11,9 +11,9 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from langevin_nn.checks import numbers
+from langevin_nn.ensemble.variables import MEASURES
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.memory import as_text
-from langevin_nn.schema import describe
 
 __all__ = ["METHODS", "Method", "Route", "Spectrum", "effective_dimension", "krylov_dimension", "routes"]
 
@@ -142,7 +142,7 @@ class Spectrum:
             "effective_dimension": ((), dimension),
             "effective_dimension_is_lower_bound": ((), np.int8(not exact)),
         }
-        variables = {name: (dims, value, describe(name).attributes) for name, (dims, value) in values.items()}
+        variables = {name: (dims, value, MEASURES[name].attributes) for name, (dims, value) in values.items()}
         return xr.Dataset(variables, attrs={"method": self.method, "fraction": fraction})
 
 

@@ -27,8 +27,8 @@ from langevin_nn.figures.base import (
     write_caption,
     write_figures,
 )
+from langevin_nn.observables import describe
 from langevin_nn.report import label
-from langevin_nn.schema import describe
 
 __all__ = [
     "FIGURES",

@@ -3,8 +3,11 @@
 from langevin_nn.observables.base import Observable, Snapshot
 from langevin_nn.observables.groups import NoiseSpectrum, SampleLosses, Weights
 from langevin_nn.observables.scalars import DrivingNoise, Losses, OrderParameters
+from langevin_nn.observables.variables import describe
+from langevin_nn.schema import Coordinate, Variable
 
 __all__ = [
+    "Coordinate",
     "DrivingNoise",
     "Losses",
     "NoiseSpectrum",
@@ -12,8 +15,10 @@ __all__ = [
     "OrderParameters",
     "SampleLosses",
     "Snapshot",
+    "Variable",
     "Weights",
     "default_observables",
+    "describe",
 ]
 
 

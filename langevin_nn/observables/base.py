@@ -20,6 +20,7 @@ from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape, NetworkLandscape
 from langevin_nn.process import Process, State
 from langevin_nn.schedules import Schedule
+from langevin_nn.schema import Coordinate, Variable
 from langevin_nn.threads import side_by_side
 
 __all__ = ["Observable", "Snapshot", "stacked"]
@@ -141,18 +142,23 @@ class Observable(ABC):
 
     Attributes
     ----------
-    group : str
-        Group of the file; "" is the root.
+    variables : tuple of Variable
+        All that it may record, each said once; those of the package's own are taken by `describe`.
     schedule : Schedule or None
         When to record; None for the schedule of the run.
     """
 
-    group: ClassVar[str] = ""
+    variables: ClassVar[tuple[Variable, ...]] = ()
     schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
         expected = "a Schedule, when to record, or None for that of the run; use EverySteps(n) or EveryEpochs(n)"
         instance("schedule", self.schedule, (Schedule, type(None)), expected)
+
+    @property
+    def group(self) -> str:
+        """Group of the file, that of the variables; "" is the root."""
+        return self.variables[0].group if self.variables else ""
 
     @abstractmethod
     def measure(self, snapshot: Snapshot) -> Arrays:
@@ -166,8 +172,23 @@ class Observable(ABC):
         Returns
         -------
         dict of str to ndarray, shapes (replica, ...)
-            By name in `langevin_nn.schema`.
+            Some or all of those that are declared, by name; NaN where a replica has no value.
         """
+
+    def coordinates(self, process: Process) -> dict[str, Coordinate]:
+        """Return the labels of dimensions.
+
+        Parameters
+        ----------
+        process : Process
+            What will run.
+
+        Returns
+        -------
+        dict of str to Coordinate
+            By dimension; none for those that are only counted.
+        """
+        return {}
 
     def bytes_per_replica(self, process: Process) -> int:
         """Return the size of a record of one replica, to tell beforehand whether a run fits.
@@ -195,6 +216,6 @@ class Observable(ABC):
         Returns
         -------
         dict of str to ndarray, shapes (replica, ...)
-            By name in `langevin_nn.schema`.
+            By name, of those that are declared as timeless.
         """
         return {}

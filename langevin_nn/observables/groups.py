@@ -10,6 +10,7 @@ from langevin_nn.checks import number, whole_number
 from langevin_nn.curvature import Hessian
 from langevin_nn.landscape import NetworkLandscape
 from langevin_nn.observables.base import Arrays, Observable, Snapshot
+from langevin_nn.observables.variables import described
 from langevin_nn.operators import leading_eigenpairs
 from langevin_nn.process import Process
 from langevin_nn.schedules import Logarithmic, Schedule
@@ -47,7 +48,13 @@ class NoiseSpectrum(Observable):
     fraction: float = 0.9
     n_hessian_modes: int = 0
     schedule: Schedule = field(default_factory=_thinly)
-    group = "spectrum"
+    variables = described(
+        "noise_eigenvalue",
+        "effective_dimension",
+        "effective_dimension_is_lower_bound",
+        "hessian_eigenvalue",
+        "hessian_eigenvalue_residual",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,7 +103,7 @@ class SampleLosses(Observable):
     """
 
     schedule: Schedule = field(default_factory=_thinly)
-    group = "samples"
+    variables = described("sample_loss", "given_label", "true_label", "mislabeled", "relabeled")
 
     def bytes_per_replica(self, process: Process) -> int:  # noqa: D102
         return 8 * process.landscape.n_samples if isinstance(process.landscape, NetworkLandscape) else 0
@@ -129,7 +136,7 @@ class Weights(Observable):
     """
 
     schedule: Schedule = field(default_factory=_thinly)
-    group = "weights"
+    variables = described("weights")
 
     def bytes_per_replica(self, process: Process) -> int:  # noqa: D102
         return process.landscape.n_parameters * process.landscape.dtype.itemsize

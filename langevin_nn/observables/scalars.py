@@ -13,6 +13,7 @@ from langevin_nn.checks import one_of, whole_number
 from langevin_nn.ensemble import GradientEnsemble
 from langevin_nn.landscape import NetworkLandscape
 from langevin_nn.observables.base import Arrays, Observable, Snapshot, stacked
+from langevin_nn.observables.variables import described
 from langevin_nn.schedules import Schedule
 from langevin_nn.threads import side_by_side
 
@@ -39,6 +40,7 @@ class Losses(Observable):
     """Training loss and error by cohort, each over its own samples; test loss and error where there are test data."""
 
     schedule: Schedule | None = None
+    variables = described("train_loss", "train_error", "test_loss", "test_error")
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         landscape, weights = snapshot.landscape, snapshot.state.weights
@@ -83,6 +85,23 @@ class OrderParameters(Observable):
     n_minibatches: int = 64
     schedule: Schedule | None = None
     metric: Literal["euclidean", "preconditioned"] = "euclidean"
+    variables = described(
+        "activity",
+        "directed_activity",
+        "parallel_activity",
+        "perpendicular_activity",
+        "noise_strength",
+        "parallel_noise",
+        "projection_variance",
+        "gradient_noise_scale",
+        "gradient_alignment",
+        "alignment",
+        "alignment_standard_error",
+        "alignment_zero_share",
+        "alignment_minibatches",
+        "alignment_approximation",
+        "alignment_approximation_bound",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,6 +124,7 @@ class DrivingNoise(Observable):
     """The trace of the covariance of the noise that drives the process, whatever the landscape's own is."""
 
     schedule: Schedule | None = None
+    variables = described("driving_noise_strength")
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         process, state = snapshot.process, snapshot.state

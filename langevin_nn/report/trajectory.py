@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from langevin_nn.analyzers import detect_phases
 from langevin_nn.errors import ConfigurationError, LangevinError
 from langevin_nn.memory import as_text
+from langevin_nn.observables.declarations import declaration_of
 from langevin_nn.provenance import configuration, study_of
 
 __all__ = ["plot", "report", "say"]
@@ -87,7 +88,7 @@ def report(trajectory: xr.DataTree, name: str = "trajectory") -> str:
         sizes = " × ".join(f"{size} {each}" for each, size in dataset.sizes.items())
         size = as_text(sum(each.nbytes for each in dataset.variables.values()))
         lines.append(f"  {node.path:<12}{len(dataset.data_vars):>3} variables, {size}: {sizes}")
-    lines += ["", "Configuration", *_lines_of(config)]
+    lines += [*_own_variables(trajectory), "", "Configuration", *_lines_of(config)]
     if "versions" in config:
         lines += ["", "Versions", "  " + ", ".join(f"{name} {value}" for name, value in config["versions"].items())]
     root = trajectory.to_dataset()
@@ -96,6 +97,18 @@ def report(trajectory: xr.DataTree, name: str = "trajectory") -> str:
     lines += ["", "Phases of learning", *_phases(root)]
     drawn = _drawn(root)
     return "\n".join([*lines, "", *drawn] if drawn else lines)
+
+
+def _own_variables(trajectory: xr.DataTree) -> list[str]:
+    """Say what a user's own observables recorded."""
+    lines = []
+    for node in trajectory.subtree:
+        for name, each in node.to_dataset(inherit=False).data_vars.items():
+            if (said := declaration_of(each.attrs)) is not None:
+                along = ", ".join(map(str, each.dims))
+                units = f" [{each.attrs.get('units')}]" if each.attrs.get("units") != "1" else ""
+                lines.append(f"  {name} ({along}): {each.attrs.get('long_name')}{units}, by {said.get('observable')}")
+    return ["", "Variables of the user's own", *lines] if lines else []
 
 
 def _lines_of(config: Mapping[str, Any], depth: int = 1) -> list[str]:

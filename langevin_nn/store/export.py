@@ -9,7 +9,7 @@ from pathlib import Path
 import xarray as xr
 
 from langevin_nn.errors import ConfigurationError, DamagedTrajectory, UnknownNameError
-from langevin_nn.schema import CLOCKS
+from langevin_nn.schema import clock_of_group
 from langevin_nn.store.durable import aside_of, publish, refuse_finished, storage_errors
 
 __all__ = ["FORMATS", "export"]
@@ -111,7 +111,7 @@ def _write_table(trajectory: xr.DataTree, path: Path, group: str) -> None:
         raise ConfigurationError(f"there is no group {group!r}: expected one of {known}")
     node = trajectory[f"/{group}"]
     assert isinstance(node, xr.DataTree)
-    dataset, clock = node.to_dataset(), CLOCKS[group]
+    dataset, clock = node.to_dataset(), clock_of_group(group)
     if clock not in dataset.sizes:
         raise ConfigurationError(f"group {group or '(root)'} has no records: choose another with group=")
     moving = dataset[[name for name, each in dataset.data_vars.items() if clock in each.dims]]

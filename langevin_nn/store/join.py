@@ -15,7 +15,7 @@ from langevin_nn.checks import instance
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.provenance import attributes, configuration, differences
 from langevin_nn.replicas import KEPT_LABELS, Replica, check_each_once, replicas_of, runs_of, said_of
-from langevin_nn.schema import CLOCKS, describe
+from langevin_nn.schema import clock_of_group, is_clock
 from langevin_nn.store.lazy import joined, stacked_lazily
 
 __all__ = ["join_processes", "merge"]
@@ -64,7 +64,7 @@ def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str,
     n_replicas = trees[0].sizes["replica"]
     for path in trees[0].groups:
         parts = [_group(tree, path) for tree in trees]
-        clock = CLOCKS[path.strip("/")]
+        clock = clock_of_group(path.strip("/"))
         for name, part in zip(names, parts, strict=True):
             _check_same_variables(part, parts[0], name, names[0])
             _check_same_constants(part, parts[0], name, names[0])
@@ -79,7 +79,7 @@ def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str,
         for key, first in parts[0].data_vars.items():
             if key == _COUNT:
                 continue
-            if describe(str(key)).timeless:
+            if _is_timeless(first):
                 variables[str(key)] = first.variable
             else:
                 variables[str(key)] = stacked_lazily([part.variables[key] for part in parts], "process")
@@ -94,6 +94,19 @@ def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str,
     complete = all(int(each.attrs.get("complete", 0)) for each in trees)
     tree.attrs.update(attributes(config, complete=complete))
     return tree
+
+
+def _said_otherwise(part: xr.Dataset, first: xr.Dataset) -> list[str]:
+    """Return the variables of which two files say other things."""
+
+    def said(dataset: xr.Dataset, name: Any) -> tuple[Any, ...]:
+        return tuple(dataset[name].attrs.get(each) for each in ("long_name", "units"))
+
+    return sorted(str(name) for name in first.data_vars if name in part and said(part, name) != said(first, name))
+
+
+def _is_timeless(values: xr.DataArray) -> bool:
+    return not any(is_clock(dimension) for dimension in values.dims)
 
 
 def _counts(part: xr.Dataset) -> Any:
@@ -112,6 +125,11 @@ def _check_same_variables(part: xr.Dataset, first: xr.Dataset, name: str, first_
             f"process {name!r} and {first_name!r} differ in {', '.join(sorted(own ^ expected))}: expected the same "
             "observables of all; keep processes that were recorded differently in different files"
         )
+    if other := _said_otherwise(part, first):
+        raise ConfigurationError(
+            f"process {name!r} and {first_name!r} say other things of {', '.join(other)}: expected one long name and one "
+            "unit of each variable, since they become one; keep such runs in different files"
+        )
 
 
 def _check_same_sizes(part: xr.Dataset, first: xr.Dataset, name: str, first_name: str) -> None:
@@ -128,9 +146,7 @@ def _check_same_constants(part: xr.Dataset, first: xr.Dataset, name: str, first_
 
     def constants(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
         of_replicas = {str(key): value for key, value in dataset.coords.items() if value.dims == ("replica",)}
-        timeless = {
-            str(key): value for key, value in dataset.data_vars.items() if key != _COUNT and describe(str(key)).timeless
-        }
+        timeless = {str(key): value for key, value in dataset.data_vars.items() if _is_timeless(value)}
         return {**of_replicas, **timeless}
 
     own, expected = constants(part), constants(first)
@@ -208,7 +224,9 @@ def merge(trajectories: Sequence[xr.DataTree]) -> xr.DataTree:
                 "alike"
             )
     for path in trees[0].groups:
-        groups[path] = _merged_group([_group(tree, path) for tree in trees], CLOCKS[path.strip("/")], [*swept, *made])
+        groups[path] = _merged_group(
+            [_group(tree, path) for tree in trees], clock_of_group(path.strip("/")), [*swept, *made]
+        )
     _check_each_once([tree.to_dataset() for tree in trees])
     labels = np.concatenate([tree["replica"].values for tree in trees])
     attrs = {"long_name": "replica", "units": "1"}
@@ -363,6 +381,11 @@ def _check_mergeable(part: xr.Dataset, first: xr.Dataset, clock: str, number: in
         raise ConfigurationError(
             f"trajectory {number} and the first differ in {', '.join(sorted(map(str, missing)))}: expected the same "
             "observables of all; merge those that were recorded alike"
+        )
+    if said := _said_otherwise(part, first):
+        raise ConfigurationError(
+            f"trajectory {number} and the first say other things of {', '.join(said)}: expected one long name and one unit "
+            "of each variable, since they become one; keep such runs in files of their own"
         )
     moments = "epoch" if "epoch" in first.coords else clock
     other = {name for name, size in part.sizes.items() if name != "replica" and first.sizes.get(name) != size}

@@ -27,8 +27,16 @@ def _from_1_0(tree: xr.DataTree) -> xr.DataTree:
     return brought
 
 
+def _from_1_1(tree: xr.DataTree) -> xr.DataTree:
+    """1.1 held the package's own variables only, which need no declaration, and named a user's class without its module."""
+    return tree
+
+
 # From which version, to which, and how; followed one after the other.
-MIGRATIONS: dict[str, tuple[str, Callable[[xr.DataTree], xr.DataTree]]] = {"1.0": ("1.1", _from_1_0)}
+MIGRATIONS: dict[str, tuple[str, Callable[[xr.DataTree], xr.DataTree]]] = {
+    "1.0": ("1.1", _from_1_0),
+    "1.1": ("1.2", _from_1_1),
+}
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.errors import DamagedTrajectory
-from langevin_nn.schema import CLOCKS
+from langevin_nn.schema import is_clock
 
 __all__ = ["DIGEST", "blocks", "chunk_shape", "content_digest", "netcdf_bytes", "write_netcdf"]
 
@@ -219,7 +219,7 @@ def chunk_shape(dims: tuple[str, ...], shape: tuple[int, ...], itemsize: int) ->
     for axis, name in enumerate(dims):
         if name in ("process", "replica") and too_large():
             chunk[axis] = 1
-    clocks = [axis for axis, name in enumerate(dims) if name in CLOCKS.values()]
+    clocks = [axis for axis, name in enumerate(dims) if is_clock(name)]
     for axis in clocks:
         if too_large():
             of_record = prod(chunk) // chunk[axis] * itemsize
@@ -255,7 +255,7 @@ def blocks(
     if not prod(shape):
         return
     block = list(chunk)
-    order = sorted(range(len(shape)), key=lambda axis: dims[axis] not in CLOCKS.values())
+    order = sorted(range(len(shape)), key=lambda axis: not is_clock(dims[axis]))
     for axis in order:
         room = _BLOCK // (prod(block) * itemsize)
         block[axis] = min(ceil(shape[axis] / chunk[axis]), max(1, room)) * chunk[axis]

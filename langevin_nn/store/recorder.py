@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -12,7 +12,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.errors import ConfigurationError, StorageError
-from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, describe
+from langevin_nn.observables.declarations import Declarations
+from langevin_nn.schema import COHORT_PAIRS, COHORTS, clock_of_group
 from langevin_nn.store.forecast import recording_limit, refuse_unless_it_fits
 from langevin_nn.store.segments import SegmentFolder, assembled, dtype_with_gaps
 from langevin_nn.store.state import state_bytes
@@ -66,6 +67,11 @@ class _Buffer:
                     f"{name!r} has shape {value.shape} at step {step}: expected {self._shapes[name]} as in the records "
                     "before, since a trajectory is one array; record a fixed number of values"
                 )
+            if value.dtype != self._arrays[name].dtype:
+                raise ConfigurationError(
+                    f"{name!r} is of {value.dtype} at step {step}: expected {self._arrays[name].dtype} as in the records "
+                    "before, since a trajectory is one array; convert what is measured to one type"
+                )
             self._arrays[name][:, row] = value
             self._filled[name].append(row)
         return begun
@@ -110,6 +116,11 @@ class _Buffer:
             setattr(self, name, array(values.typecode, np.asarray(values)[chosen].tolist()))
 
     @property
+    def names(self) -> Container[str]:
+        """Of the variables that have begun."""
+        return self._arrays.keys()
+
+    @property
     def size(self) -> int:
         """Bytes of the records."""
         return self.row_bytes * len(self.steps)
@@ -150,6 +161,8 @@ class Recorder:
         The most that recording holds in memory where there is a folder; 256 MiB, or four records, unless said.
     segment_seconds : float, optional
         After how long a segment is finished at the latest.
+    declared : Declarations, optional
+        What may be recorded; the package's own variables unless said.
     """
 
     def __init__(
@@ -161,7 +174,10 @@ class Recorder:
         folder: SegmentFolder | None = None,
         memory_limit: int | float | str | None = None,
         segment_seconds: float = 30.0,
+        declared: Declarations | None = None,
     ) -> None:
+        self._declared = declared or Declarations()
+        self._sizes = {name: len(each.values) for name, each in self._declared.coordinates.items()}
         self._replicas, self._attributes, self._coordinates = replicas, dict(attributes), coordinates
         self._expected, self._folder = dict(expected), folder
         self._limit, self._seconds = memory_limit, segment_seconds
@@ -188,8 +204,16 @@ class Recorder:
             The same on the two other clocks.
         values : mapping of str to ndarray, shapes (replica, ...)
             By name.
+
+        Raises
+        ------
+        ConfigurationError
+            If they are not what was declared, or not as in the records before, or do not fit.
         """
-        if self._buffers[group].keep(step, epoch, time, values):
+        buffer = self._buffers[group]
+        new = {name: value for name, value in values.items() if name not in buffer.names}
+        self._declared.check(group, new, len(self._replicas), self._sizes)
+        if buffer.keep(step, epoch, time, values):
             self._refuse_unless_it_fits()
 
     def _refuse_unless_it_fits(self) -> None:
@@ -198,32 +222,35 @@ class Recorder:
         record = sum(buffer.row_bytes for buffer in self._buffers.values())
         refuse_unless_it_fits(whole, record, 0, self._folder.folder if self._folder else None, self._limit)
 
-    def has_timeless(self, group: str) -> bool:
+    def has_timeless(self, names: Iterable[str]) -> bool:
         """Return whether what never changes has been kept.
 
         Parameters
         ----------
-        group : str
-            Group of the file.
+        names : iterable of str
+            Of variables.
 
         Returns
         -------
         bool
             Also where there was nothing to keep.
         """
-        return group in self._kept_timeless
+        return self._kept_timeless.issuperset(names)
 
-    def keep_timeless(self, group: str, values: Arrays) -> None:
+    def keep_timeless(self, group: str, names: Iterable[str], values: Arrays) -> None:
         """Add variables that never change.
 
         Parameters
         ----------
         group : str
             Group of the file.
+        names : iterable of str
+            Those that were asked for, whether there is something to keep or not.
         values : mapping of str to ndarray, shapes (replica, ...)
             By name.
         """
-        self._kept_timeless.add(group)
+        self._declared.check(group, values, len(self._replicas), self._sizes, timeless=True)
+        self._kept_timeless.update(names)
         self._timeless.setdefault(group, {}).update(values)
 
     def drop_from(self, step: int) -> None:
@@ -333,14 +360,11 @@ class Recorder:
         return groups
 
     def _dataset(self, group: str) -> xr.Dataset:
-        clock, buffer = CLOCKS[group], self._buffers[group]
-        variables: dict[str, Any] = {}
-        for name, values in buffer.variables().items():
-            described = describe(name)
-            variables[name] = (("replica", clock, *described.dimensions), values, described.attributes)
-        for name, values in self._timeless.get(group, {}).items():
-            described = describe(name)
-            variables[name] = (("replica", *described.dimensions), values, described.attributes)
+        clock, buffer = clock_of_group(group), self._buffers[group]
+        variables: dict[str, Any] = {
+            name: (self._declared.variables[name].recorded_dimensions, values, self._declared.attributes(name))
+            for name, values in (buffer.variables() | self._timeless.get(group, {})).items()
+        }
         coordinates: dict[str, Any] = {
             clock: _labelled(clock, np.array(buffer.steps), "number of updates"),
             "time": (clock, np.array(buffer.times), _COORDINATES["time"]),
@@ -356,7 +380,8 @@ class Recorder:
         if "mode" in dataset.sizes:
             numbers = np.arange(1, dataset.sizes["mode"] + 1)
             dataset = dataset.assign_coords(mode=_labelled("mode", numbers, "rank of the eigenvalue"))
-        return dataset
+        own = {name: each for name, each in self._declared.coordinates.items() if name in dataset.sizes}
+        return dataset.assign_coords({name: (name, each.values, each.attributes) for name, each in own.items()})
 
     def _of_replicas(self) -> dict[str, Any]:
         """Return the replicas and what differs between them, labelled."""

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from langevin_nn.errors import DamagedTrajectory, StrayFileWarning
-from langevin_nn.schema import CLOCKS
+from langevin_nn.schema import clock_of_group
 from langevin_nn.store.durable import aside_of, publish, storage_errors, write_durably
 from langevin_nn.store.lazy import joined
 from langevin_nn.store.lock import RunLock
@@ -87,7 +87,7 @@ class Manifest:
     recorded_until : int
         The last step whose records lie in segments.
     timeless : tuple of str
-        Groups of which what never changes is kept.
+        Variables that never change and are kept.
     """
 
     number: int
@@ -296,7 +296,7 @@ def assembled(parts: list[dict[str, xr.Dataset]], attributes: Mapping[str, Any])
 
 
 def _one_group(parts: list[xr.Dataset], path: str) -> xr.Dataset:
-    clock = CLOCKS[path.strip("/")]
+    clock = clock_of_group(path.strip("/"))
     recorded = [part for part in parts if clock in part.sizes]
     names = dict.fromkeys(name for part in parts for name in part.variables)
     coordinates: dict[Any, Any] = {}
@@ -412,7 +412,7 @@ class SegmentFolder:
         recorded_until : int
             The last step whose records are in segments now.
         timeless : tuple of str
-            Groups of which what never changes is kept now.
+            Variables that never change and are kept now.
 
         Raises
         ------

@@ -15,9 +15,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.observables.declarations import declaration_of
+from langevin_nn.observables.variables import GROUPS, OWN, describe
 from langevin_nn.provenance import study_of
 from langevin_nn.replicas import is_silent, repetitions, runs_of, said_of
-from langevin_nn.schema import CLOCKS, COHORT_PAIRS, COHORTS, SCHEMA_VERSION, describe
+from langevin_nn.schema import COHORT_PAIRS, COHORTS, SCHEMA_VERSION, Variable, clock_of_group
 from langevin_nn.store.netcdf import DIGEST, content_digest
 from langevin_nn.store.trajectory import open_trajectory
 
@@ -34,8 +36,9 @@ _ATTRIBUTES = ("schema_version", "config_json", "created_at", "source", "complet
 def validate(trajectory: xr.DataTree | xr.Dataset | str | os.PathLike[str]) -> tuple[str, ...]:
     """Say what is wrong with a trajectory.
 
-    Names, dimensions, units and long names are those of `langevin_nn.schema`; clocks move forward; the order parameters obey
-    the identities that hold to rounding (A = A₀ + D = A∥ + A⊥, D = A⊥ + D∥, A∥ = A₀ + D∥, σ_λ² = D∥/A₀, A₀ = A₀,c + A₀,w +
+    Names, dimensions, units and long names are those of `langevin_nn.observables.describe`, of a user's own variables those
+    that their observable declared, which the file carries; clocks move forward; the order parameters obey the identities
+    that hold to rounding (A = A₀ + D = A∥ + A⊥, D = A⊥ + D∥, A∥ = A₀ + D∥, σ_λ² = D∥/A₀, A₀ = A₀,c + A₀,w +
     2 (A₀,c A₀,w)^½ R_cw; Feng & Tu 2021, doi 10.1088/2632-2153/abf5b9), eigenvalues descend and do not exceed D, errors are
     shares, the attributes say where the file comes from, and each replica comes once: no two have one configuration, seed and
     index, nor, where there is noise, the same numbers. All values are read, so that a finished file's checksums are
@@ -104,28 +107,43 @@ def _damage(node: xr.Dataset, path: str) -> tuple[list[str], list[str]]:
 
 
 def _names(node: xr.Dataset, group: str) -> Iterator[str]:
-    if group not in CLOCKS:
-        yield f"group /{group} is unknown: expected /, {', '.join(f'/{name}' for name in CLOCKS if name)}"
+    declared = {name: declaration_of(each.attrs) for name, each in node.data_vars.items()}
+    if group and group not in GROUPS and all(each is None for each in declared.values()):
+        yield (
+            f"group /{group} is unknown: expected /, {', '.join(f'/{name}' for name in GROUPS)}, or one of which a "
+            "variable carries the declaration of a user's own observable"
+        )
         return
     processes = ("process",) if "process" in node.sizes else ()
     for name, variable in node.data_vars.items():
         where = f"variable {str(name)!r} of group /{group}"
         if name == "update_count":
             continue
-        try:
-            known = describe(str(name))
-        except ConfigurationError as error:
-            hint = str(error).rpartition("; ")[2] if "did you mean" in str(error) else "see langevin_nn.schema"
-            yield f"{where} is unknown: {hint}"
-            continue
+        said = declared[name]
+        known: Variable | None
+        if said is not None and name not in OWN:
+            known = said.get("variable")
+            if known is None or known.name != name:
+                yield f"{where} carries a declaration that cannot be understood or is another's: expected its observable's"
+                continue
+            for dimension in said.get("labelled", []):
+                if dimension in variable.dims and dimension not in node.coords:
+                    yield f"dimension {dimension!r} of group /{group} lacks its labels: expected those that were declared"
+        else:
+            try:
+                known = describe(str(name))
+            except ConfigurationError as error:
+                hint = (
+                    str(error).rpartition("; ")[2]
+                    if "did you mean" in str(error)
+                    else "see langevin_nn.observables.variables"
+                )
+                yield f"{where} is unknown: {hint}"
+                continue
         if known.group != group:
             yield f"{where} belongs into group /{known.group}"
             continue
-        expected = (
-            ("replica", *known.dimensions)
-            if known.timeless
-            else (*processes, "replica", CLOCKS[group], *known.dimensions)
-        )
+        expected = (*(() if known.timeless else processes), *known.recorded_dimensions)
         if variable.dims != expected:
             yield f"{where} has dimensions {', '.join(map(str, variable.dims))}: expected {', '.join(expected)}"
         for attribute, value in known.attributes.items():
@@ -146,8 +164,8 @@ def _labels(node: xr.Dataset, path: str) -> Iterator[str]:
 
 
 def _clock(node: xr.Dataset, group: str) -> Iterator[str]:
-    clock = CLOCKS.get(group)
-    if clock is None or clock not in node.sizes:
+    clock = clock_of_group(group)
+    if clock not in node.sizes:
         return
     for name in (clock, "time", "epoch"):
         if name not in node.coords:
@@ -276,16 +294,16 @@ def _of_equal_numbers(tree: xr.DataTree, of_process: dict[str, int]) -> list[lis
     """Return groups of replicas whose numbers are the same bits at records after the start, and move."""
     for group, name in _PATHS:
         node = tree.children.get(group, tree)
-        if name not in node.data_vars or not {"replica", CLOCKS[group]} <= {*node[name].dims}:
+        if name not in node.data_vars or not {"replica", clock_of_group(group)} <= {*node[name].dims}:
             continue
         values = node[name].isel(of_process)
         if "cohort" in values.dims:
             values = values.isel(cohort=0)
         if values.dtype.kind != "f":
             continue
-        length = values.sizes[CLOCKS[group]]
+        length = values.sizes[clock_of_group(group)]
         at = np.unique(np.linspace(1, max(length - 1, 1), _TRIED).round().astype(int))[: length - 1]
-        chosen = values.isel({CLOCKS[group]: at}).transpose("replica", CLOCKS[group], ...)
+        chosen = values.isel({clock_of_group(group): at}).transpose("replica", clock_of_group(group), ...)
         together = max(1, _BLOCK * chosen.sizes["replica"] // max(chosen.nbytes, 1))
         rows: dict[tuple[bytes, ...], list[int]] = {}
         for begin in range(0, chosen.sizes["replica"], together):

@@ -16,7 +16,7 @@ from xarray.backends.locks import SerializableLock
 from xarray.core import indexing
 
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.schema import CLOCKS
+from langevin_nn.schema import clock_of_group
 from langevin_nn.store.netcdf import DIGEST
 from langevin_nn.store.segments import dtype_with_gaps
 from langevin_nn.sweep.folder import Status, SweepFolder, file_name
@@ -202,7 +202,7 @@ def _group(path: str, example: xr.Dataset, done: Sequence[Status], opened: Seque
         else:
             longest = values[int(np.argmax([len(each[key]) for each in values]))][key] if small else variable.values
             coordinates[key] = (variable.dims, longest if padded else variable.values, attributes)
-            if key == CLOCKS[""]:
+            if key == clock_of_group(""):
                 coordinates["update_count"] = (*stacked[:2], {"long_name": "number of updates", "units": "1"})
     return xr.Dataset(variables, coords=coordinates)
 

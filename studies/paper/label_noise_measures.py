@@ -16,10 +16,10 @@ from langevin_nn import Process, Seeds, sgd, simulate
 from langevin_nn.ensemble import draw_minibatch_gradients, project_gradients
 from langevin_nn.ensemble.empirical import EmpiricalEnsemble
 from langevin_nn.landscape import NetworkLandscape, SampleGradients
-from langevin_nn.observables import Losses, NoiseSpectrum, Observable, OrderParameters, Snapshot, Weights
+from langevin_nn.observables import Losses, NoiseSpectrum, Observable, OrderParameters, Snapshot, Weights, describe
 from langevin_nn.observables.base import Arrays, stacked
 from langevin_nn.schedules import AtEpochs
-from langevin_nn.schema import COHORT_PAIRS, COHORTS, describe
+from langevin_nn.schema import COHORT_PAIRS, COHORTS
 from langevin_nn.store import write_trajectory
 from langevin_nn.threads import side_by_side, single_threaded_products
 from studies.paper.training import Choices

@@ -11,6 +11,7 @@ import numpy as np
 from langevin_nn import NetworkLandscape, Process
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import Landscape
+from langevin_nn.observables import describe
 from langevin_nn.observables.base import Arrays, Observable, Snapshot
 from langevin_nn.schedules import AtSteps, Schedule
 from studies.paper.training import Choices
@@ -72,7 +73,7 @@ class MeasuredWeights(Observable):
     """
 
     schedule: Schedule = field(default_factory=lambda: AtSteps((0,)))
-    group = "weights"
+    variables = (describe("weights"),)
 
     def bytes_per_replica(self, process: Process) -> int:  # noqa: D102
         return 4 * n_measured(process.landscape)

@@ -19,7 +19,7 @@ import xarray as xr
 
 from langevin_nn import open_trajectory
 from langevin_nn.errors import LangevinError
-from langevin_nn.schema import CLOCKS
+from langevin_nn.schema import clock_of_group
 from langevin_nn.store.segments import folder_of
 
 from . import worker
@@ -104,7 +104,7 @@ def check_prefix(tree: xr.DataTree, reference: xr.DataTree, until: int) -> int:
     """Raise unless a tree holds the bits of a reference up to a step and nothing after it; return the steps it holds."""
     records = 0
     for path in reference.groups:
-        clock = CLOCKS[path.strip("/")]
+        clock = clock_of_group(path.strip("/"))
         expected = reference[path].to_dataset(inherit=False)
         expected = expected.isel({clock: expected[clock].values <= until})
         if path not in tree.groups or clock not in tree[path].dims:
@@ -294,7 +294,7 @@ class Chain:
         steps = {
             step
             for path in self._reference.groups
-            for step in self._reference[path].to_dataset(inherit=False)[CLOCKS[path.strip("/")]].values.tolist()
+            for step in self._reference[path].to_dataset(inherit=False)[clock_of_group(path.strip("/"))].values.tolist()
         }
         lost = sum(1 for step in steps if until < step <= page["recorded"])
         tally.lost[lost] += 1

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numba
 import numpy as np
@@ -29,7 +29,7 @@ from langevin_nn import (
     sgd,
     simulate,
 )
-from langevin_nn.observables import DrivingNoise, Losses, Observable, OrderParameters, SampleLosses, Weights
+from langevin_nn.observables import DrivingNoise, Losses, Observable, OrderParameters, SampleLosses, Weights, describe
 from langevin_nn.schedules import EverySteps
 from langevin_nn.store import segments, trajectory
 from langevin_nn.store.recorder import Recorder
@@ -49,7 +49,7 @@ class Often(Observable):
     """A number of single precision."""
 
     schedule: EverySteps
-    group: ClassVar[str] = "spectrum"
+    variables = (describe("hessian_trace"),)
 
     def measure(self, snapshot: Any) -> dict[str, Any]:
         return {"hessian_trace": snapshot.state.weights.sum(1).numpy()}
@@ -60,7 +60,7 @@ class Seldom(Observable):
     """Numbers beside it that are recorded now and then: their gaps are NaN, and types must not depend on segments."""
 
     schedule: EverySteps
-    group: ClassVar[str] = "spectrum"
+    variables = (describe("subspace_overlap"), describe("effective_dimension_is_lower_bound"))
 
     def measure(self, snapshot: Any) -> dict[str, Any]:
         values = snapshot.state.weights.amax(1).numpy()
