@@ -22,6 +22,7 @@ from langevin_nn.checks import as_path, instance, kind_of, listed, number, one_o
 from langevin_nn.engine import advance, advance_together, shares, way
 from langevin_nn.errors import ConfigurationError, StorageError, UnstableTrajectory
 from langevin_nn.observables import Observable, Snapshot, default_observables
+from langevin_nn.observables.base import without_diverged
 from langevin_nn.observables.declarations import Declarations
 from langevin_nn.process import Process, State
 from langevin_nn.provenance import attributes, plain
@@ -746,6 +747,7 @@ def _record(
             if on_divergence == "raise" and losses is not None and not np.isfinite(losses[:, 0]).all():
                 replica = state.replicas[int(np.flatnonzero(~np.isfinite(losses[:, 0]))[0])]
                 raise UnstableTrajectory(replica, state.step, process.time_step)
+            values = without_diverged(values, state.diverged)
             recorder.keep(observable.group, state.step, epoch, time, values)
             timeless = [each.name for each in observable.variables if each.timeless]
             if not recorder.has_timeless(timeless):

@@ -23,7 +23,7 @@ from langevin_nn.schedules import Schedule
 from langevin_nn.schema import Coordinate, Variable
 from langevin_nn.threads import side_by_side
 
-__all__ = ["Observable", "Snapshot", "stacked"]
+__all__ = ["Observable", "Snapshot", "stacked", "without_diverged"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -42,6 +42,36 @@ def stacked(measured: list[Arrays]) -> Arrays:
         By name.
     """
     return {name: np.stack([each[name] for each in measured]) for name in measured[0]}
+
+
+def without_diverged(measured: Arrays, diverged: Tensor) -> Arrays:
+    """Return what was measured, missing where a replica diverged: outputs that are no numbers still have a largest one.
+
+    Parameters
+    ----------
+    measured : dict of str to ndarray, shapes (replica, ...)
+        By name.
+    diverged : Tensor of bool, shape (replica,)
+        Which replicas have left the finite numbers.
+
+    Returns
+    -------
+    dict of str to ndarray
+        NaN there; whole numbers, which have none, stay.
+
+    Examples
+    --------
+    >>> without_diverged({"train_error": np.array([0.5, 0.9])}, torch.tensor([False, True]))
+    {'train_error': array([0.5, nan])}
+    """
+    gone = diverged.cpu().numpy()
+    if not gone.any():
+        return measured
+    found = {name: values.copy() if values.dtype.kind == "f" else values for name, values in measured.items()}
+    for values in found.values():
+        if values.dtype.kind == "f":
+            values[gone] = np.nan
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,7 +73,8 @@ class _Buffer:
                     "before, since a trajectory is one array; convert what is measured to one type"
                 )
             self._arrays[name][:, row] = value
-            self._filled[name].append(row)
+            if self._filled[name][-1:] != array("q", [row]):  # two observables may measure the same
+                self._filled[name].append(row)
         return begun
 
     def _begin(self, name: str, value: NDArray[Any]) -> None:
@@ -261,8 +262,10 @@ class Recorder:
         step : int
             From which on.
         """
-        for buffer in self._buffers.values():
+        for group, buffer in self._buffers.items():
             buffer.drop_from(step)
+            if not buffer.steps:  # then there is no group in which it would lie
+                self._kept_timeless.difference_update(self._timeless.pop(group, {}))
 
     def commit_if_due(self, state: State) -> None:
         """Finish a segment where it is large or old enough.
