@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,9 +18,11 @@ BLOCKS = {
 @pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if blocks])
 def test_examples(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
+    # A module, as a reader's own: files name classes by the module in which they can be found again.
+    module = ModuleType(f"page_of_{page.removesuffix('.md')}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in BLOCKS[page]:
-        exec(compile(block, page, "exec"), names)
+        exec(compile(block, page, "exec"), module.__dict__)
     assert capsys.readouterr().out
     for picture in re.findall(r"savefig\(\"([^\"]+)\"", "".join(BLOCKS[page])):
         assert (tmp_path / picture).stat().st_size > 10_000

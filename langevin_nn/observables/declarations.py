@@ -17,10 +17,10 @@ from langevin_nn.process import Process
 from langevin_nn.provenance import class_name
 from langevin_nn.schema import Coordinate, Variable, is_clock
 
-__all__ = ["DECLARATION", "Declarations", "declaration_of"]
+__all__ = ["Declarations", "declaration_of"]
 
 # Attribute of a variable that is none of the package's own: what its observable said of it, as JSON.
-DECLARATION = "declaration"
+_DECLARATION = "declaration"
 # What a file has besides variables, and the dimensions that are added to those of one run.
 _LABELLED = ("cohort", "cohort_pair", "mode")
 _AXES = ("replica", "process", "point")
@@ -115,7 +115,7 @@ class Declarations:
             return variable.attributes
         labelled = [each for each in variable.dimensions if each in self.coordinates]
         said = {**asdict(variable), "labelled": labelled, "observable": self.owners[name]}
-        return {**variable.attributes, DECLARATION: json.dumps(said, sort_keys=True, ensure_ascii=False)}
+        return {**variable.attributes, _DECLARATION: json.dumps(said, sort_keys=True, ensure_ascii=False)}
 
     def check(
         self, group: str, values: Mapping[str, Any], n_replicas: int, sizes: dict[str, int], timeless: bool = False
@@ -186,10 +186,10 @@ def declaration_of(attributes: Mapping[Any, Any]) -> dict[str, Any] | None:
     dict or None
         None where it says nothing, as of the package's own; empty where it cannot be understood.
     """
-    if DECLARATION not in attributes:
+    if _DECLARATION not in attributes:
         return None
     try:
-        said = json.loads(str(attributes[DECLARATION]))
+        said = json.loads(str(attributes[_DECLARATION]))
         return {**said, "variable": Variable(**{each.name: said[each.name] for each in fields(Variable)})}
     except (ValueError, KeyError, TypeError):
         return {}

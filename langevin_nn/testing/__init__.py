@@ -1,5 +1,6 @@
-"""For tests of analyzers, yours and ours: trajectories of known truth, and the metric that scores what is found on them."""
+"""For tests of parts, yours and ours: the laws to which they are held, and trajectories of known truth for analyzers."""
 
+from langevin_nn.testing.observables import check_observable
 from langevin_nn.testing.synthetic import (
     four_phase_trajectory,
     score_boundaries,
@@ -7,4 +8,10 @@ from langevin_nn.testing.synthetic import (
     two_phase_trajectory,
 )
 
-__all__ = ["four_phase_trajectory", "score_boundaries", "stationary_trajectory", "two_phase_trajectory"]
+__all__ = [
+    "check_observable",
+    "four_phase_trajectory",
+    "score_boundaries",
+    "stationary_trajectory",
+    "two_phase_trajectory",
+]
