@@ -119,7 +119,9 @@ def test_what_cannot_be_measured_is_refused(network):
 
 
 def test_the_names_that_landscapes_had_go_on():
-    assert landscapes.flatness is flatness
-    assert landscapes.loss_profile is loss_profile
+    with pytest.warns(DeprecationWarning, match=r"langevin_nn\.curvature\.flatness"):
+        assert landscapes.flatness is flatness
+    with pytest.warns(DeprecationWarning, match=r"langevin_nn\.curvature\.loss_profile"):
+        assert landscapes.loss_profile is loss_profile
     with pytest.raises(AttributeError, match="no attribute 'curvature'"):
         landscapes.curvature  # noqa: B018
