@@ -69,6 +69,8 @@ _VARIABLES = (
     ),
     Variable("class_alignment", "cosine of the mean gradients of two classes", ("class", "other_class")),
     Variable("class_size", "number of samples of a class", ("class",)),
+    Variable("sample_loss", "loss of a sample", ("sample",), "nat", "samples"),
+    Variable("sample_gradient_norm", "norm of a sample's gradient", ("sample",), "loss weight-1", "samples"),
 )
 # By name.
 MEASURES = {variable.name: variable for variable in _VARIABLES}

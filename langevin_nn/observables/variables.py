@@ -16,8 +16,6 @@ _VARIABLES = (
     Variable("test_loss", "test loss", (), "nat"),
     Variable("test_error", "test error"),
     Variable("driving_noise_strength", "trace of the covariance of the driving noise", (), "loss2 weight-2"),
-    Variable("sample_loss", "loss of a sample", ("sample",), "nat", "samples"),
-    Variable("sample_gradient_norm", "norm of a sample's gradient", ("sample",), "loss weight-1", "samples"),
     Variable("given_label", "label in training", ("sample",), "1", "samples", timeless=True),
     Variable("true_label", "label before label noise", ("sample",), "1", "samples", timeless=True),
     Variable("mislabeled", "given label differs from the true one", ("sample",), "1", "samples", timeless=True),
