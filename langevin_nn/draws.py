@@ -344,6 +344,11 @@ class Draws(ABC):
             for key in self._keys
         ]
 
+    @property
+    def n_replicas(self) -> int:
+        """Replicas for which numbers are drawn, of all processes together."""
+        return sum(len(each.replicas) for each in self._keys)
+
     def tensor(self, values: Any) -> Tensor:
         """Return what was made of numbers as weights are: as precise, and where they are.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from copy import copy, deepcopy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -26,7 +27,13 @@ from langevin_nn.draws import PhiloxDraws
 from langevin_nn.engine import choice, graph, way
 from langevin_nn.gradients import perceptron_on_device
 from langevin_nn.gradients.perceptron_on_device import BatchedPerceptronGradient
-from langevin_nn.noise import IndependentMinibatches, MatchedGaussian, ShuffledMinibatches
+from langevin_nn.noise import (
+    IndependentMinibatches,
+    MatchedGaussian,
+    SampleWeightNoise,
+    SampleWeights,
+    ShuffledMinibatches,
+)
 from langevin_nn.threads import single_threaded_products
 from langevin_nn.update import Momentum, Plain
 
@@ -265,3 +272,59 @@ def test_the_floor_of_an_update_is_its_products_or_its_traffic():
     """A layer of 3 × 2: 12 operations forward and 12 for its gradient, 8 parameters read and written, 3 inputs."""
     assert least_seconds((2.0, 1e9), 1, (3, 2)) == 24 / 2
     assert least_seconds((1e9, 2.0), 1, (3, 2)) == 4 * (2 * 8 + 3) / 2
+
+
+# --- sources of one's own that remember
+
+
+@dataclass(frozen=True)
+class Remembering(SampleWeightNoise):
+    """c_k that keep nine tenths of what they were; its memory is a tensor, in a tuple, or beside a number."""
+
+    batch_size: int = B
+    kind: str = "tensor"
+    portable = True
+
+    def start(self, landscape, weights):
+        zeros = torch.zeros(len(weights), landscape.n_samples, dtype=weights.dtype)
+        return {"tensor": zeros, "tuple": (zeros,), "beside": State(float(weights.abs().mean()), zeros)}[self.kind]
+
+    def sample_weights(self, n_samples, memory, draws, steps):
+        own = {"tensor": lambda: memory, "tuple": lambda: memory[0], "beside": lambda: memory.values}[self.kind]()
+        found = []
+        for normals in draws.normals("remembering", n_samples, steps, centred=True):
+            own = 0.9 * own + 0.01 * draws.tensor(normals)
+            found.append(own)
+        after = {"tensor": lambda: own, "tuple": lambda: (own,), "beside": lambda: replace(memory, values=own)}
+        return SampleWeights(1 / n_samples + torch.stack(found)), after[self.kind]()
+
+
+@dataclass(frozen=True)
+class State:
+    scale: float
+    values: torch.Tensor
+
+
+def test_what_a_source_remembers_is_of_the_updates_that_were_made():
+    """A replica breaks in the middle of a block: the other one's noise goes on from there."""
+    chosen = landscape()
+    process = Process(chosen, Remembering(), 1.0, update=Plain(weight_decay=5.0))
+    start = torch.stack([torch.full((chosen.n_parameters,), size) for size in (1e34, 1e-6)])
+    state = process.start(2, 0, weights=start)
+    together, alone = advance(process, state, 16, "mask", captured=True), state
+    for _ in range(16):
+        alone = advance(process, alone, 1, "mask", captured=True)
+    assert together.diverged.tolist() == [True, False]
+    torch.testing.assert_close(together.noise_memory[1], alone.noise_memory[1])
+
+
+@pytest.mark.parametrize("kind", ["tensor", "tuple", "beside"])
+def test_memories_of_several_processes_stay_their_own(kind):
+    processes = [Process(landscape(), Remembering(kind=kind), rate) for rate in (0.1, 0.05)]
+    members = [(each, each.start(n, seed)) for each, n, seed in zip(processes, (2, 3), (0, 1), strict=True)]
+    found = members
+    for _ in range(2):
+        found = [(process, state) for (process, _), state in zip(found, together(found, 5), strict=True)]
+    for (process, start), (_, state) in zip(members, found, strict=True):
+        alone = blocks(process, blocks(process, start, 5), 5)
+        torch.testing.assert_close(state.weights, alone.weights, rtol=1e-6, atol=1e-7)

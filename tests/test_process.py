@@ -665,3 +665,60 @@ def test_the_compiled_integrator_names_the_first_replica_and_step_that_diverge()
         said.append((unstable.value.replica, unstable.value.step))
     assert said[0] == said[1]
     assert said[0][0] == 1
+
+
+# --- parts as they were written before
+
+
+class FormerWeights(ShuffledMinibatches):
+    def sample_weights(self, landscape, memory, key):
+        raise AssertionError
+
+
+class FormerMinibatches(ShuffledMinibatches):
+    def minibatches(self, landscape, memory, key, steps):
+        raise AssertionError
+
+
+class Transposed(ShuffledMinibatches):
+    def minibatches(self, n_samples, memory, draws, steps):
+        return np.zeros((2, steps, self.batch_size), np.int64), memory
+
+
+class FormerRule(Plain):
+    def check(self, process):
+        raise AssertionError
+
+
+class Advancing(Plain):
+    def advance(self, process, state, steps):
+        raise AssertionError
+
+
+class OwnWay(Process):
+    def advance(self, state, steps):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (
+            {"noise": FormerWeights(5)},
+            r"sample_weights takes \(landscape, .*expected \(n_samples, memory, draws, steps\)",
+        ),
+        ({"noise": FormerMinibatches(5)}, r"minibatches takes \(landscape, .*expected \(n_samples,"),
+        ({"update": FormerRule()}, r"check takes \(process\): expected \(landscape, drift, noise\)"),
+        ({"update": Advancing()}, "method 'advance', which nothing calls"),
+        ({"noise": Transposed(5)}, r"shape \(2, 3, 5\), .*expected whole numbers of shape .* = \(3, 2, any\)"),
+        ({"kind": OwnWay}, "OwnWay has a method 'advance', which no run calls"),
+    ],
+    ids=["weights", "minibatches", "check", "advance of a rule", "shape", "advance of a process"],
+)
+def test_parts_as_they_were_written_before_are_refused_by_name(parts, said, digits):
+    def run(kind=Process, **parts):
+        process = kind(digits, learning_rate=0.1, **{"noise": ShuffledMinibatches(5), **parts})
+        advance(process, process.start(2, 0), 3)
+
+    with pytest.raises(ConfigurationError, match=said):
+        run(**parts)

@@ -75,5 +75,5 @@ def _minibatches(run: Run, n_samples: int, count: int) -> Tensor:
     noise = run.process.noise
     assert isinstance(noise, Minibatches)
     draws = draws_at(run.key(), run.weights)
-    drawn, run.noise_memory = noise.minibatches(n_samples, run.noise_memory, draws, count)
-    return torch.as_tensor(drawn).to(torch.int64).transpose(0, 1)
+    indices, run.noise_memory = noise.drawn(n_samples, run.noise_memory, draws, count)
+    return indices.transpose(0, 1)

@@ -133,6 +133,12 @@ def way(process: Process, captured: bool | None = None) -> Way:
     ConfigurationError
         If its rule is none that can be run.
     """
+    own = next((each for each in type(process).__mro__ if "advance" in vars(each)), Process)
+    if own is not Process:
+        raise ConfigurationError(
+            f"{own.__name__} has a method 'advance', which no run calls: expected the parts of a process to say what a step "
+            "is; give `apply` of an update rule, or `stochastic_gradient` of the process"
+        )
     update = process.update
     if isinstance(update, CompiledUpdate):
         return "compiled"

@@ -251,6 +251,7 @@ def captured_block(runs: Sequence[Run], problem: Problem | None, end: int) -> No
     shape = Shape(sum(sizes), weights.shape[1], tuple(labels.shape), rows, chosen, chosen, *rates)
     steps = CapturedSteps.of(problem, shape, weights.dtype)
     count = min(end - runs[0].step, shape.capacity)
+    memories = [run.noise_memory for run in runs]
     drawn = _drawn_ahead(runs, sizes, n, count)
     steps.draw(drawn if chosen else SampleWeights(drawn.spread(n).expand(count, -1, -1)))
     start = _start_of(runs, labels, rates[0])
@@ -261,12 +262,15 @@ def captured_block(runs: Sequence[Run], problem: Problem | None, end: int) -> No
     if count > 1 and bool((left & ~before).any()):
         # Again, one by one, up to the first that breaks; the others wait there.
         steps.load(*start)
-        for made in range(1, count + 1):
+        made, left = 0, before
+        while made < count and not bool((left & ~before).any()):
             steps.run(1)
-            left = steps.left()
-            if bool((left & ~before).any()):
-                count = made
-                break
+            made, left = made + 1, steps.left()
+        if made < count:  # what the source remembers is of the updates that were made
+            count = made
+            for run, memory in zip(runs, memories, strict=True):
+                run.noise_memory = memory
+            _drawn_ahead(runs, sizes, n, count)
     weights_of, fresh = torch.split(steps.weights, sizes), torch.split(left & ~before, sizes)
     velocities = torch.split(steps.velocities, sizes) if rates[0] else [run.memory for run in runs]
     for run, moved, velocity, broken in zip(runs, weights_of, velocities, fresh, strict=True):
@@ -288,29 +292,46 @@ def _drawn_ahead(runs: Sequence[Run], sizes: list[int], n_samples: int, count: i
     """Draw the coefficients of drift and noise together for so many updates, of all processes at once."""
     process = runs[0].process
     assert isinstance(process.noise, SampleWeightNoise)
-    draws = PhiloxDraws([run.key() for run in runs], runs[0].weights)
+    noise = process.noise
     try:
-        memory = _joined([run.noise_memory for run in runs]) if len(runs) > 1 else runs[0].noise_memory
-    except ValueError:
-        # Numbers are addressed: what is begun anew finds them again.
-        memory = process.noise.start(process.landscape, runs[0].weights)
-    drawn, after = process.noise.sample_weights(n_samples, memory, draws, count)
-    for run, each in zip(runs, _split(after, sizes), strict=True):
-        run.noise_memory = each
+        memory = _joined([run.noise_memory for run in runs])
+    except ValueError:  # one process at a time
+        each = [
+            noise.sample_weights(n_samples, run.noise_memory, PhiloxDraws([run.key()], run.weights), count)
+            for run in runs
+        ]
+        drawn, memories = _side_by_side([weights for weights, _ in each], count), [memory for _, memory in each]
+    else:
+        draws = PhiloxDraws([run.key() for run in runs], runs[0].weights)
+        drawn, after = noise.sample_weights(n_samples, memory, draws, count)
+        memories = _split(after, sizes)
+    for run, own in zip(runs, memories, strict=True):
+        run.noise_memory = own
     if process.noise_ratio == 1:
         return drawn
     ratios = [drawn.coefficients.new_full((len(run.weights), 1), run.process.noise_ratio) for run in runs]
     return drawn.scaled(torch.cat(ratios), n_samples)
 
 
+def _side_by_side(drawn: Sequence[SampleWeights], count: int) -> SampleWeights:
+    """Return what several processes drew as one, their replicas in order."""
+    coefficients = torch.cat([each.coefficients.expand(count, -1, -1) for each in drawn], 1)
+    indices = [each.indices for each in drawn if each.indices is not None]
+    return SampleWeights(coefficients, torch.cat(indices, 1) if indices else None)
+
+
 def _joined(memories: Sequence[Any]) -> Any:
     """Return memories of several processes as one, the replicas of their tensors in order; raise where more differs."""
     first = memories[0]
+    if len(memories) == 1:
+        return first
     if isinstance(first, Tensor):
         return torch.cat(list(memories))
+    if type(first) is tuple:
+        return tuple(_joined(parts) for parts in zip(*memories, strict=True))
     if is_dataclass(first) and not isinstance(first, type):
         return replace(first, **{part: _joined([getattr(each, part) for each in memories]) for part in _parts(first)})
-    if any(each != first for each in memories):
+    if not isinstance(first, int | float | str | None) or any(each != first for each in memories):
         raise ValueError
     return first
 
@@ -319,6 +340,10 @@ def _split(memory: Any, sizes: list[int]) -> list[Any]:
     """Return the memory of each process."""
     if isinstance(memory, Tensor):
         return list(torch.split(memory, sizes))
+    if len(sizes) == 1:
+        return [memory]
+    if type(memory) is tuple:
+        return list(zip(*(_split(part, sizes) for part in memory), strict=True)) if memory else [()] * len(sizes)
     if is_dataclass(memory) and not isinstance(memory, type):
         parts = {part: _split(getattr(memory, part), sizes) for part in _parts(memory)}
         return [replace(memory, **{part: of_each[k] for part, of_each in parts.items()}) for k in range(len(sizes))]

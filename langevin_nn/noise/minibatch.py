@@ -51,9 +51,39 @@ class Minibatches(SampleWeightNoise):
             For the update after them.
         """
 
+    def drawn(self, n_samples: int, memory: Any, draws: Draws, steps: int) -> tuple[Tensor, Any]:
+        """Return what `minibatches` draws, where it is used.
+
+        Parameters
+        ----------
+        n_samples, memory, draws, steps : object
+            Of `minibatches`.
+
+        Returns
+        -------
+        indices : Tensor of int64, shape (step, replica, row)
+            The samples of each.
+        memory : object
+            For the update after them.
+
+        Raises
+        ------
+        ConfigurationError
+            If they have another shape, or are no whole numbers.
+        """
+        found, memory = self.minibatches(n_samples, memory, draws, steps)
+        indices = draws.tensor(found)
+        wanted = (steps, draws.n_replicas)
+        if indices.ndim != 3 or tuple(indices.shape[:2]) != wanted or indices.is_floating_point():
+            raise ConfigurationError(
+                f"{type(self).__name__}.minibatches returned shape {tuple(indices.shape)}, {indices.dtype}: expected whole "
+                f"numbers of shape (step, replica, row) = ({wanted[0]}, {wanted[1]}, any), since kernels read where they "
+                "point"
+            )
+        return indices.to(torch.int64), memory
+
     def sample_weights(self, n_samples: int, memory: Any, draws: Draws, steps: int) -> tuple[SampleWeights, Any]:  # noqa: D102
-        drawn, memory = self.minibatches(n_samples, memory, draws, steps)
-        indices = draws.tensor(drawn)
+        indices, memory = self.drawn(n_samples, memory, draws, steps)
         return SampleWeights(draws.full((1, *indices.shape[1:]), 1 / indices.shape[-1]), indices), memory
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
@@ -98,12 +99,37 @@ class Process:
                 f"the drift has {of_drift} parameters, the landscape {self.landscape.n_parameters}: expected as many, since "
                 "drift and noise move the same weights; give both the same architecture"
             )
+        self._refuse_former_methods()
         self.noise.check(self.landscape)
         self.noise.check_rates(self.learning_rate, self.time_step)
         self._check_scale()
         self._check_calculus()
         self.update.check(self.landscape, self.drift, self.noise)
         self.update.check_rates(self.learning_rate, self.time_step)
+
+    def _refuse_former_methods(self) -> None:
+        """Raise where a class of a user's own has methods as they were before: they would fail late, or not be called."""
+        sources = ("n_samples", "memory", "draws", "steps")
+        for part, name, now in (
+            (self.noise, "sample_weights", sources),
+            (self.noise, "minibatches", sources),
+            (self.update, "check", ("landscape", "drift", "noise")),
+        ):
+            method = getattr(type(part), name, None)
+            given = tuple(inspect.signature(method).parameters)[1:] if method else now
+            if "landscape" in set(given) - set(now) or "process" in given:
+                raise ConfigurationError(
+                    f"{type(part).__name__}.{name} takes ({', '.join(given)}): expected ({', '.join(now)}), as it is called "
+                    "now; write it so"
+                )
+        gone = ("advance", "advance_together", "draw_on_device", "minibatches_on_device")
+        for part in (self.noise, self.update):
+            for name in gone:
+                if hasattr(type(part), name):
+                    raise ConfigurationError(
+                        f"{type(part).__name__} has a method {name!r}, which nothing calls: expected "
+                        "`sample_weights` or `increment` of a noise source and `apply` of an update rule; see CONTRIBUTING"
+                    )
 
     def _check_scale(self) -> None:
         """Raise where an increment of the noise, or the clock in epochs, is beyond floating point, at either end."""
