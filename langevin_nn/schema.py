@@ -8,6 +8,7 @@ from typing import Any
 
 from langevin_nn.checks import instance
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.former import found_elsewhere
 
 __all__ = [
     "COHORTS",
@@ -165,3 +166,6 @@ class Coordinate:
     def attributes(self) -> dict[str, str]:
         """Attributes of the netCDF variable."""
         return {"long_name": self.long_name, "units": self.units}
+
+
+__getattr__ = found_elsewhere(__name__, {"describe": "langevin_nn.observables"})

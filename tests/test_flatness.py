@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from langevin_nn import NetworkLandscape, QuadraticLandscape
-from langevin_nn import landscape as landscapes
 from langevin_nn.curvature import flatness, loss_profile
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
@@ -116,12 +115,3 @@ def test_what_cannot_be_measured_is_refused(network):
         loss_profile(valley, at, np.eye(3), [[0.0]])
     with pytest.raises(ConfigurationError, match=r"expected \(direction, 20\)"):
         flatness(network("0.weight"), network("*").own_weights, np.eye(43))
-
-
-def test_the_names_that_landscapes_had_go_on():
-    with pytest.warns(DeprecationWarning, match=r"langevin_nn\.curvature\.flatness"):
-        assert landscapes.flatness is flatness
-    with pytest.warns(DeprecationWarning, match=r"langevin_nn\.curvature\.loss_profile"):
-        assert landscapes.loss_profile is loss_profile
-    with pytest.raises(AttributeError, match="no attribute 'curvature'"):
-        landscapes.curvature  # noqa: B018

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 
 # From the ground up; a module imports only from floors below its own, or from its own.
 FLOORS = (
-    ("errors", "identity", "threads"),
+    ("errors", "former", "identity", "threads"),
     ("checks",),
     ("kernels", "theory"),
     ("memory", "operators", "statistics"),
@@ -186,3 +187,23 @@ def test_public_names_are_not_abbreviated():
         for name in dir(module):
             words = re.findall(r"[A-Z]?[a-z]+", name)
             assert not {"lr", "bs", "cfg", "eps", "cov", "grad", "params", "num"} & set(words), name
+
+
+FORMER = {
+    "analyzers": ("label", "verdict", "four_phase_trajectory", "score_boundaries"),
+    "ensemble": ("curvature", "noise_curvature_overlap"),
+    "landscape": ("Hessian", "flatness", "loss_profile"),
+    "schema": ("describe",),
+}
+
+
+@pytest.mark.parametrize(("room", "name"), [(room, name) for room, names in FORMER.items() for name in names])
+def test_names_that_have_moved_are_found_with_a_warning_that_says_where(room, name):
+    with pytest.warns(
+        DeprecationWarning, match=rf"langevin_nn\.{room}\.{name} is (langevin_nn\.\w+)\.{name} now"
+    ) as caught:
+        found = getattr(import_module(f"langevin_nn.{room}"), name)
+    home = str(caught[0].message).split(" is ")[1].split(f".{name} now")[0]
+    assert found is getattr(import_module(home), name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        import_module(f"langevin_nn.{room}").nothing  # noqa: B018

@@ -20,6 +20,7 @@ from langevin_nn.analyzers.principal_components import PrincipalComponents
 from langevin_nn.analyzers.stationarity import Stationarity
 from langevin_nn.analyzers.timescales import Timescales, smoothed_minimum
 from langevin_nn.analyzers.transitions import TransitionRates
+from langevin_nn.former import found_elsewhere
 from langevin_nn.statistics import (
     GaussianMixture,
     StationarityTest,
@@ -89,3 +90,9 @@ __all__ = [
     "tail_index",
     "time_average",
 ]
+
+_SYNTHETIC = ("four_phase_trajectory", "score_boundaries", "stationary_trajectory", "two_phase_trajectory")
+__getattr__ = found_elsewhere(
+    __name__,
+    dict.fromkeys(("label", "verdict"), "langevin_nn.report") | dict.fromkeys(_SYNTHETIC, "langevin_nn.testing"),
+)

@@ -6,6 +6,7 @@ from langevin_nn.ensemble.measure import gradient_ensemble, gradient_ensembles
 from langevin_nn.ensemble.plane import draw_minibatch_gradients, project_gradients
 from langevin_nn.ensemble.replicas import ReplicaEnsembles
 from langevin_nn.ensemble.spectrum import Spectrum, effective_dimension
+from langevin_nn.former import found_elsewhere
 
 __all__ = [
     "GradientEnsemble",
@@ -18,3 +19,7 @@ __all__ = [
     "gradient_ensembles",
     "project_gradients",
 ]
+
+__getattr__ = found_elsewhere(
+    __name__, dict.fromkeys(("curvature", "noise_curvature_overlap"), "langevin_nn.curvature")
+)

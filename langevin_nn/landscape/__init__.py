@@ -1,9 +1,6 @@
 """Landscapes: a loss over weight space, made of a network and its data or of a formula."""
 
-import warnings
-from importlib import import_module
-from typing import Any
-
+from langevin_nn.former import found_elsewhere
 from langevin_nn.gradients.blocks import SampleGradients
 from langevin_nn.landscape.base import EmpiricalLandscape, Landscape, MomentLandscape
 from langevin_nn.landscape.network import NetworkLandscape, cross_entropy
@@ -23,10 +20,4 @@ __all__ = [
     "cross_entropy",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in ("flatness", "loss_profile"):  # which lie above, and whose documented home this was
-        words = f"langevin_nn.landscape.{name} is langevin_nn.curvature.{name}, and will be found there alone"
-        warnings.warn(words, DeprecationWarning, stacklevel=2)
-        return getattr(import_module("langevin_nn.curvature"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = found_elsewhere(__name__, dict.fromkeys(("Hessian", "flatness", "loss_profile"), "langevin_nn.curvature"))
