@@ -749,6 +749,5 @@ def _record(
                 raise UnstableTrajectory(replica, state.step, process.time_step)
             values = without_diverged(values, state.diverged)
             recorder.keep(observable.group, state.step, epoch, time, values)
-            timeless = [each.name for each in observable.variables if each.timeless]
-            if not recorder.has_timeless(timeless):
-                recorder.keep_timeless(observable.group, timeless, observable.timeless(snapshot))
+            if not recorder.has_timeless(observable):
+                recorder.keep_timeless(observable, observable.timeless(snapshot))

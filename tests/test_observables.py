@@ -544,3 +544,22 @@ def test_a_type_that_changes_is_refused(tmp_path):
 
 def test_variables_of_the_package_are_told_by_name():
     assert describe("weights").recorded_dimensions == ("replica", "weight_step", "parameter")
+
+
+@dataclass(frozen=True)
+class Labelling(Observable):
+    """Declares nothing timeless, but measures it."""
+
+    schedule: Schedule | None = None
+    variables = (describe("sample_loss"),)
+
+    def measure(self, snapshot):
+        return {"sample_loss": snapshot.training[0].double().numpy()}
+
+    def timeless(self, snapshot):
+        return {"given_label": np.tile(snapshot.landscape.labels, (len(snapshot.state.weights), 1))}
+
+
+def test_a_constant_that_is_not_declared_is_refused(digits):
+    with pytest.raises(ConfigurationError, match="measured 'given_label', which none of the run declares"):
+        simulate(sgd(digits, learning_rate=ALPHA, batch_size=B), steps=2, observables=Labelling())

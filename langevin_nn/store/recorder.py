@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from time import monotonic
 from typing import Any
 
@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.errors import ConfigurationError, StorageError
+from langevin_nn.observables.base import Observable
 from langevin_nn.observables.declarations import Declarations
 from langevin_nn.schema import COHORT_PAIRS, COHORTS, clock_of_group
 from langevin_nn.store.forecast import recording_limit, refuse_unless_it_fits
@@ -185,6 +186,7 @@ class Recorder:
         self._buffers = {group: _Buffer(count) for group, count in expected.items()}
         self._timeless: dict[str, dict[str, NDArray[Any]]] = {}
         self._kept_timeless = set(folder.manifest.timeless) if folder else set()
+        self._asked: set[int] = set()  # observables, by their ids
         self._last_commit = monotonic()
 
     @property
@@ -223,36 +225,41 @@ class Recorder:
         record = sum(buffer.row_bytes for buffer in self._buffers.values())
         refuse_unless_it_fits(whole, record, 0, self._folder.folder if self._folder else None, self._limit)
 
-    def has_timeless(self, names: Iterable[str]) -> bool:
-        """Return whether what never changes has been kept.
+    def has_timeless(self, observable: Observable) -> bool:
+        """Return whether an observable was asked for what never changes, and it has been kept.
 
         Parameters
         ----------
-        names : iterable of str
-            Of variables.
+        observable : Observable
+            Of the run.
 
         Returns
         -------
         bool
-            Also where there was nothing to keep.
+            False before it was asked, also where it declares nothing of the kind.
         """
-        return self._kept_timeless.issuperset(names)
+        return id(observable) in self._asked and self._kept_timeless.issuperset(_timeless_names(observable))
 
-    def keep_timeless(self, group: str, names: Iterable[str], values: Arrays) -> None:
-        """Add variables that never change.
+    def keep_timeless(self, observable: Observable, values: Arrays) -> None:
+        """Add variables that never change; those that are kept already stay as they are.
 
         Parameters
         ----------
-        group : str
-            Group of the file.
-        names : iterable of str
-            Those that were asked for, whether there is something to keep or not.
+        observable : Observable
+            Of the run.
         values : mapping of str to ndarray, shapes (replica, ...)
             By name.
+
+        Raises
+        ------
+        ConfigurationError
+            If they are not what was declared.
         """
-        self._declared.check(group, values, len(self._replicas), self._sizes, timeless=True)
-        self._kept_timeless.update(names)
-        self._timeless.setdefault(group, {}).update(values)
+        self._declared.check(observable.group, values, len(self._replicas), self._sizes, timeless=True)
+        self._asked.add(id(observable))
+        if new := {name: value for name, value in values.items() if name not in self._kept_timeless}:
+            self._timeless.setdefault(observable.group, {}).update(new)
+        self._kept_timeless.update(_timeless_names(observable), values)
 
     def drop_from(self, step: int) -> None:
         """Forget the records of a step that are not all there: a run that goes on makes them again.
@@ -392,6 +399,10 @@ class Recorder:
             name: ("replica", values, {"long_name": name.replace("_", " "), "units": "1"})
             for name, values in self._coordinates.items()
         }
+
+
+def _timeless_names(observable: Observable) -> set[str]:
+    return {each.name for each in observable.variables if each.timeless}
 
 
 def _labelled(dimension: str, values: Any, long_name: str) -> tuple[str, Any, dict[str, str]]:
