@@ -332,7 +332,7 @@ class Simulation:
     def _try_foreign(self, state: State) -> None:
         """Measure once what a user's own observables measure: what they declare wrongly is found before the work."""
         snapshot = Snapshot(self.process, state)
-        sizes = {name: len(each.values) for name, each in self.declared.coordinates.items()}
+        sizes = self.declared.sizes
         foreign = [each for each in self.observables if {v.name for v in each.variables} & {*self.declared.foreign}]
         with single_threaded_products():
             for each in foreign:

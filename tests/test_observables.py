@@ -563,3 +563,16 @@ class Labelling(Observable):
 def test_a_constant_that_is_not_declared_is_refused(digits):
     with pytest.raises(ConfigurationError, match="measured 'given_label', which none of the run declares"):
         simulate(sgd(digits, learning_rate=ALPHA, batch_size=B), steps=2, observables=Labelling())
+
+
+@pytest.mark.parametrize("first", [0, 3], ids=["at the start", "later"])
+def test_other_cohorts_than_those_of_files_are_refused_by_name(tmp_path, first):
+    @dataclass(frozen=True)
+    class Halves(Own):
+        variables = (named("half", ("cohort",), group=""),)
+
+        def measure(self, snapshot):
+            return {"half": np.zeros((1, 2))} if snapshot.state.step >= first else {}
+
+    with pytest.raises(ConfigurationError, match="'half' has 2 along 'cohort': expected 3"):
+        simulate(valley(), steps=4, replicas=1, observables=[Losses(), Halves()], path=tmp_path / "run.nc")

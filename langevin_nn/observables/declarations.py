@@ -15,7 +15,7 @@ from langevin_nn.observables.base import Observable
 from langevin_nn.observables.variables import GROUPS, OWN
 from langevin_nn.process import Process
 from langevin_nn.provenance import class_name
-from langevin_nn.schema import Coordinate, Variable, is_clock
+from langevin_nn.schema import COHORT_PAIRS, COHORTS, Coordinate, Variable, is_clock
 
 __all__ = ["Declarations", "declaration_of"]
 
@@ -95,6 +95,12 @@ class Declarations:
     def foreign(self) -> tuple[str, ...]:
         """Names of variables that are none of the package's own."""
         return tuple(name for name in self.variables if name not in OWN)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Those of dimensions that are known before anything is measured."""
+        labelled = {name: len(each.values) for name, each in self.coordinates.items()}
+        return {"cohort": len(COHORTS), "cohort_pair": len(COHORT_PAIRS), **labelled}
 
     def attributes(self, name: str) -> dict[str, str]:
         """Return the attributes that a variable has in a file.

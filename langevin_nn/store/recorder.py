@@ -179,7 +179,7 @@ class Recorder:
         declared: Declarations | None = None,
     ) -> None:
         self._declared = declared or Declarations()
-        self._sizes = {name: len(each.values) for name, each in self._declared.coordinates.items()}
+        self._sizes = self._declared.sizes
         self._replicas, self._attributes, self._coordinates = replicas, dict(attributes), coordinates
         self._expected, self._folder = dict(expected), folder
         self._limit, self._seconds = memory_limit, segment_seconds
