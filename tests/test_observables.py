@@ -322,6 +322,12 @@ REFUSED = {
     "a dimension of replicas": ([declaring(named(dimensions=("replica",)))], "are added by themselves"),
     "a dimension twice": ([declaring(named(dimensions=("layer", "layer")))], "expected names that come once"),
     "called like its dimension": ([declaring(named("layer", ("layer",)))], "declares 'layer' twice"),
+    "a dimension called like our scalar": (
+        [Losses(), declaring(named(dimensions=("test_loss",), group=""))], "Declaring declares 'test_loss' twice"
+    ),
+    "a dimension of the root called like our group": (
+        [declaring(named(dimensions=("weights",), group=""))], "Declaring declares 'weights' twice"
+    ),
     "two groups": ([declaring(named(), named("other", group="else"))], "of the groups /else, /own: expected one"),
     "no variables": ([declaring("norm")], r"expected a tuple of Variable"),
     "labels of nothing": ([declaring(named(), labels={"layer": Coordinate([1], "l")})], "labels the dimension 'layer'"),

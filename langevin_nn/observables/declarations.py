@@ -255,16 +255,24 @@ def _check_against_own(variable: Variable, owner: str) -> None:
 
 
 def _check_names(variables: Mapping[str, Variable], owners: Mapping[str, str]) -> None:
-    """Raise where a variable is called like a dimension, or a group like a variable of the root."""
+    """Raise where a variable is called like a dimension, or a group like a variable or dimension of the root."""
     dimensions = {dimension for each in variables.values() for dimension in each.dimensions}
-    in_root = {name: each for name, each in {**OWN, **variables}.items() if not each.group}
+    known = {**OWN, **variables}
+    in_root = {name: each for name, each in known.items() if not each.group}
+    groups = {each.group for each in known.values()}
     root = {*in_root, *(dimension for each in in_root.values() for dimension in each.dimensions)}
     for name, variable in variables.items():
-        if name not in OWN and (name in dimensions or variable.group in root):
-            clash = name if name in dimensions else variable.group
+        if name in OWN:
+            continue
+        clashes = [
+            *([name] if name in dimensions else []),
+            *(each for each in variable.dimensions if each in in_root or (not variable.group and each in groups)),
+            *([variable.group] if variable.group in root else []),
+        ]
+        if clashes:
             raise ConfigurationError(
-                f"{owners[name]} declares {clash!r} twice, as two of a variable, a dimension and a group: expected one of "
-                "them, since a file has one such name; rename one of them"
+                f"{owners[name]} declares {clashes[0]!r} twice, as two of a variable, a dimension and a group: expected one "
+                "of them, since a file has one such name; rename one of them"
             )
 
 
