@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -31,6 +32,7 @@ __all__ = [
     "differences",
     "differing_parts",
     "digest",
+    "module_name",
     "plain",
     "untold",
     "versions",
@@ -39,6 +41,7 @@ __all__ = [
 _LARGEST_ARRAY = 16384
 _LIBRARIES = ("langevin_nn", "numba", "numpy", "scipy", "torch", "xarray")
 _ABSENT = "absent"
+_MAIN = ("__main__", "__mp_main__")  # the latter in processes that it started
 
 
 @cache
@@ -102,7 +105,9 @@ def described_function(function: Any) -> dict[str, Any]:
         Its ``name``, the digest of its identity (``sha256``), and what of it is ``unknown``, if anything.
     """
     named = getattr(function, "py_func", getattr(function, "func", function))
-    name = f"{getattr(named, '__module__', None)}:{getattr(named, '__qualname__', type(named).__qualname__)}"
+    name = (
+        f"{module_name(getattr(named, '__module__', None))}:{getattr(named, '__qualname__', type(named).__qualname__)}"
+    )
     known = identity(function, libraries=("langevin_nn",))
     described: dict[str, Any] = {"type": "function", "name": name, "sha256": known.digest}
     return described if known.known else described | {"unknown": list(known.unknown)}
@@ -120,7 +125,7 @@ def class_name(kind: type) -> str:
     -------
     str
         Its own name where it is the package's, wherever it lies there; of a user's ``module:qualname``, by which it can be
-        imported.
+        imported, of a script by the script's name.
 
     Examples
     --------
@@ -130,7 +135,30 @@ def class_name(kind: type) -> str:
     ('EverySteps', 'fractions:Fraction')
     """
     own = kind.__module__.partition(".")[0] == __package__
-    return kind.__name__ if own else f"{kind.__module__}:{kind.__qualname__}"
+    return kind.__name__ if own else f"{module_name(kind.__module__)}:{kind.__qualname__}"
+
+
+def module_name(module: Any) -> Any:
+    """Return the name by which a module can be imported.
+
+    Parameters
+    ----------
+    module : str or None
+        Its name for the time being, which of the script that runs is another.
+
+    Returns
+    -------
+    str or None
+        Of a script without a file, as of a notebook, the same.
+    """
+    if module not in _MAIN:
+        return module
+    main = sys.modules.get(module)
+    if spec := getattr(main, "__spec__", None):
+        return spec.name
+    file = getattr(main, "__file__", None)
+    stem = Path(file).stem if file else ""
+    return stem if stem.isidentifier() else module
 
 
 def plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,7 +20,7 @@ from langevin_nn import drift, landscape, noise, observables, schedules, update
 from langevin_nn.errors import ConfigurationError, UnstableTrajectory
 from langevin_nn.landscape import Landscape
 from langevin_nn.process import Process
-from langevin_nn.provenance import configuration, differences, plain, versions
+from langevin_nn.provenance import configuration, differences, module_name, plain, versions
 from langevin_nn.simulate import simulate
 from langevin_nn.store import open_trajectory
 
@@ -197,7 +198,9 @@ def _imported(name: str) -> Any:
     """Return a user's class from the module that the file names."""
     module, _, path = name.partition(":")
     try:
-        found: Any = importlib.import_module(module)
+        # The script that runs is there already; importing it would run it once more.
+        is_script = module == module_name("__main__") and module not in sys.modules
+        found: Any = importlib.import_module("__main__" if is_script else module)
         for part in path.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:

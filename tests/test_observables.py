@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -512,6 +514,43 @@ def test_a_run_that_named_a_users_class_without_its_module_goes_on(tmp_path, mon
     assert validate(tmp_path / "run.nc") == ()
     with pytest.raises(ConfigurationError, match=r"observables.0.type: .*Stopping.* there, .*Losses"):
         simulate(valley(), **{**options, "observables": [Losses()]}, resume=tmp_path / "run.nc")
+
+
+SCRIPT = """
+import sys
+from dataclasses import dataclass
+import numpy as np
+from langevin_nn import AnisotropicNoise, Process, QuadraticLandscape, rerun, simulate
+from langevin_nn.observables import Observable, Variable
+
+@dataclass(frozen=True)
+class Mine(Observable):
+    variables = (Variable("norm", "norm", (), "weight", "mine"),)
+
+    def measure(self, snapshot):
+        return {"norm": snapshot.state.weights.norm(dim=1).numpy()}
+
+def main():
+    landscape = QuadraticLandscape(np.diag([1.0, 3.0]), [[2.0, 0.5], [0.5, 1.0]], start=[1.0, -1.0])
+    process = Process(landscape, AnisotropicNoise(landscape.noise_factor()), 0.1)
+    simulate(process, steps=2, observables=[Mine()], resume="run.nc")
+    assert rerun("run.nc").same
+
+if __name__ == "__main__":
+    main()
+    assert "scr" not in sys.modules
+"""
+
+
+def test_a_script_and_the_same_as_a_module_go_on_with_each_other(tmp_path):
+    (tmp_path / "scr.py").write_text(SCRIPT)
+    for how in (["scr.py"], ["-c", "import scr; scr.main()"], ["-m", "scr"]):
+        subprocess.run(
+            [sys.executable, *how],
+            cwd=tmp_path,
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(tmp_path)])},
+        )
 
 
 # --- Records --------------------------------------------------------------------------------------------------------------

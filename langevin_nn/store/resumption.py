@@ -115,9 +115,14 @@ def _other_than(known: Any, described: Mapping[str, Any]) -> dict[str, tuple[Any
 
 
 def _is_older_name(name: str, old: Any, new: Any) -> bool:
-    """Return whether a user's class was named without its module, as runs of schema 1.1 did."""
-    is_class = name.rpartition(".")[2] == "type" and isinstance(old, str) and isinstance(new, str)
-    return is_class and ":" not in old and ":" in new and new.replace(":", ".").rpartition(".")[2] == old
+    """Return whether a user's class was named without its module, as of schema 1.1, or by one of a script."""
+    key = name.rpartition(".")[2]
+    if key not in ("type", "name") or not (isinstance(old, str) and isinstance(new, str)) or ":" not in new:
+        return False
+    (module, _, before), (_, _, now) = old.rpartition(":"), new.rpartition(":")
+    if module == "__main__":
+        return before == now
+    return key == "type" and not module and now.rpartition(".")[2] == before
 
 
 def _each_once(found: Mapping[str, tuple[Any, Any]]) -> list[str]:
