@@ -25,7 +25,7 @@ _DECLARATION = "declaration"
 _LABELLED = ("cohort", "cohort_pair", "mode")
 _AXES = ("replica", "process", "point")
 _COORDINATES = (*_AXES, "time", "epoch", "learning_rate", "effective_learning_rate", "update_count", "replica_of_file")
-_TYPES = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"])
+_TYPES = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"])
 
 
 @dataclass(frozen=True, eq=False)

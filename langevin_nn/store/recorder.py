@@ -213,11 +213,21 @@ class Recorder:
         ConfigurationError
             If they are not what was declared, or not as in the records before, or do not fit.
         """
-        buffer = self._buffers[group]
+        buffer, values = self._buffers[group], self._as_kept(values)
         new = {name: value for name, value in values.items() if name not in buffer.names}
         self._declared.check(group, new, len(self._replicas), self._sizes)
         if buffer.keep(step, epoch, time, values):
             self._refuse_unless_it_fits()
+
+    def _as_kept(self, values: Arrays) -> Arrays:
+        """Return values of half precision in single precision where they go to a file: netCDF has no float16."""
+        if self._folder is None:
+            return values
+        half = np.dtype(np.float16)
+        return {
+            name: value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype == half else value
+            for name, value in values.items()
+        }
 
     def _refuse_unless_it_fits(self) -> None:
         """Forecast again: what was declared is now known exactly."""
@@ -255,6 +265,7 @@ class Recorder:
         ConfigurationError
             If they are not what was declared.
         """
+        values = self._as_kept(values)
         self._declared.check(observable.group, values, len(self._replicas), self._sizes, timeless=True)
         self._asked.add(id(observable))
         if new := {name: value for name, value in values.items() if name not in self._kept_timeless}:
