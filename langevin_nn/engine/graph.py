@@ -315,7 +315,8 @@ def _drawn_ahead(runs: Sequence[Run], sizes: list[int], n_samples: int, count: i
 
 def _side_by_side(drawn: Sequence[SampleWeights], count: int) -> SampleWeights:
     """Return what several processes drew as one, their replicas in order."""
-    coefficients = torch.cat([each.coefficients.expand(count, -1, -1) for each in drawn], 1)
+    alike = all(len(each.coefficients) == 1 for each in drawn)  # in all steps
+    coefficients = torch.cat([each.coefficients.expand(1 if alike else count, -1, -1) for each in drawn], 1)
     indices = [each.indices for each in drawn if each.indices is not None]
     return SampleWeights(coefficients, torch.cat(indices, 1) if indices else None)
 

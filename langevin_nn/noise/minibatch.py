@@ -77,8 +77,8 @@ class Minibatches(SampleWeightNoise):
         if indices.ndim != 3 or tuple(indices.shape[:2]) != wanted or indices.is_floating_point():
             raise ConfigurationError(
                 f"{type(self).__name__}.minibatches returned shape {tuple(indices.shape)}, {indices.dtype}: expected whole "
-                f"numbers of shape (step, replica, row) = ({wanted[0]}, {wanted[1]}, any), since kernels read where they "
-                "point"
+                f"numbers of shape (step, replica, row) = ({wanted[0]}, {wanted[1]}, any), since what they "
+                "point at is read unseen; put the steps first"
             )
         return indices.to(torch.int64), memory
 
