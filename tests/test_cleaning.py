@@ -536,3 +536,9 @@ def test_malformed_arguments_are_refused_by_name():
     with pytest.raises(EstimationRefused, match="60 samples: expected at least 100") as refusal:
         find_mislabeled(losses[:, :60])
     assert refusal.value.numbers == {"samples": 60, "samples_needed": 100}
+
+
+def test_labels_of_different_lengths_are_refused_by_name():
+    losses = np.random.default_rng(0).random((5, 200))
+    with pytest.raises(ConfigurationError, match="given_label is of type list: expected class numbers"):
+        find_mislabeled(losses, [[1, 2], [3]] * 100)

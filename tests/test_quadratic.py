@@ -222,6 +222,7 @@ EYE = np.eye(2)
             (EYE, [[1.0, 0.1], [0.0, 1.0]]),
             r"noise_covariance differs from its transpose by 0.1: expected a symmetric matrix",
         ),
+        ((EYE, ["o", [1.0, None]]), r"noise_covariance is of type list: expected a symmetric matrix"),
         ((EYE, np.eye(3)), r"noise_covariance has shape \(3, 3\): expected that of the hessian, \(2, 2\)"),
         ((EYE, np.diag([1.0, -0.5])), r"noise_covariance has the eigenvalue -0.5: expected none below 0, since"),
         ((EYE, -EYE), r"noise_covariance has the eigenvalue -1: expected none below 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,7 +135,9 @@ def _dataset_of(sample_loss: Any, epoch: Any, given_label: Any) -> xr.Dataset:
     if losses.ndim not in (2, 3) or not losses.size:
         raise ConfigurationError(f"sample_loss has shape {losses.shape}: expected {_LOSSES}, with at least one of each")
     records, samples = losses.shape[-2:]
-    labels = None if given_label is None else np.shape(given_label)[-1:]
+    labels = None
+    with suppress(ValueError):  # rows of different lengths, which are refused as labels
+        labels = None if given_label is None else np.shape(given_label)[-1:]
     if records > samples and epoch is None and labels != (samples,):
         raise ConfigurationError(
             f"sample_loss has shape {losses.shape}, more records than samples, where {_LOSSES} were expected: is it "

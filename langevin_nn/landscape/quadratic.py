@@ -9,7 +9,7 @@ import torch
 from scipy.linalg import cholesky, solve_discrete_lyapunov
 from torch import Tensor
 
-from langevin_nn.checks import covariance, point, symmetric
+from langevin_nn.checks import covariance, numbers, point, symmetric
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape.base import MomentLandscape
 from langevin_nn.seeds import Seeds
@@ -52,9 +52,11 @@ class QuadraticLandscape(MomentLandscape):
         self.hessian = symmetric("hessian", hessian)
         self.n_parameters = len(self.hessian)
         self.dtype, self.device = torch.float64, torch.device("cpu")
-        if np.shape(noise_covariance) != self.hessian.shape:
+        expected = "a symmetric matrix of real numbers, the covariance of the noise"
+        noise_covariance = numbers("noise_covariance", noise_covariance, expected, finite=False)
+        if noise_covariance.shape != self.hessian.shape:
             raise ConfigurationError(
-                f"noise_covariance has shape {np.shape(noise_covariance)}: expected that of the hessian, "
+                f"noise_covariance has shape {noise_covariance.shape}: expected that of the hessian, "
                 f"{self.hessian.shape}, since both belong to the same parameters; give matrices of one size"
             )
         self.noise_covariance = covariance("noise_covariance", noise_covariance, self.n_parameters)
