@@ -1,4 +1,4 @@
-"""Look at trajectory files, check, join and export them, and watch sweeps.
+"""Look at trajectory files, draw, check, join and export them, and watch what runs in parts.
 
 A file may be finished, still being written, or the remains of a run that was killed: name the file that the run writes.
 Each command has a --help of its own.
@@ -15,20 +15,11 @@ from typing import Annotated, Literal
 
 import tyro
 
+import langevin_nn  # rooms are loaded by the commands that use them
 from langevin_nn.checks import number
 from langevin_nn.errors import ConfigurationError, LangevinError
 from langevin_nn.provenance import configuration, study_of
-from langevin_nn.report import report, say
-from langevin_nn.store import (
-    export,
-    join_processes,
-    merge,
-    open_trajectory,
-    refuse_finished,
-    validate,
-    write_trajectory,
-)
-from langevin_nn.sweep import watched
+from langevin_nn.report import say
 
 __all__ = ["main"]
 
@@ -37,14 +28,42 @@ INVALID, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 @dataclass(frozen=True)
 class Info:
-    """Print what was run, with which versions, which phases were found, and a small plot."""
+    """Print what was run, with which versions, which phases were found, and a small plot; of a folder, how its parts fare."""
 
     file: tyro.conf.Positional[Path]
-    """The trajectory: a finished file, a running one, or the remains of a killed one."""
+    """The trajectory: a finished file, a running one, or the remains of a killed one; or the folder of a sweep, a comparison
+    or a study."""
 
     def run(self) -> int:
         """Print the report."""
-        say(report(open_trajectory(self.file), str(self.file)))
+        if self.file.is_dir() and langevin_nn.store.Parts.at(self.file):
+            say(langevin_nn.report.watched(self.file)[0])
+        else:
+            say(langevin_nn.report.report(langevin_nn.open_trajectory(self.file), str(self.file)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw it: losses, errors, order parameters and variables of the user's own, replica by replica, and their means."""
+
+    file: tyro.conf.Positional[Path]
+    """The trajectory: a finished file, a running one, or the remains of a killed one."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """The figure to write (.png, .pdf, .svg); beside the file, as PNG, unless given."""
+    variables: tuple[str, ...] = ()
+    """What to draw, one a panel; chosen by what there is unless given."""
+    clock: Literal["epoch", "time", "step"] | None = None
+    """Of the horizontal axis; the first that there is unless given."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace a figure that is there."""
+
+    def run(self) -> int:
+        """Write it."""
+        out = self.out or self.file.with_suffix(".png")
+        langevin_nn.store.refuse_finished(out, overwrite=self.overwrite)
+        langevin_nn.plot(self.file, self.variables or None, clock=self.clock, path=out)
+        say(str(out))
         return 0
 
 
@@ -61,8 +80,8 @@ class Validate:
             raise ConfigurationError("no file to validate: expected at least one")
         found = 0
         for file in self.files:
-            tree = open_trajectory(file)
-            problems, study = validate(tree), study_of(tree.attrs)
+            tree = langevin_nn.open_trajectory(file)
+            problems, study = langevin_nn.validate(tree), study_of(tree.attrs)
             found += len(problems)
             kind = "" if study is None else f", results of the study {study!r} and no trajectory"
             say(f"{file}: {'not valid' if problems else 'valid'}{kind}")
@@ -86,10 +105,10 @@ class Merge:
 
     def run(self) -> int:
         """Write the joined file."""
-        refuse_finished(self.out, overwrite=self.overwrite)
-        trees = [open_trajectory(file) for file in self.files]
+        langevin_nn.store.refuse_finished(self.out, overwrite=self.overwrite)
+        trees = [langevin_nn.open_trajectory(file) for file in self.files]
         if self.along == "replica":
-            joined = merge(trees)
+            joined = langevin_nn.merge(trees)
         else:
             configs = [configuration(tree.attrs, str(file)) for tree, file in zip(trees, self.files, strict=True)]
             pairs = zip(configs, self.files, strict=True)
@@ -99,8 +118,8 @@ class Merge:
                     f"the files hold the processes {', '.join(names)}: expected at least two, each of them once; join "
                     "replicas of one process with --along replica"
                 )
-            joined = join_processes(dict(zip(names, trees, strict=True)), {"merged": configs})
-        write_trajectory(joined, self.out, overwrite=self.overwrite)
+            joined = langevin_nn.store.join_processes(dict(zip(names, trees, strict=True)), {"merged": configs})
+        langevin_nn.store.write_trajectory(joined, self.out, overwrite=self.overwrite)
         say(f"{self.out}: {' × '.join(f'{size} {name}' for name, size in joined.sizes.items())}")
         return 0
 
@@ -124,19 +143,21 @@ class Export:
         """Write it."""
         name = f"{self.file.stem}{f'-{self.group}' if self.group else ''}.{self.format}"
         out = self.out or self.file.with_name(name)
-        export(open_trajectory(self.file), out, self.format, group=self.group, overwrite=self.overwrite)
+        langevin_nn.store.export(
+            langevin_nn.open_trajectory(self.file), out, self.format, group=self.group, overwrite=self.overwrite
+        )
         say(str(out))
         return 0
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Say how a sweep fares: points done, running and failed, and the time that remains."""
+    """Say how a sweep, a comparison or a study fares: parts done, running and failed, and the time that remains."""
 
     folder: tyro.conf.Positional[Path]
-    """The folder of the sweep."""
+    """The folder of the sweep, or the output of the comparison or study."""
     once: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Say it once, rather than until the sweep has ended."""
+    """Say it once, rather than until all has ended."""
     interval: float = 2.0
     """Seconds between two looks."""
 
@@ -144,7 +165,7 @@ class Watch:
         """Print it again and again."""
         number("interval", self.interval, "a positive number of seconds between two looks", above=0)
         while True:
-            text, ended = watched(self.folder)
+            text, ended = langevin_nn.report.watched(self.folder)
             if sys.stdout.isatty() and not self.once:
                 text = f"\x1b[2J\x1b[H{text}"  # on a cleared screen
             say(text)
@@ -173,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
         If something fails that is no damage of a file.
     """
     command = tyro.cli(
-        Info | Validate | Merge | Export | Watch,
+        Info | Plot | Validate | Merge | Export | Watch,
         prog="python -m langevin_nn",
         description=__doc__,
         args=arguments,

@@ -1,4 +1,7 @@
-"""Checks of arguments where they enter: each returns the value in its plain form, or says what was expected and what came."""
+"""Checks of arguments where they enter: each returns the value in its plain form, or says what was expected and what came.
+
+All take the `name` of the argument, the `value` that came, whatever it is, and what the message says was `expected`, and why.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ __all__ = [
     "as_path",
     "covariance",
     "instance",
+    "is_compiled",
     "is_number",
+    "is_tensor",
     "kind_of",
     "listed",
     "number",
@@ -39,52 +44,29 @@ _ADDED = ".0123456789.segments.part"  # what stores add to a file's name while t
 
 
 def is_number(value: Any, kind: type) -> bool:
-    """Return whether a value is a number of some kind.
-
-    Parameters
-    ----------
-    value : object
-        Anything.
-    kind : type
-        ``numbers.Real`` or ``numbers.Integral``.
-
-    Returns
-    -------
-    bool
-        False for truth values.
-    """
+    """Return whether a value is a number of `kind`, ``numbers.Real`` or ``numbers.Integral``; truth values are none."""
     return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
 
 
-def _is_tensor(value: Any) -> bool:
-    """Return whether a value is a tensor; where torch was not loaded, none is."""
+def is_tensor(value: Any) -> bool:
+    """Return whether a value is a tensor; none is where torch was not loaded."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def is_compiled(value: Any) -> bool:
+    """Return whether a value is a function that Numba compiles; none is where Numba was not loaded."""
+    numba = sys.modules.get("numba.core.dispatcher")
+    return numba is not None and isinstance(value, numba.Dispatcher)
+
+
 def kind_of(value: Any) -> str:
-    """Say what came, for messages.
-
-    Parameters
-    ----------
-    value : object
-        Anything.
-
-    Returns
-    -------
-    str
-        Whether it is a class, or of which it is an instance.
-    """
+    """Say for messages whether a value is a class, or of which it is an instance."""
     return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
 
 
 def shown(value: Any) -> str:
     """Return a value on one line of a message.
-
-    Parameters
-    ----------
-    value : object
-        Anything.
 
     Returns
     -------
@@ -113,20 +95,7 @@ def number(
     below: float = inf,
     most: float = inf,
 ) -> float:
-    """Return a finite number as a float, or raise.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    value : object
-        What came.
-    expected : str
-        What the message says was expected, and why.
-    above, below : float, optional
-        Bounds that it must not reach.
-    least, most : float, optional
-        Bounds that it must not pass.
+    """Return a finite number as a float, or raise where it reaches `above` or `below`, or passes `least` or `most`.
 
     Returns
     -------
@@ -153,18 +122,7 @@ def number(
 
 
 def whole_number(name: str, value: Any, expected: str, *, least: float = -inf, most: float = 2**63 - 1) -> int:
-    """Return a whole number as an int, or raise.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    value : object
-        What came.
-    expected : str
-        What the message says was expected, and why.
-    least, most : float, optional
-        Bounds that it must not pass.
+    """Return a whole number as an int, or raise where it passes `least` or `most`.
 
     Returns
     -------
@@ -187,16 +145,7 @@ def whole_number(name: str, value: Any, expected: str, *, least: float = -inf, m
 
 
 def truth(name: str, value: Any, meaning: str) -> bool:
-    """Return a truth value, or raise: what merely counts as true is often a mistake.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    value : object
-        What came.
-    meaning : str
-        What it decides.
+    """Return a truth value, whose `meaning` is what it decides, or raise: what merely counts as true is often a mistake.
 
     Returns
     -------
@@ -214,16 +163,7 @@ def truth(name: str, value: Any, meaning: str) -> bool:
 
 
 def text(name: str, value: Any, meaning: str) -> str:
-    """Return text, or raise.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    value : object
-        What came.
-    meaning : str
-        What it is for.
+    """Return text, whose `meaning` is what it is for, or raise.
 
     Returns
     -------
@@ -242,16 +182,7 @@ def text(name: str, value: Any, meaning: str) -> str:
 
 
 def one_of(kind: str, value: Any, known: Iterable[str]) -> str:
-    """Return a name, or raise unless it is known.
-
-    Parameters
-    ----------
-    kind : str
-        What is looked up, as the reader calls it.
-    value : object
-        What came.
-    known : iterable of str
-        The names that are.
+    """Return a name of a `kind`, as the reader calls what is looked up, or raise unless it is known.
 
     Returns
     -------
@@ -270,18 +201,7 @@ def one_of(kind: str, value: Any, known: Iterable[str]) -> str:
 
 
 def instance(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
-    """Raise unless a value is an instance.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    value : object
-        What came.
-    kind : type or tuple of type
-        Of what.
-    expected : str
-        What the message says was expected, and why.
+    """Raise unless a value is an instance of `kind`.
 
     Raises
     ------
@@ -297,12 +217,8 @@ def numbers(name: str, value: Any, expected: str, *, finite: bool = True, flags:
 
     Parameters
     ----------
-    name : str
-        Of the argument.
     value : object
-        What came: an array, a tensor, nested lists.
-    expected : str
-        What the message says was expected, and why.
+        An array, a tensor, nested lists.
     finite : bool, optional
         Whether they must be finite.
     flags : bool, optional
@@ -325,7 +241,7 @@ def numbers(name: str, value: Any, expected: str, *, finite: bool = True, flags:
     """
     try:
         plain = value
-        if _is_tensor(value):
+        if is_tensor(value):
             plain = (value.double() if value.is_floating_point() else value).detach().cpu().numpy()
         found = np.asarray(plain)
         real = found.dtype.kind in ("iufb" if flags else "iuf") or (
@@ -345,15 +261,6 @@ def numbers(name: str, value: Any, expected: str, *, finite: bool = True, flags:
 def listed(name: str, value: Any, expected: str) -> tuple[Any, ...]:
     """Return what an iterable holds, or raise.
 
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    value : object
-        What came.
-    expected : str
-        What the message says was expected, and why.
-
     Returns
     -------
     tuple
@@ -364,23 +271,14 @@ def listed(name: str, value: Any, expected: str) -> tuple[Any, ...]:
     ConfigurationError
         If it is none, or text, which would fall into letters.
     """
-    plain = value.tolist() if isinstance(value, np.ndarray) or _is_tensor(value) else value
+    plain = value.tolist() if isinstance(value, np.ndarray) or is_tensor(value) else value
     if isinstance(plain, str | bytes | Mapping) or not isinstance(plain, Iterable):
         raise ConfigurationError(f"{name}={shown(value)}: expected {expected}")
     return tuple(plain)
 
 
 def point(name: str, value: Any, n_parameters: int) -> NDArray[np.float64]:
-    """Return a point of weight space, or raise.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    value : object
-        What came.
-    n_parameters : int
-        P.
+    """Return a point of the weight space of P = `n_parameters` weights, or raise.
 
     Returns
     -------
@@ -399,16 +297,7 @@ def point(name: str, value: Any, n_parameters: int) -> NDArray[np.float64]:
 
 
 def symmetric(name: str, value: Any, size: int | None = None) -> NDArray[np.float64]:
-    """Return a symmetric matrix, or raise.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    value : object
-        What came.
-    size : int, optional
-        Its rows, where they are known.
+    """Return a symmetric matrix, of `size` rows where they are known, or raise.
 
     Returns
     -------
@@ -435,16 +324,7 @@ def symmetric(name: str, value: Any, size: int | None = None) -> NDArray[np.floa
 
 
 def covariance(name: str, value: Any, size: int | None = None) -> NDArray[np.float64]:
-    """Return a covariance, or raise.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    value : object
-        What came.
-    size : int, optional
-        Its rows, where they are known.
+    """Return a covariance, of `size` rows where they are known, or raise.
 
     Returns
     -------
@@ -473,13 +353,6 @@ def covariance(name: str, value: Any, size: int | None = None) -> NDArray[np.flo
 
 def as_path(name: str, value: Any) -> Path:
     """Return a path to write to, or raise where no file can be called so.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    value : str or path
-        What came.
 
     Returns
     -------

@@ -35,22 +35,8 @@ _AT_ONCE = 2**22  # blocks: 32 MiB for each of the ten numbers or so that are al
 
 
 def addresses(keys: Sequence[Key], purpose: str, device: torch.device) -> Tensor:
-    """Return where the numbers of replicas are found.
-
-    Parameters
-    ----------
-    keys : sequence of Key
-        Seeds and replicas; their steps do not count.
-    purpose : str
-        What the numbers are for.
-    device : torch.device
-        Where they are drawn.
-
-    Returns
-    -------
-    Tensor of int64, shape (replica, 4)
-        32 bits each: the key, low and high, and the replica, low and high.
-    """
+    """Return where the numbers of replicas are found, shape (replica, 4); steps of keys do not count."""
+    # 32 bits each: the key, low and high, and the replica, low and high.
     found = []
     for each in keys:
         replicas, key = np.array(each.replicas, dtype=np.int64), each.seeds.key(purpose)
@@ -104,30 +90,8 @@ def _paired(rows: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def permutations(rows: Tensor, size: int, number: int) -> Tensor:
-    """Return a permutation for each replica.
-
-    Random numbers of 63 bits are sorted; the lowest of them make place for the index, so that no two are equal.
-
-    Parameters
-    ----------
-    rows : Tensor of int64, shape (replica, 4)
-        Of `addresses`.
-    size : int
-        Of what, 0 … size − 1.
-    number : int
-        Which permutation of the replica's.
-
-    Returns
-    -------
-    Tensor of int32, shape (replica, size)
-        Each as probable as any other, to 2⁻⁶³ size³.
-
-    Examples
-    --------
-    >>> rows = torch.tensor([[1, 2, 3, 0]])
-    >>> permutations(rows, 5, 0).sort().values
-    tensor([[0, 1, 2, 3, 4]], dtype=torch.int32)
-    """
+    """Return a permutation of 0 … size − 1 for each replica, int32; each as probable as any other, to 2⁻⁶³ size³."""
+    # Random numbers of 63 bits are sorted; the lowest of them make place for the index, so that no two are equal.
     bits = max(1, (size - 1).bit_length())
     index = torch.arange(size, device=rows.device)
     count = (size + 1) // 2
@@ -141,22 +105,7 @@ def permutations(rows: Tensor, size: int, number: int) -> Tensor:
 
 
 def integers(rows: Tensor, below: Tensor, first: int, steps: int) -> Tensor:
-    """Return uniform whole numbers.
-
-    Parameters
-    ----------
-    rows : Tensor of int64, shape (replica, 4)
-        Of `addresses`.
-    below : Tensor of int64, shape (number,)
-        Each is from 0 to this less 1, at most 2³⁰.
-    first, steps : int
-        Which steps.
-
-    Returns
-    -------
-    Tensor of int64, shape (replica, step, number)
-        ⌊below · u⌋, with 64 bits of u.
-    """
+    """Return ⌊below · u⌋ with 64 bits of u, shape (replica, step, number), each `below` at most 2³⁰."""
     size = len(below)
     per_step = (size + 1) // 2
 
@@ -168,26 +117,8 @@ def integers(rows: Tensor, below: Tensor, first: int, steps: int) -> Tensor:
 
 
 def distinct_integers(rows: Tensor, below: int, size: int, first: int, steps: int) -> Tensor:
-    """Return whole numbers of which none comes twice in a step.
-
-    Few are drawn by Floyd's algorithm (Bentley & Floyd 1987, doi 10.1145/30401.315746), many as the first of a permutation.
-
-    Parameters
-    ----------
-    rows : Tensor of int64, shape (replica, 4)
-        Of `addresses`.
-    below : int
-        From 0 to this less 1.
-    size : int
-        How many a step.
-    first, steps : int
-        Which steps.
-
-    Returns
-    -------
-    Tensor of int64, shape (replica, step, size)
-        Each set as probable as any other; their order is not random.
-    """
+    """Return `size` whole numbers a step of which none comes twice, in no random order, shape (replica, step, size)."""
+    # Few are drawn by Floyd's algorithm (Bentley & Floyd 1987, doi 10.1145/30401.315746), many as the first of a permutation.
     if size * size > 32 * below:
         found = [permutations(rows, below, step)[:, :size] for step in range(first, first + steps)]
         return torch.stack(found, 1).to(torch.int64)
@@ -200,25 +131,9 @@ def distinct_integers(rows: Tensor, below: int, size: int, first: int, steps: in
 
 
 def normals(rows: Tensor, size: int, first: int, steps: int) -> Tensor:
-    """Return independent N(0, 1) by the transform of Box & Muller (1958, doi 10.1214/aoms/1177706645).
-
-    Where `size` is a multiple of 4 they are those of `langevin_nn.kernels.draw_normals`; otherwise every step leaves out the
-    last of a block.
-
-    Parameters
-    ----------
-    rows : Tensor of int64, shape (replica, 4)
-        Of `addresses`.
-    size : int
-        Numbers a step.
-    first, steps : int
-        Which steps.
-
-    Returns
-    -------
-    Tensor of float32, shape (replica, step, size)
-        Up to 6.6 standard deviations.
-    """
+    """Return independent N(0, 1), up to 6.6 standard deviations, float32, shape (replica, step, size)."""
+    # By the transform of Box & Muller (1958, doi 10.1214/aoms/1177706645). Where `size` is a multiple of 4 they are those of
+    # `langevin_nn.kernels.normals.draw_normals`; otherwise every step leaves out the last of a block.
     per_step = (size + 3) // 4
 
     def draw(some: Tensor, blocks: Tensor) -> Tensor:
@@ -256,7 +171,9 @@ class Draws(ABC):
         return self._keys[0].step
 
     @abstractmethod
-    def normals(self, purpose: str, size: int, steps: int, *, centred: bool = False) -> Tensor:
+    def normals(
+        self, purpose: str, size: int, steps: int, *, centred: bool = False, scale: float = 1, shift: float = 0
+    ) -> Tensor:
         """Return independent N(0, 1).
 
         Parameters
@@ -269,6 +186,8 @@ class Draws(ABC):
             How many updates.
         centred : bool, optional
             Whether their mean over each row is taken from them.
+        scale, shift : float, optional
+            What then multiplies them, and what is added: cheaper here than to a tensor, where numbers are few.
 
         Returns
         -------
@@ -386,12 +305,18 @@ class Draws(ABC):
 class NumPyDraws(Draws):
     """Numbers of NumPy's generators, made on the CPU."""
 
-    def normals(self, purpose: str, size: int, steps: int, *, centred: bool = False) -> Tensor:  # noqa: D102
+    def normals(  # noqa: D102
+        self, purpose: str, size: int, steps: int, *, centred: bool = False, scale: float = 1, shift: float = 0
+    ) -> Tensor:
         pieces = [key.normals(purpose, size) for key in self._updates(self.step, steps)]
         drawn = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         if centred:
-            drawn -= drawn.mean(axis=1, keepdims=True)
-        return torch.as_tensor(drawn.reshape(steps, -1, size))
+            # drawn.mean, whose Python takes as long as a sum.
+            drawn -= np.add.reduce(drawn, axis=1, keepdims=True) / size
+        if (scale, shift) != (1, 0):
+            drawn *= scale
+            drawn += shift
+        return torch.from_numpy(drawn.reshape(steps, -1, size))
 
     def choices(self, purpose: str, n: int, size: int, steps: int, *, replacement: bool = False) -> Tensor:  # noqa: D102
         rows = [g.choice(n, size, replace=replacement, shuffle=False) for g in self.generators(purpose, steps)]
@@ -405,10 +330,14 @@ class NumPyDraws(Draws):
 class PhiloxDraws(Draws):
     """Numbers of Philox, made where they are used, of many updates and replicas at once."""
 
-    def normals(self, purpose: str, size: int, steps: int, *, centred: bool = False) -> Tensor:  # noqa: D102
+    def normals(  # noqa: D102
+        self, purpose: str, size: int, steps: int, *, centred: bool = False, scale: float = 1, shift: float = 0
+    ) -> Tensor:
         drawn = normals(self._rows(purpose), size, self.step, steps)
         if centred:
             drawn -= drawn.mean(2, keepdim=True)
+        if (scale, shift) != (1, 0):
+            drawn.mul_(scale).add_(shift)
         return drawn.transpose(0, 1)
 
     def choices(self, purpose: str, n: int, size: int, steps: int, *, replacement: bool = False) -> Tensor:  # noqa: D102

@@ -70,6 +70,10 @@ class OwnWeightsWarning(UserWarning):
     """Replicas start from the weights that a network came with, though nobody said so."""
 
 
+class RandomDataWarning(UserWarning):
+    """Data that are others each time they are read."""
+
+
 class UndefinedQuantityWarning(UserWarning):
     """A quantity that has no value here, and is NaN."""
 

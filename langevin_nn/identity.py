@@ -40,11 +40,9 @@ from typing import Any
 import numpy as np
 import scipy.special
 import torch
-from numba.core.dispatcher import Dispatcher
-from numba.core.types import Type as CompiledType
 from torch import nn
 
-__all__ = ["Identity", "code_digest", "held_by", "identity"]
+__all__ = ["Identity", "held_by", "identity"]
 
 _MEASURED = ("numpy", "numba", "llvmlite", "scipy", "torch")  # their modules count by name and version
 _CONSTANT = (  # so do these, of Python; its others hold what changes, or read from outside
@@ -186,37 +184,10 @@ def identity(function: Any, *, libraries: Iterable[str] = (), elsewhere: Iterabl
 
 
 def held_by(layer: nn.Module) -> dict[str, Any]:
-    """Return what a layer holds.
-
-    Parameters
-    ----------
-    layer : torch.nn.Module
-        A layer or a network.
-
-    Returns
-    -------
-    dict
-        Its attributes by name; hooks, where there are any, in their order, without the numbers by which torch counts them.
-    """
+    """Return the attributes of a layer by name; hooks in their order, without the numbers by which torch counts them."""
     hooks = {name: each for name, each in vars(layer).items() if "_hooks" in name and isinstance(each, dict)}
     held = {name: each for name, each in vars(layer).items() if name not in hooks}
     return held | {name: list(each.values()) for name, each in hooks.items() if each}
-
-
-def code_digest(code: CodeType) -> str:
-    """Return the digest of code without line numbers, names and docstring, its constants and nested code included.
-
-    Parameters
-    ----------
-    code : code
-        Of a function.
-
-    Returns
-    -------
-    str
-        Hexadecimal.
-    """
-    return _outline(code).digest.hex()
 
 
 @dataclass(frozen=True)
@@ -314,6 +285,11 @@ def _is_of_python(package: str) -> bool:
         Path(file).is_relative_to(Path(os.__file__).parent) and "site-packages" not in Path(file).parts
     )
     return own and package in sys.stdlib_module_names
+
+
+def _is_of_numba(value: Any, module: str, name: str) -> bool:
+    """Return whether a value is of a class of ``numba.core``; none is where Numba was not loaded."""
+    return isinstance(value, getattr(sys.modules.get(f"numba.core.{module}"), name, ()))
 
 
 def _is_plain_object(value: Any) -> bool:
@@ -453,7 +429,7 @@ class _Walk:
             self.said("dtype", repr(value.descr if value.names else value.str))
         elif isinstance(value, torch.Tensor):
             self._tensor(value, where)
-        elif isinstance(value, torch.dtype | torch.device | CompiledType | slice):
+        elif isinstance(value, torch.dtype | torch.device | slice) or _is_of_numba(value, "types", "Type"):
             self.said(kind.__name__, repr(value))
         elif isinstance(value, ModuleType):
             self._module(value, where)
@@ -469,7 +445,7 @@ class _Walk:
             self.said("partial")
             for each in (value.func, value.args, value.keywords, vars(value)):
                 self.value(each, where)
-        elif isinstance(value, Dispatcher):
+        elif _is_of_numba(value, "dispatcher", "Dispatcher"):
             self.said("compiled")
             for each in (value.py_func, dict(value.targetoptions), dict(value.locals)):
                 self.value(each, where)

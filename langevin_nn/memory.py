@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
+from math import floor, log2
 from numbers import Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from langevin_nn.checks import is_number, shown
 from langevin_nn.errors import ConfigurationError
 
-__all__ = ["DEFAULT_MEMORY_LIMIT", "as_bytes", "as_text", "available_memory"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["DEFAULT_MEMORY_LIMIT", "as_bytes", "as_text", "available_memory", "budget"]
 
 DEFAULT_MEMORY_LIMIT = "1 GiB"
 
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SMALLEST = 2**20
+_LEAST_BUDGET = 2**28
 
 
 def as_bytes(limit: int | float | str | None) -> int:
@@ -61,6 +67,37 @@ def as_bytes(limit: int | float | str | None) -> int:
             f"{came} is {size} bytes: expected at least 1 MiB, in which a few samples can be worked through"
         )
     return size
+
+
+def budget(limit: int | float | str | None, device: torch.device | None = None) -> int:
+    """Return a budget for work that is cut to what there is room for.
+
+    Parameters
+    ----------
+    limit : int, float or str or None
+        As for `as_bytes`; about half of the free memory where it is None.
+    device : torch.device, optional
+        Whose memory; that of the machine unless it is a CUDA device.
+
+    Returns
+    -------
+    int
+        Bytes; unless said a power of two, so that little else that goes on does not change how work is cut.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is not a size, or less than 1 MiB.
+    """
+    if limit is not None:
+        return as_bytes(limit)
+    if device is not None and device.type == "cuda":
+        import torch
+
+        free: int | None = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = available_memory()
+    return as_bytes(None) if free is None else max(_LEAST_BUDGET, 2 ** floor(log2(max(1, free // 2))))
 
 
 def as_text(n_bytes: float) -> str:

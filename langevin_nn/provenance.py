@@ -17,11 +17,9 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
-import torch
-from numba.core.dispatcher import Dispatcher
 
+from langevin_nn.checks import is_compiled, is_tensor
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.identity import identity
 from langevin_nn.schema import SCHEMA_VERSION
 
 __all__ = [
@@ -34,6 +32,7 @@ __all__ = [
     "digest",
     "module_name",
     "plain",
+    "told",
     "untold",
     "versions",
 ]
@@ -50,23 +49,12 @@ def _versions() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions on which the bits of a run depend.
-
-    Returns
-    -------
-    dict of str to str
-        Of this package, its libraries and Python.
-    """
+    """Return the versions of this package, its libraries and Python, on which the bits of a run depend."""
     return dict(_versions())
 
 
 def digest(*arrays: Any) -> str:
-    """Return the SHA-256 of arrays, by which two of them are told apart in a configuration.
-
-    Parameters
-    ----------
-    *arrays : ndarray or Tensor
-        Of numbers; type and shape count, too.
+    """Return the SHA-256 of arrays or tensors, their types and shapes, by which two are told apart in a configuration.
 
     Returns
     -------
@@ -80,11 +68,11 @@ def digest(*arrays: Any) -> str:
     """
     found = hashlib.sha256()
     for each in arrays:
-        if isinstance(each, torch.Tensor):
+        if is_tensor(each):
             each = each.detach().cpu()
-            if each.dtype == torch.bfloat16:  # which NumPy lacks
+            if str(each.dtype) == "torch.bfloat16":  # which NumPy lacks
                 found.update(b"bfloat16")
-                each = each.view(torch.int16)
+                each = each.view(sys.modules["torch"].int16)
         array = np.ascontiguousarray(each)
         found.update(f"{array.dtype.str}{np.shape(each)}".encode())
         found.update(array.data)
@@ -93,11 +81,6 @@ def digest(*arrays: Any) -> str:
 
 def described_function(function: Any) -> dict[str, Any]:
     """Return what a configuration says of a function: another force is another run.
-
-    Parameters
-    ----------
-    function : callable
-        Plain, compiled, bound, or an object that can be called.
 
     Returns
     -------
@@ -108,18 +91,15 @@ def described_function(function: Any) -> dict[str, Any]:
     name = (
         f"{module_name(getattr(named, '__module__', None))}:{getattr(named, '__qualname__', type(named).__qualname__)}"
     )
+    from langevin_nn.identity import identity  # here, since it loads torch: to read a file takes none
+
     known = identity(function, libraries=("langevin_nn",))
     described: dict[str, Any] = {"type": "function", "name": name, "sha256": known.digest}
     return described if known.known else described | {"unknown": list(known.unknown)}
 
 
 def class_name(kind: type) -> str:
-    """Return by which name a file knows a class.
-
-    Parameters
-    ----------
-    kind : type
-        Of a part of a run.
+    """Return by which name a file knows a class of a part of a run.
 
     Returns
     -------
@@ -139,18 +119,7 @@ def class_name(kind: type) -> str:
 
 
 def module_name(module: Any) -> Any:
-    """Return the name by which a module can be imported.
-
-    Parameters
-    ----------
-    module : str or None
-        Its name for the time being, which of the script that runs is another.
-
-    Returns
-    -------
-    str or None
-        Of a script without a file, as of a notebook, the same.
-    """
+    """Return the name by which a module can be imported; of the script that runs the script's, where it has a file."""
     if module not in _MAIN:
         return module
     main = sys.modules.get(module)
@@ -159,6 +128,29 @@ def module_name(module: Any) -> Any:
     file = getattr(main, "__file__", None)
     stem = Path(file).stem if file else ""
     return stem if stem.isidentifier() else module
+
+
+def told(thing: Any) -> str:
+    """Return what names a class or function among all of this process, and in others where it can be imported.
+
+    Anything else is named by where it lies, too.
+
+    Returns
+    -------
+    str
+        ``module:qualname`` where that leads to the thing itself.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> told(Fraction), told(lambda: 0).startswith("function at ")
+    ('fractions:Fraction', True)
+    """
+    module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", "")
+    found: Any = sys.modules.get(module or "")
+    for each in name.split("."):
+        found = getattr(found, each, None)
+    return f"{module_name(module)}:{name}" if found is thing else f"{type(thing).__qualname__} at {id(thing):#x}"
 
 
 def plain(value: Any) -> Any:
@@ -194,13 +186,13 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | torch.Tensor):
+    if isinstance(value, np.ndarray) or is_tensor(value):
         dtype = str(value.dtype).removeprefix("torch.")
         described = {"type": type(value).__name__, "dtype": dtype, "shape": list(value.shape)}
         # Little ones, such as start weights or factors of surrogates, are kept whole: without them no run is repeated.
         small = prod(value.shape) <= _LARGEST_ARRAY
         return described | ({"values": plain(value.tolist())} if small else {"sha256": digest(value)})
-    if isinstance(value, FunctionType | MethodType | partial | Dispatcher):
+    if isinstance(value, FunctionType | MethodType | partial) or is_compiled(value):
         return described_function(value)
     if hasattr(value, "description"):
         return {"type": class_name(type(value)), **plain(value.description)}
@@ -226,12 +218,7 @@ def _parts(value: Any) -> Any:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return where two configurations differ.
-
-    Parameters
-    ----------
-    one, other : mapping
-        In the words of JSON.
+    """Return where two configurations, in the words of JSON, differ.
 
     Returns
     -------
@@ -262,15 +249,10 @@ def _unequal(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, tuple[
 def differing_parts(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return where two configurations differ, for a reader: what one lacks, or has as a plain value, counts once.
 
-    Parameters
-    ----------
-    one, other : mapping
-        In the words of JSON.
-
     Returns
     -------
     dict of str to tuple
-        The two values by dotted name; "absent" for what one of them lacks.
+        As of `differences`.
 
     Examples
     --------
@@ -282,18 +264,7 @@ def differing_parts(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[st
 
 
 def untold(config: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the functions of a configuration that may differ in two of the same one.
-
-    Parameters
-    ----------
-    config : mapping
-        In the words of JSON.
-
-    Returns
-    -------
-    dict of str to list of str
-        By dotted name, what cannot be told of what they read.
-    """
+    """Return the functions of a configuration, by dotted name, with what cannot be told of what they read."""
     return {
         name.removesuffix(".unknown"): value
         for name, value in _leaves(config)
@@ -302,12 +273,7 @@ def untold(config: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def study_of(attributes: Mapping[Any, Any]) -> str | None:
-    """Return the study whose results a file holds.
-
-    Parameters
-    ----------
-    attributes : mapping
-        Of a file.
+    """Return the study whose results a file of some attributes holds.
 
     Returns
     -------
@@ -327,14 +293,7 @@ def study_of(attributes: Mapping[Any, Any]) -> str | None:
 
 
 def configuration(attributes: Mapping[Any, Any], name: str = "trajectory") -> dict[str, Any]:
-    """Return the configuration that a file carries.
-
-    Parameters
-    ----------
-    attributes : mapping
-        Of the file.
-    name : str, optional
-        Of the file, for errors.
+    """Return the configuration that a file carries in its attributes; errors call the file by its `name`.
 
     Returns
     -------
@@ -359,14 +318,7 @@ def configuration(attributes: Mapping[Any, Any], name: str = "trajectory") -> di
 
 
 def attributes(config: Mapping[str, Any], *, complete: bool = True) -> dict[str, str | int]:
-    """Return the attributes that every file carries.
-
-    Parameters
-    ----------
-    config : mapping
-        What was run, seed included.
-    complete : bool, optional
-        Whether the run reached its end.
+    """Return the attributes of a file, from what was run, seed included, and whether the run reached its end.
 
     Returns
     -------

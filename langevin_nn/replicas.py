@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,10 +75,7 @@ def _shorn(config: Any) -> Any:
 def is_silent(process: Any) -> bool:
     """Return whether a configuration says that a process has no noise, so that equal starts make equal paths.
 
-    Parameters
-    ----------
-    process : object
-        ``process`` of a file's configuration, or one of its ``processes``.
+    It is ``process`` of a file's configuration, or one of its ``processes``.
 
     Returns
     -------
@@ -143,12 +141,7 @@ def _labels_of(config: Mapping[str, Any]) -> list[int]:
 
 
 def runs_of(root: xr.Dataset) -> list[tuple[int, dict[str, Any], int]] | None:
-    """Return which run made each replica, also of a selection of them.
-
-    Parameters
-    ----------
-    root : xarray.Dataset
-        Root of a trajectory.
+    """Return which run made each replica of a trajectory, given its root, also of a selection of them.
 
     Returns
     -------
@@ -178,11 +171,6 @@ def replicas_of(root: xr.Dataset) -> list[Replica]:
     Two runs of one configuration and seed have equal names, however long they are, whatever was recorded, on which device
     and with which versions, and whatever the process is called. Where replicas start is not part of the name, since those
     of one seed and index draw the same noise from anywhere; only without noise the start is all that there is.
-
-    Parameters
-    ----------
-    root : xarray.Dataset
-        Root of a trajectory, or any dataset along ``replica``.
 
     Returns
     -------
@@ -227,11 +215,6 @@ def _told(root: xr.Dataset, count: int) -> list[tuple[Any, ...]]:
 def said_of(chosen: Iterable[Replica]) -> str:
     """Return replicas in words, by seed.
 
-    Parameters
-    ----------
-    chosen : iterable of Replica
-        Of which.
-
     Returns
     -------
     str
@@ -253,18 +236,7 @@ def said_of(chosen: Iterable[Replica]) -> str:
 
 
 def check_each_once(root: xr.Dataset) -> None:
-    """Raise where a replica comes twice.
-
-    Parameters
-    ----------
-    root : xarray.Dataset
-        Root of a trajectory, or any dataset along ``replica``.
-
-    Raises
-    ------
-    ConfigurationError
-        Saying which.
-    """
+    """Raise ConfigurationError where a replica of a dataset along ``replica`` comes twice, and say which."""
     if repeated := repetitions(root):
         raise ConfigurationError(
             f"{said_of(repeated)} come{'s' * (len(repeated) == 1)} twice: expected each once, since configuration, seed and "
@@ -274,23 +246,9 @@ def check_each_once(root: xr.Dataset) -> None:
 
 
 def repetitions(root: xr.Dataset) -> list[Replica]:
-    """Return the paths that come twice or more.
-
-    Parameters
-    ----------
-    root : xarray.Dataset
-        Root of a trajectory, or any dataset along ``replica``.
-
-    Returns
-    -------
-    list of Replica
-        Each once.
-    """
+    """Return the paths that come twice or more in a dataset along ``replica``, each once."""
     if "replica" not in root.dims or "replica" not in root.coords:
         return []
     if KEPT_LABELS not in root.coords and len(np.unique(root["replica"].values)) == root.sizes["replica"]:
         return []  # quickly: most files
-    seen: dict[Replica, int] = {}
-    for each in replicas_of(root):
-        seen[each] = seen.get(each, 0) + 1
-    return [each for each, count in seen.items() if count > 1]
+    return [each for each, count in Counter(replicas_of(root)).items() if count > 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,19 @@ from langevin_nn.errors import ConfigurationError
 __all__ = ["AtEpochs", "AtSteps", "EveryEpochs", "EverySteps", "Logarithmic", "Schedule"]
 
 
-MOST_RECORDS = 10_000_000  # their steps are listed in memory
+_MOST_RECORDS = 10_000_000  # their steps are listed in memory
 
 
 class Schedule(ABC):
-    """Chooses record steps; step 0 and the last one belong to every schedule but the explicit ones."""
+    """Chooses record steps; step 0 and the last one belong to every schedule but the explicit ones.
+
+    Attributes
+    ----------
+    in_epochs : bool
+        Whether it counts epochs rather than updates.
+    """
+
+    in_epochs: ClassVar[bool] = False
 
     @abstractmethod
     def steps(self, last_step: int, steps_per_epoch: float) -> NDArray[np.int64]:
@@ -41,16 +50,12 @@ class Schedule(ABC):
 def _equidistant(interval: float, last_step: int) -> NDArray[np.int64]:
     """Return every `interval`-th step, or all where that is shorter than one."""
     interval = max(interval, 1)
-    _refuse_too_many(last_step / interval)
-    return _with_ends(np.arange(0, last_step, interval), last_step)
-
-
-def _refuse_too_many(records: float) -> None:
-    if records > MOST_RECORDS:
+    if (records := last_step / interval) > _MOST_RECORDS:
         raise ConfigurationError(
-            f"the schedule has about {records:.2g} records: expected at most {MOST_RECORDS:,}, since their steps are listed "
+            f"the schedule has about {records:.2g} records: expected at most {_MOST_RECORDS:,}, since their steps are listed "
             "in memory; choose a longer interval between records"
         )
+    return _with_ends(np.arange(0, last_step, interval), last_step)
 
 
 def _with_ends(inner: NDArray[np.floating] | NDArray[np.int64], last_step: int) -> NDArray[np.int64]:
@@ -117,6 +122,7 @@ class EveryEpochs(Schedule):
     """
 
     interval: float = 1.0
+    in_epochs = True
 
     def __post_init__(self) -> None:
         expected = "a positive, finite number of epochs: records must move forward in time"
@@ -151,10 +157,10 @@ class Logarithmic(Schedule):
 
     def __post_init__(self) -> None:
         expected = (
-            f"a whole number (int) from 1 to {MOST_RECORDS // 20:,}, as many records in each factor of ten: records must "
+            f"a whole number (int) from 1 to {_MOST_RECORDS // 20:,}, as many records in each factor of ten: records must "
             "move forward in time"
         )
-        found = whole_number("per_decade", self.per_decade, expected, least=1, most=MOST_RECORDS // 20)
+        found = whole_number("per_decade", self.per_decade, expected, least=1, most=_MOST_RECORDS // 20)
         object.__setattr__(self, "per_decade", found)
 
     def steps(self, last_step: int, steps_per_epoch: float) -> NDArray[np.int64]:  # noqa: D102
@@ -215,6 +221,7 @@ class AtEpochs(Schedule):
     """
 
     at: tuple[float, ...]
+    in_epochs = True
 
     def __post_init__(self) -> None:
         expected = "finite numbers, the epochs at which to record"

@@ -31,12 +31,7 @@ _SUFFIX = "_step"
 
 
 def clock_of_group(group: str) -> str:
-    """Return the dimension along which a group is recorded.
-
-    Parameters
-    ----------
-    group : str
-        Of the file; "" is the root.
+    """Return the dimension along which a group is recorded; "" is the root.
 
     Returns
     -------
@@ -52,18 +47,7 @@ def clock_of_group(group: str) -> str:
 
 
 def is_clock(dimension: object) -> bool:
-    """Return whether records lie along a dimension.
-
-    Parameters
-    ----------
-    dimension : str
-        Of a variable.
-
-    Returns
-    -------
-    bool
-        By its name.
-    """
+    """Return whether records lie along a dimension, which its name says."""
     return str(dimension) == _CLOCKS[""] or str(dimension).endswith(_SUFFIX)
 
 

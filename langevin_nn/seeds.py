@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from langevin_nn.checks import is_number, listed, numbers, shown, whole_number
+from langevin_nn.checks import is_number, listed, shown, whole_number
 from langevin_nn.errors import ConfigurationError
 
-__all__ = ["Key", "Seeds", "as_replicas", "as_seeds", "as_weights"]
+__all__ = ["Key", "Seeds", "as_replicas", "as_seeds"]
 
 _MOST_REPLICAS = 10_000_000  # their indices are listed in memory
 
@@ -144,6 +142,21 @@ class Key:
     replicas: tuple[int, ...]
     step: int
 
+    def of_part(self, number: int) -> Key:
+        """Return the address from which one of several sources draws for the same update.
+
+        Parameters
+        ----------
+        number : int
+            Which, from 0, whose numbers are those that it draws alone.
+
+        Returns
+        -------
+        Key
+            With numbers that are independent of those of the others.
+        """
+        return self if not number else replace(self, seeds=Seeds(self.seeds.integer(f"part {number} of a sum", 0)))
+
     def generators(self, purpose: str) -> Iterator[np.random.Generator]:
         """Yield one fresh generator for each replica.
 
@@ -181,6 +194,27 @@ class Key:
         for row, generator in zip(draws, self.generators(purpose), strict=True):
             generator.standard_normal(out=row, dtype=dtype)
         return draws
+
+    def counted_normals(self, purpose: str, size: int, dtype: type = np.float64) -> NDArray[np.floating]:
+        """Draw the standard normal numbers that integrators draw for this update, from one counter for all steps.
+
+        Parameters
+        ----------
+        purpose : str
+            What the numbers are for.
+        size : int
+            How many numbers each replica needs for any update.
+        dtype : type, optional
+            ``numpy.float32`` or ``numpy.float64``: different numbers, not the same ones rounded.
+
+        Returns
+        -------
+        ndarray, shape (replica, size)
+            Independent N(0, 1), other ones than `normals`.
+        """
+        from langevin_nn.kernels.normals import draw_normals
+
+        return draw_normals(self.replicas, self.seeds.key(purpose), self.step, 1, size, dtype)[:, 0]
 
 
 def as_seeds(seed: int | Seeds) -> Seeds:
@@ -240,31 +274,3 @@ def as_replicas(replicas: Any) -> tuple[int, ...]:
             "are copies of each other; leave the repeated ones out"
         )
     return tuple(int(each) for each in chosen)
-
-
-def as_weights(weights: Any, like: Any = None) -> Tensor:
-    """Return weights as a tensor.
-
-    Parameters
-    ----------
-    weights : array, shape (replica, parameter)
-        What a user gives: an array, a tensor, lists.
-    like : Landscape, optional
-        Whose weights are as precise and where they are to be.
-
-    Returns
-    -------
-    Tensor, shape (replica, parameter)
-        In float64, but for tensors, which stay what and where they are; unless there is something to be like.
-
-    Raises
-    ------
-    ConfigurationError
-        If they are no numbers.
-    """
-    if isinstance(weights, Tensor) and weights.is_floating_point():
-        found = weights.detach()
-    else:
-        expected = "an array of numbers (replica, parameter), where to start"
-        found = torch.as_tensor(numbers("weights", weights, expected, finite=False))
-    return found if like is None else found.to(like.device, like.dtype)

@@ -11,11 +11,10 @@ from functools import cache
 from math import inf
 from typing import TypeVar
 
-import numba
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["WORTH_A_THREAD", "side_by_side", "single_threaded_products"]
+__all__ = ["WORTH_A_THREAD", "row_by_row", "side_by_side", "single_threaded_products"]
 
 # Multiplications, about a millisecond.
 WORTH_A_THREAD = 10_000_000
@@ -27,6 +26,13 @@ Result = TypeVar("Result")
 @cache
 def _controller() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+def _threads_of_kernels() -> int:
+    """Return how many threads spread replicas; here and not above, since loading Numba takes a moment."""
+    import numba
+
+    return int(numba.get_num_threads())
 
 
 class _Limit:
@@ -41,7 +47,7 @@ class _Limit:
         with self._lock:
             if self._holders == 0:
                 before = torch.get_num_threads()
-                numba.get_num_threads()  # starts its threads, which sets OpenMP's number of them: not while the limit holds
+                _threads_of_kernels()  # starts its threads, which sets OpenMP's number of them: not while the limit holds
                 torch.set_num_threads(1)
                 self._held.callback(torch.set_num_threads, before)
                 self._held.enter_context(_controller().limit(limits=1, user_api="blas"))
@@ -77,6 +83,24 @@ def single_threaded_products() -> Iterator[None]:
         _limit.leave()
 
 
+def row_by_row(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Return rows @ matrix, each row by itself: a product of all of them rounds a row otherwise in other company.
+
+    Parameters
+    ----------
+    rows : Tensor, shape (replica, m)
+        One a replica.
+    matrix : Tensor, shape (m, n)
+        The same for all.
+
+    Returns
+    -------
+    Tensor, shape (replica, n)
+        Of each row the bits that it has alone.
+    """
+    return torch.bmm(rows[:, None], matrix.expand(len(rows), -1, -1))[:, 0]
+
+
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, f"langevin_nn-{process}", lambda: torch.set_num_threads(1))
@@ -107,6 +131,6 @@ def side_by_side(
     """
     items = list(items)
     few = multiplications < WORTH_A_THREAD
-    if few or torch.get_num_threads() > 1 or min(numba.get_num_threads(), len(items)) < 2:
+    if few or torch.get_num_threads() > 1 or min(_threads_of_kernels(), len(items)) < 2:
         return [function(item) for item in items]
-    return list(_pool(numba.get_num_threads(), os.getpid()).map(function, items))
+    return list(_pool(_threads_of_kernels(), os.getpid()).map(function, items))

@@ -6,7 +6,7 @@ import gzip
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 import pooch
 from numpy.typing import NDArray
+from torch import nn
 
-from langevin_nn.errors import ConfigurationError, UnknownNameError
+from langevin_nn.checks import kind_of, one_of
+from langevin_nn.errors import ConfigurationError
+from models.networks import small_convolutional_network
 
-__all__ = ["DATASETS", "ImageData", "load_dataset"]
+__all__ = ["DATASETS", "DataSet", "ImageData", "Setting", "load_dataset"]
 
 Folder = str | os.PathLike[str] | None
 
@@ -66,27 +69,108 @@ class ImageData:
     test_labels: NDArray[np.int64]
     n_classes: int
 
+    def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            inputs, labels = (np.asarray(getattr(self, f"{part}_{each}")) for each in ("inputs", "labels"))
+            if inputs.ndim < 2 or labels.shape != inputs.shape[:1] or labels.dtype.kind not in "iu":
+                raise ConfigurationError(
+                    f"data set {self.name}: expected {part}_inputs of shape (sample, feature) or more and a whole number "
+                    f"for each in {part}_labels, got shapes {inputs.shape} and {labels.shape} of {labels.dtype}; the "
+                    "network learns a class for each sample, so give one label a row"
+                )
+            if labels.size and not 0 <= labels.min() <= labels.max() < self.n_classes:
+                raise ConfigurationError(
+                    f"data set {self.name}: expected {part}_labels from 0 to n_classes - 1 = {self.n_classes - 1}, got "
+                    f"{labels.min()} to {labels.max()}; the network has an output for each class, so number them from 0"
+                )
 
-def load_dataset(name: str, *, samples_per_class: int | None = None, data_dir: Folder = None) -> ImageData:
-    """Load a data set by name.
 
-    ============ =================================== =============================== =============================
-    name         training set                        test set                        where from
-    ============ =================================== =============================== =============================
-    ``digits``   120 of each of scikit-learn's       the rest of them                shipped with scikit-learn
-                 1,797 digits of 8×8 pixels
-    ``mnist``    all 60,000 training digits          the 10,000 test digits          `data_dir`, else downloaded
-    ``mnist10k`` 400 of each of MNIST's 10,000       the rest of them                `data_dir`
-                 test digits
-    ``cifar10``  all ``data_batch_*.bin``            ``test_batch.bin``              `data_dir`
-    ============ =================================== =============================== =============================
+@dataclass(frozen=True)
+class Setting:
+    """How long and with which steps a network is trained on a data set.
+
+    Parameters
+    ----------
+    samples_per_class : int, optional
+        Training samples of each class. What is left out here has to be chosen where a study asks for it.
+    learning_rate : float, optional
+        α.
+    batch_size : int, optional
+        B.
+    epochs : float, optional
+        Length of a run.
+    """
+
+    samples_per_class: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    epochs: float | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """All that studies know of a data set.
 
     Parameters
     ----------
     name : str
-        A key of ``DATASETS``.
+        By which it is chosen.
+    description : str
+        What it is and where it comes from, in a line.
+    load : callable
+        From the training samples of each class, or None, and the data folder, or None, to the `ImageData`.
+    trained : Setting, optional
+        With half of the labels redrawn, so that all phases come within the epochs.
+    clean : Setting, optional
+        Without label noise, so that the training error is 0 well before the run is half over; as `trained` unless given.
+    swept : Setting, optional
+        At every label noise, long enough for the largest; as `trained` unless given.
+    coarse : Setting, optional
+        With few samples and large steps, so that phases come early and noise is large; as `trained` unless given.
     samples_per_class : int, optional
-        Train on the first so many images of each class, in file order; default as in the table.
+        Training samples of each class where a study asks for no setting; what `load` takes by itself unless given.
+    network : callable, optional
+        Makes the network, which takes the inputs in their shape; a fully connected one unless given.
+    hidden_weights : str, optional
+        Pattern of the tensors that the paper measures, in the middle of the network: the weights between two hidden layers.
+    fluctuating : str, optional
+        Pattern of the tensors whose fluctuations are measured; * where all are few enough.
+    needs_files : bool, optional
+        Whether it is read from a data folder that has to be named.
+    is_papers : bool, optional
+        Whether the paper's numbers, those of MNIST, may stand beside what is measured on it.
+
+    Examples
+    --------
+    >>> DATASETS["digits"].trained
+    Setting(samples_per_class=120, learning_rate=0.1, batch_size=25, epochs=360.0)
+    """
+
+    name: str
+    description: str
+    load: Callable[[int | None, Folder], ImageData]
+    trained: Setting = Setting()
+    clean: Setting | None = None
+    swept: Setting | None = None
+    coarse: Setting | None = None
+    samples_per_class: int | None = None
+    network: Callable[[], nn.Module] | None = None
+    hidden_weights: str = "2.weight"
+    fluctuating: str = "2.weight"
+    needs_files: bool = False
+    is_papers: bool = False
+
+
+def load_dataset(name: str | DataSet, *, samples_per_class: int | None = None, data_dir: Folder = None) -> ImageData:
+    """Load a data set.
+
+    Parameters
+    ----------
+    name : str or DataSet
+        A key of ``DATASETS``, whose descriptions say what they are; or one of your own.
+    samples_per_class : int, optional
+        Train on the first so many images of each class, in file order; 120 of the digits, 400 of mnist10k, all of the
+        others unless given.
     data_dir : path, optional
         Folder of the original files, which may also lie in its subfolder ``mnist`` or ``cifar-10-batches-bin``;
         the environment variable ``LANGEVIN_NN_DATA`` unless given. MNIST comes as gzip IDX files, CIFAR-10 in its
@@ -104,7 +188,7 @@ def load_dataset(name: str, *, samples_per_class: int | None = None, data_dir: F
         There is no data set of that name.
     ConfigurationError
         `samples_per_class` is below 1 or above what there is; the folder is not named, does not exist or lacks a
-        file; a file is truncated or of another format; the download failed.
+        file; a file is truncated or of another format; the download failed; a data set of your own gives something else.
 
     Examples
     --------
@@ -112,14 +196,19 @@ def load_dataset(name: str, *, samples_per_class: int | None = None, data_dir: F
     >>> digits.train_inputs.shape, digits.test_inputs.shape
     ((100, 64), (1697, 64))
     """
-    if name not in DATASETS:
-        raise UnknownNameError("data set", name, DATASETS)
+    entry = name if isinstance(name, DataSet) else DATASETS[one_of("data set", name, DATASETS)]
     if samples_per_class is not None and (not _is_whole(samples_per_class) or samples_per_class < 1):
         raise ConfigurationError(
             f"samples_per_class: expected a whole number of at least 1, got {samples_per_class!r}; "
             "every class needs an image to train on, so ask for one or more, or leave it out"
         )
-    return DATASETS[name](samples_per_class, data_dir)
+    data = entry.load(samples_per_class, data_dir)
+    if not isinstance(data, ImageData):
+        raise ConfigurationError(
+            f"data set {entry.name} gave {kind_of(data)}: expected an ImageData, a training set and a test set with their "
+            "classes; return ImageData(name, train_inputs, train_labels, test_inputs, test_labels, n_classes)"
+        )
+    return data
 
 
 def _is_whole(number: object) -> bool:
@@ -141,17 +230,20 @@ def _digits_of_scikit_learn() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 
 def _digits(samples_per_class: int | None, data_dir: Folder) -> ImageData:
+    """Train on 120 of each of scikit-learn's 1,797 digits unless told, test on the rest."""
     pixels, labels = _digits_of_scikit_learn()
     return _split("digits", pixels, labels, samples_per_class or 120, largest_pixel=16)
 
 
 def _mnist10k(samples_per_class: int | None, data_dir: Folder) -> ImageData:
+    """Train on 400 of each of MNIST's 10,000 test digits unless told, test on the rest."""
     folder = _data_folder("mnist10k", data_dir)
     pixels, labels = _read_mnist(*(_require("mnist10k", folder, "mnist", file) for file in MNIST_TEST))
     return _split("mnist10k", pixels, labels, samples_per_class or 400)
 
 
 def _mnist(samples_per_class: int | None, data_dir: Folder) -> ImageData:
+    """Train on all 60,000 training digits unless told, test on the 10,000 test digits."""
     paths = _mnist_paths(data_dir)
     train = _read_mnist(*(paths[file] for file in MNIST_TRAIN))
     test = _read_mnist(*(paths[file] for file in MNIST_TEST))
@@ -159,6 +251,7 @@ def _mnist(samples_per_class: int | None, data_dir: Folder) -> ImageData:
 
 
 def _cifar10(samples_per_class: int | None, data_dir: Folder) -> ImageData:
+    """Train on all of ``data_batch_*.bin`` unless told, test on ``test_batch.bin``."""
     test_file = _require("cifar10", _data_folder("cifar10", data_dir), "cifar-10-batches-bin", "test_batch.bin")
     batches = sorted(test_file.parent.glob("data_batch_*.bin"))
     if not batches:
@@ -168,11 +261,52 @@ def _cifar10(samples_per_class: int | None, data_dir: Folder) -> ImageData:
     return _two_sets("cifar10", (pixels, labels), _read_cifar(test_file), samples_per_class)
 
 
-DATASETS: dict[str, Callable[[int | None, Folder], ImageData]] = {
-    "digits": _digits,
-    "mnist": _mnist,
-    "mnist10k": _mnist10k,
-    "cifar10": _cifar10,
+# Of these and of no other place: to add one is to add an entry. MNIST is trained as the paper has it, the others so that all
+# phases come within the epochs; the paper does not give how it trains without label noise.
+_MNIST = DataSet(
+    "mnist",
+    "all of MNIST, downloaded unless a data folder has it",
+    _mnist,
+    trained=Setting(400, 0.01, 25, 500.0),
+    clean=Setting(400, 0.1, 50, 200.0),
+    swept=Setting(400, 0.01, 25, 600.0),
+    coarse=Setting(64, 0.1, 20, 100.0),
+    samples_per_class=400,
+    is_papers=True,
+)
+DATASETS: dict[str, DataSet] = {
+    each.name: each
+    for each in (
+        DataSet(
+            "digits",
+            "scikit-learn's, of 8×8 pixels, embedded",
+            _digits,
+            trained=Setting(120, 0.1, 25, 360.0),
+            clean=Setting(120, 0.1, 25, 200.0),
+            swept=Setting(120, 0.1, 25, 500.0),
+            coarse=Setting(64, 0.2, 20, 200.0),
+            fluctuating="*",
+        ),
+        _MNIST,
+        replace(
+            _MNIST,
+            name="mnist10k",
+            description="MNIST's test file alone, from a data folder",
+            load=_mnist10k,
+            needs_files=True,
+        ),
+        DataSet(
+            "cifar10",
+            "colour photographs, from a data folder",
+            _cifar10,
+            trained=Setting(200, 0.2, 25, 120.0),
+            swept=Setting(200, 0.2, 25, 400.0),
+            samples_per_class=400,
+            network=small_convolutional_network,
+            hidden_weights="6.weight",  # the third of four convolutions
+            needs_files=True,
+        ),
+    )
 }
 
 

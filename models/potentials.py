@@ -7,30 +7,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import float32, float64
 from numpy.typing import NDArray
 
-from langevin_nn import PotentialLandscape
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.kernels.cache import cached
-from langevin_nn.kernels.fields import TILE, signatures
-from langevin_nn.kernels.normals import LANES
-from langevin_nn.kernels.sources import CompiledField, CompiledNoise
+from langevin_nn.formulas import LANES, TILE, FieldFormula, NoiseFormula
+from langevin_nn.landscape import PotentialLandscape
 
 __all__ = ["Formula", "TwoValleys", "degenerate_valley", "double_well", "mueller_brown", "rugged", "two_valleys"]
 
-_TILES = [signatures(real)[TILE] for real in (float64, float32)]
-
 
 class Formula(PotentialLandscape):
-    """A potential with a compiled gradient of its own.
+    """A potential with a formula of its gradient over a tile of replicas.
 
     Parameters
     ----------
     potential : callable
         ``potential(x)`` returns L at one point.
-    field : compiled function
-        Writes the gradient over a tile of replicas, with constants.
+    field : callable
+        ``field(x, constants, out)`` writes the gradient, see `langevin_nn.formulas`.
     constants : sequence of float
         What the field needs.
     n_parameters : int
@@ -73,8 +67,8 @@ class Formula(PotentialLandscape):
         """What a file says of the landscape on which a process ran."""
         return {**super().description, "constants": self.constants.tolist()}
 
-    def compiled_gradient(self) -> CompiledField:  # noqa: D102
-        return CompiledField(TILE, self._field, self.constants)
+    def gradient_formula(self) -> FieldFormula:  # noqa: D102
+        return FieldFormula(TILE, self._field, self.constants)
 
 
 def _positive(**values: float) -> None:
@@ -83,8 +77,7 @@ def _positive(**values: float) -> None:
             raise ConfigurationError(f"{name}={value!r}: expected a positive, finite number")
 
 
-@cached(_TILES, error_model="numpy")
-def _double_well(x, constants, out):  # type: ignore[no-untyped-def]
+def _double_well(x: Any, constants: Any, out: Any) -> None:
     scale = x.dtype.type(4) * constants[0]
     for lane in range(LANES):
         here = x[0, lane]
@@ -138,8 +131,7 @@ _MUELLER_BROWN = np.array(
 )
 
 
-@cached(_TILES, error_model="numpy")
-def _mueller_brown_gradient(x, constants, out):  # type: ignore[no-untyped-def]
+def _mueller_brown_gradient(x: Any, constants: Any, out: Any) -> None:
     for lane in range(LANES):
         out[0, lane] = x.dtype.type(0)
         out[1, lane] = x.dtype.type(0)
@@ -192,8 +184,7 @@ def mueller_brown(scale: float = 1.0, *, dtype: torch.dtype = torch.float64) -> 
     )
 
 
-@cached(_TILES, error_model="numpy")
-def _rugged(x, constants, out):  # type: ignore[no-untyped-def]
+def _rugged(x: Any, constants: Any, out: Any) -> None:
     stiffness, height, number = constants[0], constants[1], constants[2]
     for i in range(x.shape[0]):
         for lane in range(LANES):
@@ -239,8 +230,7 @@ def rugged(
     return Formula(potential, _rugged, [stiffness, roughness, wave_number], n_parameters, dtype=dtype)
 
 
-@cached(_TILES, error_model="numpy")
-def _degenerate_valley(x, constants, out):  # type: ignore[no-untyped-def]
+def _degenerate_valley(x: Any, constants: Any, out: Any) -> None:
     mean, variation, number = constants[0], constants[1], constants[2]
     half, one = x.dtype.type(0.5), x.dtype.type(1)
     for lane in range(LANES):
@@ -303,8 +293,7 @@ def degenerate_valley(
     return Formula(potential, _degenerate_valley, constants, n_parameters, dtype=dtype)
 
 
-@cached(_TILES, error_model="numpy")
-def _two_valleys(x, constants, out):  # type: ignore[no-untyped-def]
+def _two_valleys(x: Any, constants: Any, out: Any) -> None:
     height, mean, skew = constants[0], constants[1], constants[2]
     one, four, eight = x.dtype.type(1), x.dtype.type(4), x.dtype.type(8)
     difference = mean * mean - skew * skew
@@ -322,8 +311,7 @@ def _two_valleys(x, constants, out):  # type: ignore[no-untyped-def]
             out[i, lane] = eight * height * slope * slope * x[i, lane]
 
 
-@cached(_TILES, error_model="numpy")
-def _two_valleys_amplitude(x, constants, out):  # type: ignore[no-untyped-def]
+def _two_valleys_amplitude(x: Any, constants: Any, out: Any) -> None:
     scale, mean, skew = constants[0], constants[1], constants[2]
     one = x.dtype.type(1)
     difference = mean * mean - skew * skew
@@ -451,10 +439,10 @@ class TwoValleys(Formula):
         y = self.valley_coordinate(position)
         return 8 * self.barrier / (self.mean + self.skew * y / np.sqrt(1 + y**2)) ** 2
 
-    def compiled_noise(self, batch_size: int | None = None, replacement: bool = False) -> CompiledNoise:  # noqa: D102
+    def noise_formula(self, batch_size: int | None = None, replacement: bool = False) -> NoiseFormula:  # noqa: D102
         constants = np.array([np.sqrt(8 * self.barrier * self.noise), self.mean, self.skew])
-        field = CompiledField(TILE, _two_valleys_amplitude, constants)
-        return CompiledNoise.dependent(field, self.n_parameters, None)
+        field = FieldFormula(TILE, _two_valleys_amplitude, constants)
+        return NoiseFormula.dependent(field, self.n_parameters, None)
 
 
 def two_valleys(n_parameters: int = 2, **options: Any) -> TwoValleys:

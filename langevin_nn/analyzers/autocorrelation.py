@@ -10,7 +10,16 @@ import numpy as np
 import xarray as xr
 from scipy.special import stdtrit
 
-from langevin_nn.analyzers.labels import along_clock, described, evenly_spaced, group_with, over_replicas, selected
+from langevin_nn.analyzers.labels import (
+    along_clock,
+    described,
+    evenly_spaced,
+    group_with,
+    over_replicas,
+    record_interval,
+    selected,
+    series_in_words,
+)
 from langevin_nn.statistics.autocorrelation import (
     LEAST_RATIO,
     WINDOW_FACTOR,
@@ -123,18 +132,12 @@ class Autocorrelation:
     def _refuse(self, pooled: Memory, values: xr.DataArray, clock: str) -> None:
         longest = np.where(np.isfinite(pooled.longest), pooled.longest, -np.inf)
         worst = np.unravel_index(int(np.argmax(longest)), longest.shape)
-        others = [name for name in values.dims if name not in ("replica", clock)]
-        place = {
-            str(name): values[name].values[position] if name in values.coords else position
-            for name, position in zip(others, worst, strict=True)
-        }
-        what = f"{self.variable!r}" + "".join(f", {name} {value}" for name, value in place.items())
+        what = series_in_words(self.variable, values, values.dims[:-2], worst)
         time = pooled.mean_time[worst]
         refuse_short_series(np.max(longest, initial=-np.inf), float(time), values.sizes[clock], self.least_ratio, what)
 
     def _labelled(self, pooled: Memory, values: xr.DataArray, clock: str) -> xr.Dataset:
-        n = values.sizes[clock]
-        each = [str(name) for name in values.dims if name != clock]
+        n, each = values.sizes[clock], values.dims[:-1]
         whole = each[:-1]
         means = np.ascontiguousarray(values.values).mean(-1)
         freedom = n / (2.0 * pooled.window[..., None])
@@ -142,7 +145,10 @@ class Autocorrelation:
         lags = int(pooled.window.max()) + 1
         sizes = n / np.where(pooled.time > 0, pooled.time, np.nan)
         total, agreement = together(pooled, values.values)
-        long_names: dict[str, Any] = {
+        long_name = values.attrs.get("long_name", self.variable.replace("_", " "))
+        units = str(values.attrs.get("units", "1"))
+        interval = f"{self.level:.0%} interval of the time average"
+        variables: dict[str, Any] = {
             "integrated_autocorrelation_time": (each, pooled.time, "integrated autocorrelation time", "record"),
             "integrated_autocorrelation_time_standard_error": (
                 each,
@@ -152,48 +158,15 @@ class Autocorrelation:
             ),
             "effective_sample_size": (each, sizes, "effective sample size", "record"),
             "total_effective_sample_size": (whole, total, "effective sample size of all replicas together", "record"),
-            "agreement_p_value": (whole, agreement, "p value of replicas with one mean", "1"),
-            "time_average": (each, means, f"time average of {self._long_name(values)}", self._units(values)),
-            "time_average_standard_error": (
-                each,
-                pooled.standard_error,
-                "standard error of the time average",
-                self._units(values),
-            ),
-            "time_average_lower": (
-                each,
-                means - half,
-                f"lower end of the {self.level:.0%} interval of the time average",
-                self._units(values),
-            ),
-            "time_average_upper": (
-                each,
-                means + half,
-                f"upper end of the {self.level:.0%} interval of the time average",
-                self._units(values),
-            ),
-            "autocorrelation": ([*each, "lag"], pooled.autocorrelation[..., :lags], "autocorrelation", "1"),
+            "agreement_p_value": (whole, agreement, "p value of replicas with one mean"),
+            "time_average": (each, means, f"time average of {long_name}", units),
+            "time_average_standard_error": (each, pooled.standard_error, "standard error of the time average", units),
+            "time_average_lower": (each, means - half, f"lower end of the {interval}", units),
+            "time_average_upper": (each, means + half, f"upper end of the {interval}", units),
+            "autocorrelation": ([*each, "lag"], pooled.autocorrelation[..., :lags], "autocorrelation"),
             "window": (whole, pooled.window, "lags that are summed", "record"),
         }
-        gaps = {
-            name: float(np.diff(values[name].values.astype(np.float64)).mean())
-            for name in dict.fromkeys((clock, "epoch", "time"))
-            if name in values.coords and values[name].dims == (clock,)
-        }
-        result = xr.Dataset(
-            {name: described(dims, array, text, units) for name, (dims, array, text, units) in long_names.items()},
-            coords={name: values[name] for name in values.coords if clock not in values[name].dims},
-        ).assign_coords(lag=described(["lag"], np.arange(lags), "lag", "record"))
-        if not gaps:
-            return result
-        names = np.array(["step" if name == clock else name for name in gaps])
-        return result.assign(
-            record_interval=described(["clock"], np.array(list(gaps.values())), "interval between two records")
-        ).assign_coords(clock=described(["clock"], names, "clock"))
-
-    def _long_name(self, values: xr.DataArray) -> str:
-        return str(values.attrs.get("long_name", self.variable.replace("_", " ")))
-
-    @staticmethod
-    def _units(values: xr.DataArray) -> str:
-        return str(values.attrs.get("units", "1"))
+        kept = {name: values[name] for name in values.coords if clock not in values[name].dims}
+        result = xr.Dataset({name: described(*own) for name, own in variables.items()}, kept)
+        lag = described(["lag"], np.arange(lags), "lag", "record")
+        return result.assign_coords(lag=lag).assign(record_interval(values, clock))

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from langevin_nn.analyzers.labels import common_start, require, root_of
 from langevin_nn.analyzers.means import logarithm, mean_with_interval
 from langevin_nn.analyzers.phases import detect_phases
-from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
+from langevin_nn.checks import one_of
+from langevin_nn.errors import ConfigurationError, EstimationRefused
+from langevin_nn.readable import Readable
 from langevin_nn.statistics.decline import LEAST_RECORDS
 from langevin_nn.statistics.intervals import needed_replicas
 
@@ -65,7 +67,7 @@ class Quantity:
         return logarithm(values) if self.logarithmic else values
 
 
-COMPARED = (
+COMPARED: tuple[Quantity, ...] = (
     Quantity("activity", "activity"),
     Quantity("directed_activity", "directed_activity"),
     Quantity("directed_activity_correct", "directed_activity", (("cohort", "correct"),)),
@@ -80,6 +82,15 @@ COMPARED = (
         logarithmic=False,
     ),
 )
+
+
+_WORDS = {
+    "difference": "difference from the reference in units of its spread over replicas",
+    "difference_lower": "lower end of the interval of that difference",
+    "difference_upper": "upper end of the interval of that difference",
+    "distance": "mean distance from the reference over the run, in units of its spread",
+    "excess": "that distance less that of the null",
+}
 
 
 @dataclass(frozen=True)
@@ -138,8 +149,7 @@ class ComparisonAnalyzer:
         require(root, *(quantity.variable for quantity in self.quantities))
         known = [str(name) for name in root["process"].values]
         for name in (self.reference, self.null):
-            if name not in known:
-                raise UnknownNameError("process", name, known)
+            one_of("process", name, known)
         if root.sizes["replica"] < 2:
             raise EstimationRefused(
                 "a comparison in units of the replica-to-replica spread needs at least 2 replicas, got "
@@ -150,17 +160,20 @@ class ComparisonAnalyzer:
         compared = self._each_once(root)
         self._refuse_a_copy(compared, clock)
         names = xr.Variable("quantity", [quantity.name for quantity in self.quantities])
-        found = xr.concat([self._one(each, clock) for each in compared], dim=names)
+        found = xr.concat([self._one(each, clock) for each in compared], names)
+        for key, each in found.data_vars.items():
+            each.attrs.update(long_name=_WORDS[str(key)], units="1")
         return found.assign_attrs(common_start=int(shown))
 
     def _each_once(self, root: xr.Dataset) -> list[xr.DataArray]:
         """Return the quantities; missing are those with the numbers of another, as of a cohort that is all samples."""
-        found: dict[str, list[xr.DataArray]] = {}
+        found: list[xr.DataArray] = []
         for quantity in self.quantities:
-            values, same = quantity.of(root), found.setdefault(quantity.variable, [])
-            same.append(values.where(False) if any(values.equals(each) for each in same) else values)
-        where = {variable: iter(each) for variable, each in found.items()}
-        return [next(where[quantity.variable]) for quantity in self.quantities]
+            values = quantity.of(root)
+            others = zip(self.quantities, found, strict=False)
+            same = any(other.variable == quantity.variable and values.equals(each) for other, each in others)
+            found.append(values.where(False) if same else values)
+        return found
 
     def _refuse_a_copy(self, compared: list[xr.DataArray], clock: str) -> None:
         """Raise where the null has the numbers of the reference: it would say that chance makes no distance at all."""
@@ -269,7 +282,7 @@ def _first_passages(losses: NDArray[np.float64], levels: NDArray[np.float64]) ->
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Readable):
     """What `analyze` finds.
 
     Parameters
@@ -360,46 +373,34 @@ def analyze(
     _refuse_without_descent(root, by_loss, reference)
     results = {"equal_time": analyzer(root), "equal_loss": analyzer(by_loss, clock="loss_level")}
     others = [str(name) for name in root["process"].values if name != reference]
+    compared = [name for name in others if name != null]
+    reached = by_loss["train_loss"].sel(cohort="all").notnull()
+    shares = reached.mean(["replica", "loss_level"])
     summary: dict[str, Any] = {
         "summary_version": SUMMARY_VERSION,
         "reference": reference,
         "null": null,
         "replicas": root.sizes["replica"],
         "distance": {clock: _distances(result["distance"], others) for clock, result in results.items()},
-        "excess": {
-            clock: _distances(result["excess"], [name for name in others if name != null])
-            for clock, result in results.items()
-        },
+        "excess": {clock: _distances(result["excess"], compared) for clock, result in results.items()},
+        "tolerance": tolerance,
+        "reached_share": {str(name): float(shares.sel(process=name)) for name in shares["process"].values},
+        "relation": {},
+        "needed": {},
+        "follows": {},
     }
-    compared = [name for name in others if name != null]
-    summary["tolerance"] = tolerance
-    reached = by_loss["train_loss"].sel(cohort="all").notnull().mean(["replica", "loss_level"])
-    summary["reached_share"] = {str(name): float(reached.sel(process=name)) for name in reached["process"].values}
-    least_share = by_loss["train_loss"].sel(cohort="all").notnull().mean("loss_level").min("replica")
     in_first_phase = not bool((phases["phase"].sel(process=reference) > 1).any("step").all("replica"))
-    summary["relation"], summary["needed"] = {}, {}
-    for clock, processes in summary["excess"].items():
-        short = {
-            process: in_first_phase
-            or (clock == "equal_loss" and float(least_share.sel(process=process)) < _LEAST_SHARE)
-            for process in processes
-        }
-        decisive = {
-            process: _decisive(results[clock]["excess"].sel(process=process), figures["mean"], tolerance)
-            for process, figures in processes.items()
-        }
-        relations = {
-            process: _relation(decisive[process], tolerance, summary["replicas"], short[process])
-            for process in processes
-        }
-        summary["relation"][clock] = relations
-        summary["needed"][clock] = {
-            process: _needed(relation, decisive[process], tolerance, root) for process, relation in relations.items()
-        }
-    summary["follows"] = {
-        clock: {process: {"close": True, "apart": False}.get(relation) for process, relation in relations.items()}
-        for clock, relations in summary["relation"].items()
-    }
+    for clock, result in results.items():
+        relation, needed = {}, {}
+        for process in compared:
+            least_share = float(reached.sel(process=process).mean("loss_level").min("replica"))
+            is_short = in_first_phase or (clock == "equal_loss" and least_share < _LEAST_SHARE)
+            mean = summary["excess"][clock][process]["mean"]
+            decisive = _decisive(result["excess"].sel(process=process), mean, tolerance)
+            relation[process] = _relation(decisive, tolerance, summary["replicas"], is_short)
+            needed[process] = _needed(relation[process], decisive, tolerance, root)
+        summary["relation"][clock], summary["needed"][clock] = relation, needed
+        summary["follows"][clock] = {name: {"close": True, "apart": False}.get(each) for name, each in relation.items()}
     summary["told_apart"] = {clock: _told_apart(result["excess"], compared) for clock, result in results.items()}
     summary |= _context(root, phases, epoch)
     summary["configuration"] = json.loads(str(trajectories.attrs.get("config_json", "{}")))
@@ -412,26 +413,21 @@ def _refuse_without_descent(root: xr.Dataset, by_loss: xr.Dataset, reference: st
     if by_loss.sizes["loss_level"] > 1 or len(loss) < 2:
         return
     rate = json.loads(str(root.attrs.get("config_json", "{}"))).get("learning_rate")
-    at = "" if rate is None else f" with learning_rate={rate:g}"
-    rises = loss[-1] > loss[0]
+    at = f" with learning_rate={rate:g}" if isinstance(rate, int | float) else ""
+    what, remedy = "nothing is learned", "run longer, or choose a larger learning rate"
+    if loss[-1] > loss[0]:
+        what, remedy = "it diverges", "choose a smaller learning rate, by factors of ten until the loss falls"
     raise EstimationRefused(
         f"the training loss of {reference!r}{at} never falls below that of the start, {loss[0]:.4g}, and is {loss[-1]:.4g} "
-        "at the end: "
-        + (
-            "it diverges; expected one that falls, since processes are compared at equal loss too; choose a smaller learning "
-            "rate, by factors of ten until the loss falls"
-            if rises
-            else "nothing is learned; expected one that falls, since processes are compared at equal loss too; run longer, "
-            "or choose a larger learning rate"
-        ),
+        f"at the end: {what}; expected one that falls, since processes are compared at equal loss too; {remedy}",
         first_loss=float(loss[0]),
         last_loss=float(loss[-1]),
     )
 
 
-def _figures(values: xr.DataArray) -> Any:
+def _figures(values: xr.DataArray, level: float = 0.95) -> Any:
     """Return numbers with their errors over replicas, in the words of JSON, nested by the other dimensions."""
-    return _nested(mean_with_interval(values))
+    return _nested(mean_with_interval(values, level=level))
 
 
 def _nested(moments: xr.Dataset) -> Any:
@@ -439,9 +435,8 @@ def _nested(moments: xr.Dataset) -> Any:
         dimension = str(next(iter(moments["mean_value"].dims)))
         return {str(name): _nested(moments.sel({dimension: name})) for name in moments[dimension].values}
     numbers = {key: float(moments[name].values) for key, name in _FIGURE.items()}
-    return {key: number if np.isfinite(number) else None for key, number in numbers.items()} | {
-        "count": int(moments["count"].values)
-    }
+    known = {key: number if np.isfinite(number) else None for key, number in numbers.items()}
+    return known | {"count": int(moments["count"].values)}
 
 
 def _distances(values: xr.DataArray, processes: list[str]) -> dict[str, Any]:
@@ -456,39 +451,29 @@ def _distances(values: xr.DataArray, processes: list[str]) -> dict[str, Any]:
 
 def _context(root: xr.Dataset, phases: xr.Dataset, epoch: float) -> dict[str, Any]:
     """Return what a reader needs beside the distances: where the processes were, and when."""
-    processes = [str(name) for name in root["process"].values]
-    nearest = int(np.argmin(np.abs(root["epoch"].values - epoch)))
     batch_factor = root.attrs.get("covariance_factor")
-    final = root.isel(step=-1)
-    endings = {name: _figures(_all_samples(final[name])) for name in _ENDINGS if name in final}
+    endings = {}
+    for name in [name for name in _ENDINGS if name in root]:
+        final = root[name].isel(step=-1)
+        endings[name] = _figures(final.sel(cohort="all", drop=True) if "cohort" in final.dims else final)
+    boundaries = _figures(phases["boundary_epoch"].transpose("process", "boundary", ...))
+    for figure in (figure for figures in boundaries.values() for figure in figures.values()):
+        if figure["count"] < root.sizes["replica"]:  # a mean over those only that were fast enough to reach it
+            figure.update(dict.fromkeys(_FIGURE))
     context: dict[str, Any] = {
-        "phase_boundary_epoch": _uncensored(
-            _figures(phases["boundary_epoch"].transpose("process", "boundary", ...)), root.sizes["replica"]
-        ),
+        "phase_boundary_epoch": boundaries,
         "record_interval_epochs": float(np.diff(root["epoch"].values).max()),
-        "final": {process: {name: each[process] for name, each in endings.items()} for process in processes},
+        "final": {
+            str(process): {name: each[str(process)] for name, each in endings.items()}
+            for process in root["process"].values
+        },
     }
     if batch_factor is not None:
+        nearest = int(np.argmin(np.abs(root["epoch"].values - epoch)))
         trace = root["noise_strength"].sel(cohort="all").isel(step=nearest) / float(batch_factor)
         context["sample_trace"] = _figures(trace)
         context["sample_trace_epoch"] = float(root["epoch"][nearest])
     return context
-
-
-def _uncensored(boundaries: dict[str, Any], n_replicas: int) -> dict[str, Any]:
-    """Leave out means over those replicas only that were fast enough to reach a boundary."""
-    nothing = dict.fromkeys(_FIGURE)
-    return {
-        process: {
-            name: figure if figure["count"] == n_replicas else {**nothing, "count": figure["count"]}
-            for name, figure in figures.items()
-        }
-        for process, figures in boundaries.items()
-    }
-
-
-def _all_samples(values: xr.DataArray) -> xr.DataArray:
-    return values.sel(cohort="all", drop=True) if "cohort" in values.dims else values
 
 
 def _decisive(excess: xr.DataArray, mean: Mapping[str, Any], tolerance: float) -> Mapping[str, Any]:
@@ -496,10 +481,8 @@ def _decisive(excess: xr.DataArray, mean: Mapping[str, Any], tolerance: float) -
     # What is nearer to the reference than chance has it, as a path without noise may be, does not pay for what is further.
     if mean["upper"] is None or not _is_within(mean, tolerance):
         return mean
-    each: list[Mapping[str, Any]] = list(
-        _nested(mean_with_interval(excess, level=_level(excess)).transpose("quantity")).values()
-    )
-    beyond = [figure for figure in each if (figure["lower"] or 0) > 0 and figure["value"] > tolerance]
+    each: dict[str, Mapping[str, Any]] = _figures(excess, _level(excess))
+    beyond = [figure for figure in each.values() if (figure["lower"] or 0) > 0 and figure["value"] > tolerance]
     return max(beyond, key=lambda figure: figure["lower"], default=mean)
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from langevin_nn.analyzers.labels import along_clock, described, evenly_spaced, group_with, over_replicas, way_to_record
+from langevin_nn.analyzers.labels import (
+    along_clock,
+    described,
+    evenly_spaced,
+    group_with,
+    over_replicas,
+    record_intervals,
+    way_to_record,
+)
 from langevin_nn.checks import listed, number, text, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.statistics.intervals import jackknife_error
@@ -136,9 +143,10 @@ class ProbabilityCurrents:
                 replicas=n_replicas,
                 records=n_records,
             )
-        interval = _interval(series, clock)
+        intervals = record_intervals(series, clock)
+        interval = intervals.get("time", intervals.get("step", 1.0))
         moments = _Moments.of(series.values)
-        whole = moments.entropy_production()
+        plain, unbiased, determinant = moments.entropy_production()
         duration = (n_records - 1) * interval
         circulation = -2 * moments.odd / interval
         result = xr.Dataset(
@@ -149,13 +157,16 @@ class ProbabilityCurrents:
         result = over_replicas(result, ["circulation"], self.level)
         mean, error = (float(result[f"mean_circulation{part}"]) for part in ("", "_standard_error"))
         squared = mean**2 - error**2
-        rate, bias = whole.unbiased / interval, (whole.plain - whole.unbiased) / interval
-        spread = _jackknife(moments) / interval
+        rate, bias = unbiased / interval, (plain - unbiased) / interval
+        spread = np.nan  # of two, of which none can be left out
+        if n_replicas > 2:
+            rates = np.array([moments.without(k).entropy_production()[1] for k in range(n_replicas)])
+            spread = float(jackknife_error(rates)) / interval
         half = float(stdtrit(n_replicas - 1, 0.5 + self.level / 2)) * spread
         scalars: dict[str, tuple[float, str, str]] = {
             "record_interval": (interval, "interval between two records", "time"),
             "p_value": (2 * float(stdtr(n_replicas - 1, -abs(mean) / error)), "p value of no circulation", "1"),
-            "rotation_rate": (mean / (2 * np.sqrt(whole.determinant)), "mean angular velocity", "time-1"),
+            "rotation_rate": (mean / (2 * np.sqrt(determinant)), "mean angular velocity", "time-1"),
             "entropy_production_rate": (rate, "entropy production rate", "time-1"),
             "entropy_production_rate_standard_error": (spread, "its standard error", "time-1"),
             "entropy_production_rate_lower": (rate - half, f"lower end of its {self.level:.0%} interval", "time-1"),
@@ -168,15 +179,6 @@ class ProbabilityCurrents:
             ),
         }
         return result.assign({name: described((), np.array(value), *rest) for name, (value, *rest) in scalars.items()})
-
-
-@dataclass(frozen=True)
-class _Production:
-    """Entropy production per record, from the square of a mean and from pairs of replicas."""
-
-    plain: float
-    unbiased: float
-    determinant: float
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,8 @@ class _Moments:
         """Return them without one replica."""
         return _Moments(*(np.delete(each, replica, 0) for each in (self.covariance, self.even, self.odd)))
 
-    def entropy_production(self) -> _Production:
-        """Return the entropy that is produced per record."""
+    def entropy_production(self) -> tuple[float, float, float]:
+        """Return the entropy per record by the square of a mean and by pairs of replicas, and det ⟨x xᵀ⟩."""
         covariance, even = self.covariance.mean(0), self.even.mean(0)
         values, vectors = np.linalg.eigh(covariance)
         if not values[0] > 1e-12 * values[1]:
@@ -217,7 +219,7 @@ class _Moments:
         plain = (total / n) ** 2 / determinant
         unbiased = (total**2 - float((self.odd**2).sum())) / (n * (n - 1)) / determinant
         factor = _production_factor(float(first), float(second), max(unbiased, 0.0))
-        return _Production(factor * plain, factor * unbiased, determinant)
+        return factor * plain, factor * unbiased, determinant
 
 
 def _production_factor(first: float, second: float, squared: float) -> float:
@@ -232,21 +234,3 @@ def _production_factor(first: float, second: float, squared: float) -> float:
             correlations=(first, second, squared**0.5),
         )
     return 2 * (gap + p + q) / rest
-
-
-def _jackknife(moments: _Moments) -> float:
-    """Return the standard error over replicas; NaN for two, of which none can be left out."""
-    n = len(moments.odd)
-    if n < 3:
-        return float("nan")
-    values = np.array([moments.without(k).entropy_production().unbiased for k in range(n)])
-    return float(jackknife_error(values))
-
-
-def _interval(series: xr.DataArray, clock: str) -> float:
-    """Return the time between two records."""
-    for name in ("time", clock):
-        coordinate: Any = series.coords.get(name)
-        if coordinate is not None and coordinate.dims == (clock,):
-            return float(np.diff(coordinate.values.astype(np.float64)).mean())
-    return 1.0

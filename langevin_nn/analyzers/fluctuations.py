@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from langevin_nn.analyzers.labels import described, evenly_spaced, group_with, in_memory
+from langevin_nn.analyzers.labels import described, evenly_spaced, group_with, in_memory, record_interval
 from langevin_nn.checks import numbers, one_of, whole_number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.statistics.autocorrelation import autocorrelation_function
@@ -58,59 +58,18 @@ def decay_time(correlation: Any) -> Floats:
 
 
 def without_trend(series: Floats, detrend: Detrend) -> tuple[Floats, Floats]:
-    """Return series without their mean or without their straight line, and the share of variance that the line had.
-
-    Parameters
-    ----------
-    series : array, shape (..., record)
-        Evenly spaced records.
-    detrend : {"mean", "linear"}
-        What to take off.
-
-    Returns
-    -------
-    rest : ndarray, shape (..., record)
-        Of zero mean.
-    share : ndarray, shape (...)
-        Of the variance about the mean, between 0 and 1.
-
-    Examples
-    --------
-    >>> without_trend(np.array([1.0, 2.0, 3.0]), "linear")
-    (array([0., 0., 0.]), array(1.))
-    """
+    """Return series (..., record) without mean or straight line, and the share of the variance that the line had."""
     centred = series - series.mean(-1, keepdims=True)
     place = np.arange(series.shape[-1]) - (series.shape[-1] - 1) / 2
     slope = centred @ place / (place @ place)
     whole = (centred**2).sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.asarray(slope**2 * (place @ place) / whole)
-    rest = centred - slope[..., None] * place if detrend == "linear" else centred
-    return rest, share
+    return (centred - slope[..., None] * place if detrend == "linear" else centred), share
 
 
 def recorded_weights(trajectory: xr.DataTree | xr.Dataset, discard: int) -> xr.DataArray:
-    """Return the recorded weights of a trajectory, evenly spaced.
-
-    Parameters
-    ----------
-    trajectory : xarray.DataTree or xarray.Dataset
-        With ``weights``.
-    discard : int
-        Records to leave out at the start.
-
-    Returns
-    -------
-    xarray.DataArray, shape (replica, parameter, weight_step)
-        In memory, float64.
-
-    Raises
-    ------
-    ConfigurationError
-        If weights were not recorded.
-    EstimationRefused
-        If there are too few records, they are not evenly spaced or a replica has diverged.
-    """
+    """Return complete weights (replica, parameter, weight_step) in memory, evenly spaced, or refuse."""
     dataset = group_with(trajectory, "weights")
     values = dataset["weights"]
     if "replica" not in values.dims:
@@ -230,11 +189,8 @@ class Fluctuations:
             "projection": described((*each, "weight_step"), rest, "weights along a direction", "weight"),
         }
         kept = {name: values for name, values in weights.coords.items() if "parameter" not in values.dims}
-        return xr.Dataset(found, coords={**kept, **_components(rest.shape[1])}).assign(_intervals(weights))
-
-
-def _components(count: int) -> dict[str, Any]:
-    return {"component": described(["component"], np.arange(1, count + 1), "rank of the direction")}
+        rank = described(["component"], np.arange(1, rest.shape[1] + 1), "rank of the direction")
+        return xr.Dataset(found, kept | {"component": rank}).assign(record_interval(weights, "weight_step"))
 
 
 def _squares(correlation: Floats, time: Floats) -> Floats:
@@ -243,18 +199,3 @@ def _squares(correlation: Floats, time: Floats) -> Floats:
     last = np.where(np.isfinite(time), np.maximum(_WINDOW * time, 1), correlation.shape[-1])
     counted = (lags > 0) & (lags <= last[..., None])
     return np.asarray(1 + 2 * (np.where(counted, correlation, 0.0) ** 2).sum(-1))
-
-
-def _intervals(weights: xr.DataArray) -> dict[str, xr.DataArray]:
-    """Return the interval between two records on every clock that there is."""
-    clocks = {"step": "weight_step", "epoch": "epoch", "time": "time"}
-    gaps = {
-        label: float(np.diff(weights[name].values.astype(np.float64)).mean())
-        for label, name in clocks.items()
-        if name in weights.coords and weights[name].dims == ("weight_step",)
-    }
-    if not gaps:
-        return {}
-    attributes = {"long_name": "interval between two records", "units": "1"}
-    values = xr.DataArray(list(gaps.values()), dims="clock", coords={"clock": list(gaps)}, attrs=attributes)
-    return {"record_interval": values}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -134,20 +135,15 @@ class TimeAveragedOrderParameters:
             name: (("replica", "window"), np.stack([row[name] for row in rows], axis=1), _described(name))
             for name in rows[0]
         }
-        middles = {
-            clock: (
-                "window",
-                [float(dataset[clock].values[[window.start, window.stop - 1]].mean()) for window in windows],
-            )
+        first, last = np.array([(window.start, window.stop - 1) for window in windows]).T
+        clocks: dict[str, Any] = {
+            clock: ("window", (dataset[clock].values[first] + dataset[clock].values[last]) / 2)
             for clock in ("epoch", "time")
             if clock in dataset.coords and dataset[clock].dims == ("weight_step",)
         }
-        counts = {
-            "first_step": ("window", [int(steps[window.start]) for window in windows]),
-            "updates": ("window", [window.stop - window.start - 1 for window in windows]),
-        }
+        clocks |= {"first_step": ("window", steps[first]), "updates": ("window", last - first)}
         kept = {"replica": dataset["replica"]} if "replica" in dataset.coords else {}
-        return xr.Dataset(found, coords={**middles, **counts, **kept})
+        return xr.Dataset(found, coords=clocks | kept)
 
     def _chosen(self, recorded: int) -> list[int]:
         expected = f"positions (int) from 0 to {recorded - 1} among the parameters that were recorded, at least one"

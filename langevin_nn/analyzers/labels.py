@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from langevin_nn.analyzers.means import mean_with_interval
 from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
@@ -20,14 +20,17 @@ __all__ = [
     "clock_of",
     "common_start",
     "described",
-    "each_once",
     "evenly_spaced",
     "group_with",
+    "in_memory",
     "on_clocks",
     "over_replicas",
+    "record_interval",
+    "record_intervals",
     "require",
     "root_of",
     "selected",
+    "series_in_words",
     "way_to_record",
 ]
 
@@ -36,18 +39,7 @@ _ROUNDING = 1e-3  # relative: single precision in other batches, half precision 
 
 
 def each_once(trajectory: xr.DataTree | xr.Dataset) -> None:
-    """Raise where a replica comes twice; every analyzer passes here before it averages over replicas.
-
-    Parameters
-    ----------
-    trajectory : xarray.DataTree or xarray.Dataset
-        A trajectory, or a group of it.
-
-    Raises
-    ------
-    ConfigurationError
-        Saying which replicas: the same configuration, seed and index name one path.
-    """
+    """Raise where a replica comes twice; every analyzer passes here before it averages over replicas."""
     # The configuration is in the root, whichever group is analysed.
     check_each_once(trajectory.root.to_dataset() if isinstance(trajectory, xr.DataTree) else trajectory)
 
@@ -95,23 +87,7 @@ def _observable(variable: Variable) -> str:
 
 
 def way_to_record(names: Iterable[str]) -> str:
-    """Return how to come by variables that are missing, in words.
-
-    Parameters
-    ----------
-    names : iterable of str
-        The variables.
-
-    Returns
-    -------
-    str
-        For the end of a message.
-
-    Examples
-    --------
-    >>> way_to_record(["test_loss", "weights"])
-    'record with simulate(..., observables=[Losses(), Weights()]); test losses and errors need a landscape with test data'
-    """
+    """Return how to come by variables that are missing, in words for the end of a message."""
     names, observables, others = list(names), dict[str, None](), dict[str, None]()
     for name in names:
         try:
@@ -151,32 +127,10 @@ def require(dataset: xr.Dataset, *names: str) -> None:
 
 
 def common_start(root: xr.Dataset, reference: str) -> bool:
-    """Raise unless all processes start from the weights of a reference, replica by replica, as far as the file shows it.
-
-    Losses of one set of weights are equal but for rounding, whatever the process; so the records of step 0 tell.
-
-    Parameters
-    ----------
-    root : xarray.Dataset
-        Scalars of all processes, dimension ``process``.
-    reference : str
-        With which the others are compared in pairs.
-
-    Returns
-    -------
-    bool
-        Whether the file shows it: False where no loss was recorded at step 0.
-
-    Raises
-    ------
-    ConfigurationError
-        With the losses, if they differ.
-    """
-    clock = next(
-        (name for name in ("step", "epoch", "time") if name in root.coords and "step" in root[name].dims), None
-    )
+    """Raise unless all processes start from a reference's weights, replica by replica; False where no file shows it."""
+    clocks = [name for name in ("step", *_CLOCK_NAMES) if name in root.coords and "step" in root[name].dims]
     losses = [name for name in ("train_loss", "test_loss") if name in root.data_vars and "step" in root[name].dims]
-    if clock is None or not losses or not root.sizes["step"] or root[clock].isel(step=0).max() > 0:
+    if not clocks or not losses or not root.sizes["step"] or root[clocks[0]].isel(step=0).max() > 0:
         return False
     shown = False
     for name in losses:
@@ -234,25 +188,7 @@ def group_with(trajectory: xr.DataTree | xr.Dataset, *names: str) -> xr.Dataset:
 
 
 def selected(values: xr.DataArray, selection: Mapping[str, Any]) -> xr.DataArray:
-    """Return a part of a variable, by coordinates.
-
-    Parameters
-    ----------
-    values : xarray.DataArray
-        A variable of a trajectory.
-    selection : mapping of str to object
-        Such as ``{"cohort": "all"}``.
-
-    Returns
-    -------
-    xarray.DataArray
-        Nothing is read yet.
-
-    Raises
-    ------
-    ConfigurationError
-        If it has no such coordinate or value.
-    """
+    """Return a part of a variable, by coordinates such as ``{"cohort": "all"}``; nothing is read yet."""
     try:
         return values.sel(dict(selection))
     except (KeyError, ValueError) as error:
@@ -295,27 +231,7 @@ def clock_of(values: xr.DataArray) -> str:
 
 
 def along_clock(values: xr.DataArray, clock: str | None) -> tuple[xr.DataArray, str]:
-    """Return a variable as float64 numbers in memory with its clock last.
-
-    Parameters
-    ----------
-    values : xarray.DataArray
-        A variable of a trajectory, in memory or on disk.
-    clock : str or None
-        Its clock; found by name where it is None.
-
-    Returns
-    -------
-    values : xarray.DataArray, shape (..., clock)
-        Loaded; NaN where it is not finite.
-    clock : str
-        The dimension.
-
-    Raises
-    ------
-    ConfigurationError
-        If it has no such dimension.
-    """
+    """Return a variable as float64 numbers in memory with its clock last, which is found by name where it is None."""
     clock = clock or clock_of(values)
     if clock not in values.dims:
         raise ConfigurationError(
@@ -353,30 +269,7 @@ def in_memory(values: xr.DataArray) -> xr.DataArray:
 
 
 def evenly_spaced(values: xr.DataArray, clock: str) -> xr.DataArray:
-    """Return a series of evenly spaced records, without a last one that is off the beat because the run ended there.
-
-    Parameters
-    ----------
-    values : xarray.DataArray, shape (..., clock)
-        Where it has no coordinate along the clock, it is taken at its word.
-    clock : str
-        The dimension.
-
-    Returns
-    -------
-    xarray.DataArray
-        All records, or all but the last.
-
-    Raises
-    ------
-    EstimationRefused
-        If the intervals between records differ by more than a tenth.
-
-    Examples
-    --------
-    >>> evenly_spaced(xr.DataArray(np.zeros(4), dims="step", coords={"step": [0, 10, 20, 25]}), "step").sizes["step"]
-    3
-    """
+    """Return evenly spaced records, without a last one that is off the beat because the run ended there."""
     if clock not in values.coords or values.sizes[clock] < 3:
         return values
     gaps = np.diff(values[clock].values.astype(np.float64))
@@ -394,7 +287,34 @@ def evenly_spaced(values: xr.DataArray, clock: str) -> xr.DataArray:
     return values.isel({clock: slice(0, -1)}) if off[-1] else values
 
 
-def described(dimensions: Iterable[Any], values: NDArray[Any], long_name: str, units: str = "1") -> Any:
+def record_intervals(values: xr.DataArray, clock: str) -> dict[str, float]:
+    """Return the mean interval between two records on every clock that there is; that of the dimension is ``step``."""
+    return {
+        "step" if name == clock else name: float(np.diff(values[name].values.astype(np.float64)).mean())
+        for name in dict.fromkeys((clock, *_CLOCK_NAMES))
+        if name in values.coords and values[name].dims == (clock,)
+    }
+
+
+def record_interval(values: xr.DataArray, clock: str) -> dict[str, xr.DataArray]:
+    """Return the variable ``record_interval`` (clock), by which records become updates, epochs or gradient-flow time."""
+    gaps = record_intervals(values, clock)
+    attributes = {"long_name": "interval between two records", "units": "1"}
+    clocks = {"clock": described(["clock"], list(gaps), "clock")}
+    found = xr.DataArray(list(gaps.values()), clocks, ["clock"], attrs=attributes)
+    return {"record_interval": found} if gaps else {}
+
+
+def series_in_words(variable: str, values: xr.DataArray, dimensions: Iterable[Any], index: Iterable[Any]) -> str:
+    """Return which series of a variable is meant, for messages."""
+    places = (
+        f", {name} {values[name].values[position] if name in values.coords else position}"
+        for name, position in zip(dimensions, index, strict=True)
+    )
+    return f"{variable!r}" + "".join(places)
+
+
+def described(dimensions: Iterable[Any], values: ArrayLike, long_name: str, units: str = "1") -> Any:
     """Return what `xarray.Dataset` takes for a variable that says what it is.
 
     Parameters
@@ -503,18 +423,19 @@ def over_replicas(dataset: xr.Dataset, names: Iterable[str], level: float = 0.95
     >>> result.mean_delay.item(), round(result.mean_delay_upper.item(), 3), result.mean_delay_count.item()
     (2.0, 4.484, 3)
     """
+    words = {
+        "mean_value": "mean over replicas of",
+        "standard_error": "standard error of the mean over replicas of",
+        "lower": f"lower end of the {level:.0%} interval of the mean of",
+        "upper": f"upper end of the {level:.0%} interval of the mean of",
+        "count": "number of replicas that have",
+    }
     results: dict[str, xr.DataArray] = {}
     for name in names:
-        moments = mean_with_interval(dataset[name], level=level)
-        long_name = dataset[name].attrs.get("long_name", name.replace("_", " "))
-        units = dataset[name].attrs.get("units", "1")
-        parts = {
-            "": ("mean_value", f"mean over replicas of {long_name}", units),
-            "_standard_error": ("standard_error", f"standard error of the mean over replicas of {long_name}", units),
-            "_lower": ("lower", f"lower end of the {level:.0%} interval of the mean of {long_name}", units),
-            "_upper": ("upper", f"upper end of the {level:.0%} interval of the mean of {long_name}", units),
-            "_count": ("count", f"number of replicas that have {long_name}", "1"),
-        }
-        for suffix, (part, text, unit) in parts.items():
-            results[f"mean_{name}{suffix}"] = moments[part].assign_attrs(long_name=text, units=unit)
+        moments, attributes = mean_with_interval(dataset[name], level=level), dataset[name].attrs
+        for part, text in words.items():
+            long_name = f"{text} {attributes.get('long_name', name.replace('_', ' '))}"
+            units = "1" if part == "count" else attributes.get("units", "1")
+            key = f"mean_{name}_{part}".removesuffix("_mean_value")
+            results[key] = moments[part].assign_attrs(long_name=long_name, units=units)
     return dataset.assign(results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 
 import numpy as np
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 
 from langevin_nn.analyzers.comparison import COMPARED, Quantity
 from langevin_nn.analyzers.labels import common_start, require, root_of
-from langevin_nn.checks import number, whole_number
-from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
+from langevin_nn.checks import number, one_of, whole_number
+from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.seeds import Seeds
 from langevin_nn.statistics.intervals import jackknife
 from langevin_nn.statistics.permutation import LEAST_PAIRS, holm, swap_test
@@ -132,9 +133,9 @@ class LawComparison:
             processes start from other weights.
         """
         root = root_of(trajectories)
+        require(root, "process")
         known = [str(name) for name in root["process"].values]
-        if self.reference not in known:
-            raise UnknownNameError("process", self.reference, known)
+        one_of("process", self.reference, known)
         others = [name for name in known if name != self.reference]
         if not others:
             raise ConfigurationError(
@@ -156,18 +157,11 @@ class LawComparison:
                 f"{int(np.ceil(len(others) * len(records) / self.level))}, since no corrected p-value can reach "
                 f"{self.level:g} otherwise"
             )
-        rows = [
-            xr.concat(
-                [
-                    self._compared(
-                        {key: each[[first, known.index(name)]] for key, each in values.items()}, name, phase, at
-                    )
-                    for phase, at in records.items()
-                ],
-                xr.Variable("phase", list(records)),
-            )
-            for name in others
-        ]
+        rows = []
+        for process in others:
+            pair = {key: each[[first, known.index(process)]] for key, each in values.items()}
+            compared = [self._compared(pair, process, phase, at) for phase, at in records.items()]
+            rows.append(xr.concat(compared, xr.Variable("phase", list(records))))
         found = xr.concat(rows, xr.Variable("process", others))
         adjusted = holm(found["p_value"].values)
         found["adjusted_p_value"] = found["p_value"].dims, adjusted
@@ -226,18 +220,11 @@ class LawComparison:
             f"{kind}_p_value": np.minimum.reduceat(own, starts)
             for kind, own in (("mean", test.mean_p_value), ("spread", test.spread_p_value))
         }
-        distances = _distances(*means)
-        of_quantities = {key: ("quantity", each) for key, each in (measured | distances).items() if each.ndim}
-        of_all = {key: ((), each) for key, each in distances.items() if not each.ndim}
-        return xr.Dataset(
-            {
-                "p_value": test.p_value,
-                "diverged_count": int((~np.isfinite(means[1]) & np.isfinite(means[1]).any(0)).any(1).sum()),
-                **of_quantities,
-                **of_all,
-            },
-            coords={"quantity": list(values)},
-        )
+        diverged = int((~np.isfinite(means[1]) & np.isfinite(means[1]).any(0)).any(1).sum())
+        found = {"p_value": np.array(test.p_value), "diverged_count": np.array(diverged)}
+        found |= measured | _distances(*means)
+        variables = {key: (("quantity",) * each.ndim, each) for key, each in found.items()}
+        return xr.Dataset(variables, {"quantity": list(values)})
 
     def _of_window(self, values: Floats) -> Floats:
         """Return the mean over the records at which a quantity was measured, and its values at some of them."""
@@ -311,11 +298,6 @@ def phase_windows(phases: xr.Dataset, end: float) -> dict[str, tuple[float, floa
     clock = "epoch" if "boundary_epoch" in phases else "time"
     require(phases, f"boundary_{clock}", "phase")
     reached = phases[f"boundary_{clock}"].fillna(inf).median("replica").values
-    begins = [0.0, *(float(each) for each in reached)]
+    edges = [0.0, *(min(float(each), end) for each in reached), end]
     names = phases["phase"].attrs["flag_meanings"].split()
-    edges = [*begins[1:], inf]
-    return {
-        name: (begin, min(edge, end))
-        for name, begin, edge in zip(names, begins, edges, strict=True)
-        if begin < min(edge, end)
-    }
+    return {name: (begin, edge) for name, (begin, edge) in zip(names, pairwise(edges), strict=True) if begin < edge}

@@ -10,16 +10,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers.labels import along_clock, described, group_with
-from langevin_nn.errors import ConfigurationError, EstimationRefused, UnknownNameError
+from langevin_nn.checks import one_of
+from langevin_nn.errors import ConfigurationError, EstimationRefused
 from langevin_nn.statistics.mixture import LEAST_SAMPLES, GaussianMixture, gaussian_mixture
 
 __all__ = ["LossMixture"]
 
 Floats = NDArray[np.float64]
-
-COMPONENTS = ("low", "high")
-RULES = ("equal_density", "midpoint")
-SCALES = ("loss", "log")
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,7 @@ class LossMixture:
     probabilities: bool = False
 
     def __post_init__(self) -> None:
-        if self.scale not in SCALES:
-            raise UnknownNameError("scale", self.scale, SCALES)
+        one_of("scale", self.scale, ("loss", "log"))
 
     def __call__(self, trajectory: xr.DataTree | xr.Dataset) -> xr.Dataset:
         """Fit a trajectory.
@@ -133,9 +129,11 @@ class LossMixture:
             )
         kept = {name: losses[name] for name in losses.coords if self.probabilities or "sample" not in losses[name].dims}
         labels = {
-            "component": described(["component"], np.array(COMPONENTS), "component of the mixture"),
-            "threshold_rule": described(["threshold_rule"], np.array(RULES), "rule that places the threshold"),
-            "n_components": described(["n_components"], np.array([1, 2]), "number of Gaussians"),
+            "component": described(["component"], ["low", "high"], "component of the mixture"),
+            "threshold_rule": described(
+                ["threshold_rule"], ["equal_density", "midpoint"], "rule that places the threshold"
+            ),
+            "n_components": described(["n_components"], [1, 2], "number of Gaussians"),
         }
         return xr.Dataset(variables, coords=kept | labels)
 
@@ -172,25 +170,20 @@ class LossMixture:
     def _cohorts(
         self, values: xr.DataArray, mislabeled: xr.DataArray, dims: list[str], fitted: dict[str, Any]
     ) -> dict[str, Any]:
-        wrong = mislabeled.astype(bool)
-        cohorts = {"correct": values.where(~wrong), "mislabeled": values.where(wrong)}
-        complete = values.notnull().all("sample")
-        order = [*dims, "cohort"]
-        joined = {
-            name: xr.concat(
-                [getattr(each, name)("sample").where(complete) for each in cohorts.values()],
-                dim=xr.Variable("cohort", list(cohorts)),
-            ).transpose(*order)
+        wrong, complete = mislabeled.astype(bool), values.notnull().all("sample")
+        cohorts = [values.where(own) for own in (~wrong, wrong)]
+        means, deviations = (
+            np.stack([getattr(each, name)("sample").where(complete).transpose(*dims) for each in cohorts], -1)
             for name in ("mean", "std")
-        }
+        )
         _, _, about = fitted["component_mean"]
         of, units = about["long_name"].removesuffix(" of a component"), about["units"]
-        means = joined["mean"].values
+        order = [*dims, "cohort"]
         return {
-            "cohort": described(["cohort"], np.array(list(cohorts)), "training samples taken over"),
+            "cohort": described(["cohort"], ["correct", "mislabeled"], "training samples taken over"),
             "cohort_mean": described(order, means, f"{of} of a cohort", units),
             "cohort_standard_deviation": described(
-                order, joined["std"].values, f"standard deviation about the {of} of a cohort", units
+                order, deviations, f"standard deviation about the {of} of a cohort", units
             ),
             "cohort_separation": described(
                 dims, means[..., 1] - means[..., 0], "separation of the cohorts' means", units

@@ -130,8 +130,8 @@ class PhaseDetector:
             )
         noisy = bool(errors.sel(cohort="mislabeled").notnull().any())
         names = FOUR_PHASES if noisy else TWO_PHASES
-        wrong = errors.sel(cohort="mislabeled").notnull().any("step")
-        if noisy and not bool(wrong.all()):
+        wrong, seen = (errors.sel(cohort=name).notnull().any("step") for name in ("mislabeled", "all"))
+        if noisy and not bool((wrong | ~seen).all()):
             raise ConfigurationError(
                 "some replicas have mislabeled samples and some have none: expected all alike, since they pass through four "
                 "phases and two; select replicas of one kind"
@@ -148,34 +148,29 @@ class PhaseDetector:
         phase = phase.astype(np.int8)
         phase.attrs = {"long_name": "phase of learning", "units": "1", "flag_meanings": " ".join(names)}
         p_value.attrs = {"long_name": "probability of such a fall under stationary noise", "units": "1"}
-        result = xr.Dataset({"phase": phase, "transition_p_value": p_value}).assign_coords(boundary=boundaries)
-        ends = {
-            end: each.assign_coords(boundary=boundaries)
-            for end, each in {"": position, "_lower": before, "_upper": after}.items()
-        }
+        result = xr.Dataset({"phase": phase, "transition_p_value": p_value})
         for clock in ("epoch", "time"):
             if clock in root.coords:
-                first = _first_records(phase, root[clock], boundaries).where(ends[""].notnull())
+                moments = root[clock]
+                firsts = [moments.where(phase >= number).min("step") for number in range(2, len(names) + 1)]
+                first = xr.concat(firsts, "boundary").transpose(..., "boundary").where(position.notnull())
                 result[f"boundary_{clock}"] = first.assign_attrs(
                     long_name=f"{clock} at which a phase begins", units="1"
                 )
-                result = result.assign(_crossings(ends, root[clock]))
+                result = result.assign(_crossings({"": position, "_lower": before, "_upper": after}, moments))
+        result = result.assign_coords(boundary=boundaries)
         if result.sizes.get("replica", 1) > 1:
             result = result.assign(mean_boundaries(result, level=self.level))
         return result.assign_coords(root.coords)
 
-    def _labelled(
-        self, n_boundaries: int, errors: Floats, time: Floats
-    ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    def _labelled(self, n_boundaries: int, errors: Floats, time: Floats) -> tuple[Floats, ...]:
         """Label the records with training errors, 0 elsewhere; crossings, and those around them, in units of records."""
         known = np.flatnonzero(np.isfinite(errors if n_boundaries > 1 else errors[:, :1]).all(1))
         phases, nothing = np.zeros(len(errors)), np.full(n_boundaries, np.nan)
         if not len(known):
             return phases, nothing, nothing, nothing, nothing
         used = errors[known]
-        p_values = np.array(
-            [self._p_value(series) for series in (used.T[[1, 2, 0]] if n_boundaries > 1 else used.T[:1])]
-        )
+        p_values = np.array([self._p_value(each) for each in (used.T[[1, 2, 0]] if n_boundaries > 1 else used.T[:1])])
         # NaN, of too few records, is not below anything.
         fallen = p_values <= self.significance / n_boundaries
         found, crossings = self._four(used, fallen, time[known]) if n_boundaries > 1 else self._two(used, fallen)
@@ -221,10 +216,9 @@ class PhaseDetector:
             if time[-1] - begin < begin - time[0]:  # the fall may go on
                 learned, fallen = 0 * memorising, fallen & [False, True, True]
         phases = 1 + (learned | memorising) + memorising + fitted
-        flat = phases == 2
-        lowest, top = (
-            (np.median(correct[flat]), np.median(wrong[flat])) if flat.any() else (before.min(), highest.max())
-        )
+        lowest, top, flat = before.min(), highest.max(), phases == 2
+        if flat.any():
+            lowest, top = np.median(correct[flat]), np.median(wrong[flat])
         levels = (correct[0] - self.learned * (correct[0] - lowest), (1 - self.forgotten) * top, self.fitted)
         crossings = [
             _crossing(series, level) for series, level in zip((correct, wrong, everything), levels, strict=True)
@@ -305,13 +299,8 @@ def phase_means(values: xr.DataArray, phases: xr.Dataset) -> xr.DataArray:
     at_first = phases["phase"].isel(step=known.argmax("step"), drop=True).reset_coords(drop=True)
     began_before = xr.concat([at_first >= k + 2 for k in range(begin.sizes["boundary"])], "boundary")
     begin = begin.drop_vars("boundary", errors="ignore").where(~began_before, -np.inf)
-    number = xr.concat(
-        [
-            xr.ones_like(at),
-            *((k + 2) * (at >= begin.isel(boundary=k, drop=True)) for k in range(begin.sizes["boundary"])),
-        ],
-        "boundary",
-    ).max("boundary")
+    begun = [(k + 2) * (at >= begin.isel(boundary=k, drop=True)) for k in range(begin.sizes["boundary"])]
+    number = xr.concat([xr.ones_like(at), *begun], "boundary").max("boundary")
     names = phases["phase"].attrs["flag_meanings"].split()
     pieces = [values.where(number == k + 1).mean(str(at.dims[-1])) for k in range(len(names))]
     found = xr.concat(pieces, xr.Variable("phase", names)).transpose(..., "phase")
@@ -377,16 +366,14 @@ def mean_boundaries(phases: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
         complete = moments["count"] == n_replicas
         before = (crossing - phases[f"crossing_{clock}_lower"]).mean("replica")
         after = (phases[f"crossing_{clock}_upper"] - crossing).mean("replica")
-        name = f"mean_boundary_{clock}"
-        ends = {"": moments["mean_value"], "_lower": moments["lower"] - before, "_upper": moments["upper"] + after}
-        words = {
-            "": "mean over replicas of",
-            "_lower": "lower end of the interval of",
-            "_upper": "upper end of the interval of",
+        ends = {
+            "": (moments["mean_value"], "mean over replicas of"),
+            "_lower": (moments["lower"] - before, "lower end of the interval of"),
+            "_upper": (moments["upper"] + after, "upper end of the interval of"),
         }
-        for end, values in ends.items():
-            attributes = {"long_name": f"{words[end]} the {clock} at which a phase begins", "units": "1"}
-            result[name + end] = values.where(complete).assign_attrs(attributes)
+        for end, (values, words) in ends.items():
+            attributes = {"long_name": f"{words} the {clock} at which a phase begins", "units": "1"}
+            result[f"mean_boundary_{clock}{end}"] = values.where(complete).assign_attrs(attributes)
         result["reached_count"] = moments["count"].assign_attrs(long_name="replicas that reached the phase", units="1")
     return result
 
@@ -395,8 +382,7 @@ def _disagreements(indicator: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return with how many records each rising 0-1 step disagrees, by the record at which it rises."""
     ones_before = np.concatenate([[0], np.cumsum(indicator)])
     zeros_after = np.concatenate([np.cumsum(~indicator[::-1])[::-1], [0]])
-    disagreements: NDArray[np.int64] = ones_before + zeros_after
-    return disagreements
+    return np.asarray(ones_before + zeros_after)
 
 
 def _steps_up(indicator: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -416,12 +402,6 @@ def _crossing(errors: Floats, level: float) -> float:
     # The best steps lie between a record above the level and one that is not: else a neighbour would be better.
     above, below = errors[after - 1] - level, errors[after] - level
     return float((after - 1 + above / (above - below)).mean())
-
-
-def _first_records(phase: xr.DataArray, clock: xr.DataArray, boundaries: list[str]) -> xr.DataArray:
-    """Return the clock at the first record of each phase but the first."""
-    starts = [clock.where(phase >= number).min("step") for number in range(2, len(boundaries) + 2)]
-    return xr.concat(starts, dim="boundary").transpose(..., "boundary").assign_coords(boundary=boundaries)
 
 
 def _crossings(ends: Mapping[str, xr.DataArray], clock: xr.DataArray) -> xr.Dataset:

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from langevin_nn.analyzers.labels import along_clock, described, evenly_spaced, group_with, on_clocks, selected
+from langevin_nn.analyzers.labels import (
+    along_clock,
+    described,
+    evenly_spaced,
+    group_with,
+    on_clocks,
+    selected,
+    series_in_words,
+)
 from langevin_nn.errors import EstimationRefused
 from langevin_nn.statistics.stationarity import LEAST_EFFECTIVE, stationary_part
 
@@ -99,30 +107,23 @@ class Stationarity:
         return result.assign(named)
 
     def _tested(self, values: xr.DataArray, clock: str) -> xr.Dataset:
-        array = values.values
+        array, dims = values.values, values.dims[:-1]
         shape = array.shape[:-1]
         numbers = np.full((4, *shape), np.nan)
         for index in np.ndindex(shape):
             if np.isfinite(array[index]).all():
-                place = ", ".join(
-                    f"{name} {values[name].values[position] if name in values.coords else position}"
-                    for name, position in zip(values.dims, index, strict=False)
-                )
-                what = f"{self.variable!r}" + (f", {place}" if place else "")
+                what = series_in_words(self.variable, values, dims, index)
                 test, start = stationary_part(
                     array[index], level=self.level, least_effective_size=self.least_effective_size, what=what
                 )
                 numbers[(slice(None), *index)] = test.p_value, test.statistic, test.effective_sample_size, start
         p_value, statistic, size, starts = numbers
-        dims = values.dims[:-1]
         variables = {
             "is_stationary": described(dims, p_value > self.level, "whether the series does not drift"),
             "p_value": described(dims, p_value, "p value of the test of stationarity"),
             "statistic": described(dims, statistic, "statistic D of the test of stationarity"),
             "effective_sample_size": described(dims, size, "effective sample size", "record"),
+            "stationary_from": on_clocks(starts, values, clock, dims, "first record of the part that does not drift"),
         }
-        variables["stationary_from"] = on_clocks(
-            starts, values, clock, dims, "first record of the part that does not drift"
-        )
         kept = {name: values[name] for name in values.coords if clock not in values[name].dims}
         return xr.Dataset(variables).assign_coords(kept)

@@ -160,27 +160,26 @@ class Timescales:
             name: _series(dataset, name) for name in ("test_error", "train_error", "train_loss") if name in dataset
         }
         test, train = curves["test_error"], curves["train_error"]
-        clock = str(test.dims[-1])
-        self._check(test, clock)
+        self._check(test)
         dims = [str(name) for name in test.dims[:-1]]
-        results = self._minimum(test, clock, dims) | self._fit(train, test, clock, dims)
+        results = self._minimum(test, dims) | self._fit(train, test, dims)
         if "train_loss" in curves:
-            results |= self._lowest_loss(curves["train_loss"], test, clock, dims)
-        kept = {name: test[name] for name in test.coords if clock not in test[name].dims}
+            results |= self._lowest_loss(curves["train_loss"], test, dims)
+        kept = {name: test[name] for name in test.coords if "step" not in test[name].dims}
         result = xr.Dataset(results).assign_coords(kept)
         return self._over_replicas(result) if "replica" in dims else result
 
-    def _check(self, test: xr.DataArray, clock: str) -> None:
-        n = test.sizes[clock]
-        if n < max(self.least_records, self.window):
+    def _check(self, test: xr.DataArray) -> None:
+        n, least = test.sizes["step"], max(self.least_records, self.window)
+        if n < least:
             raise EstimationRefused(
-                f"{n} records of the test error after the start: expected at least "
-                f"{max(self.least_records, self.window)}, since a minimum among fewer says where the records are "
-                "rather than where the curve is lowest; record more often, or pass a smaller least_records",
+                f"{n} records of the test error after the start: expected at least {least}, since a minimum among fewer "
+                "says where the records are rather than where the curve is lowest; record more often, or pass a smaller "
+                "least_records",
                 records=n,
-                records_needed=max(self.least_records, self.window),
+                records_needed=least,
             )
-        if not bool(test.notnull().all(clock).any()):
+        if not bool(test.notnull().all("step").any()):
             raise EstimationRefused(
                 f"no replica has a test error at each of {n} records: expected at least one; select the records before "
                 "the divergence",
@@ -188,7 +187,7 @@ class Timescales:
                 replicas=int(test[..., 0].size),
             )
 
-    def _minimum(self, test: xr.DataArray, clock: str, dims: list[str]) -> dict[str, Any]:
+    def _minimum(self, test: xr.DataArray, dims: list[str]) -> dict[str, Any]:
         smoothed, position, lowest = smoothed_minimum(test.values, self.window)
         noise = self._standard_error(test.values, smoothed, lowest)
         near = smoothed <= (lowest + noise)[..., None] + 1e-12
@@ -199,9 +198,9 @@ class Timescales:
         place = np.where(complete, position, np.nan)
         word = "minimum of the test error"
         return {
-            "time_of_minimum": on_clocks(place, test, clock, dims, f"t_m, {word}"),
-            "time_of_minimum_lower": on_clocks(first, test, clock, dims, f"first record near the {word}"),
-            "time_of_minimum_upper": on_clocks(last, test, clock, dims, f"last record near the {word}"),
+            "time_of_minimum": on_clocks(place, test, "step", dims, f"t_m, {word}"),
+            "time_of_minimum_lower": on_clocks(first, test, "step", dims, f"first record near the {word}"),
+            "time_of_minimum_upper": on_clocks(last, test, "step", dims, f"last record near the {word}"),
             "minimum_test_error": described(dims, lowest, f"ε_m, {word}"),
             "minimum_test_error_standard_error": described(dims, noise, f"standard error of the {word}"),
             "minimum_is_last": described(
@@ -221,50 +220,43 @@ class Timescales:
             variance = np.where(quiet, second**2, 0).sum(-1) / np.maximum(quiet.sum(-1), 1) / 6
         return np.where(np.isfinite(lowest), np.sqrt(variance / self.window), np.nan)
 
-    def _fit(self, train: xr.DataArray, test: xr.DataArray, clock: str, dims: list[str]) -> dict[str, Any]:
-        values = train.transpose(*dims, clock).values
-        below = values <= self.fitted
+    def _fit(self, train: xr.DataArray, test: xr.DataArray, dims: list[str]) -> dict[str, Any]:
+        below = train.transpose(*dims, "step").values <= self.fitted
         stays = np.logical_and.accumulate(below[..., ::-1], axis=-1)[..., ::-1]
         reached = stays.any(-1)
         first = np.argmax(stays, -1)
         place = np.where(reached, first, np.nan)
         before = np.where(reached, np.maximum(first - 1, 0), np.nan)
-        moments = train.coords
-        error = _at(test, train[clock].values if clock in moments else None, place, clock)
+        error = _at(test, train, place)
         deviation = np.full(error.shape, np.nan)
         if self.test_samples is not None:
             deviation = np.sqrt(error * (1 - error) / self.test_samples)
         return {
             "time_of_fit": on_clocks(
-                place, train, clock, dims, "t_f, first record from which the training set is fitted"
+                place, train, "step", dims, "t_f, first record from which the training set is fitted"
             ),
             "time_of_fit_lower": on_clocks(
-                before, train, clock, dims, "last record at which the training set is not fitted"
+                before, train, "step", dims, "last record at which the training set is not fitted"
             ),
             "final_test_error": described(dims, error, "ε_f, test error where the training set is fitted"),
             "final_test_error_standard_error": described(dims, deviation, "standard error of the final test error"),
-            "is_censored": described(
-                dims, np.asarray(~reached), "whether the training set is not fitted by the end of the run"
-            ),
+            "is_censored": described(dims, ~reached, "whether the training set is not fitted by the end of the run"),
         }
 
-    def _lowest_loss(self, loss: xr.DataArray, test: xr.DataArray, clock: str, dims: list[str]) -> dict[str, Any]:
-        values = loss.transpose(*dims, clock).values
+    def _lowest_loss(self, loss: xr.DataArray, test: xr.DataArray, dims: list[str]) -> dict[str, Any]:
+        values = loss.transpose(*dims, "step").values
         complete = np.isfinite(values).all(-1)
         position = np.argmin(np.where(np.isfinite(values), values, np.inf), -1)
         place = np.where(complete, position, np.nan)
         lowest = np.where(complete, np.take_along_axis(values, position[..., None], -1)[..., 0], np.nan)
-        error = _at(test, loss[clock].values if clock in loss.coords else None, place, clock)
+        error = _at(test, loss, place)
+        is_last = complete & (position == values.shape[-1] - 1)
         units = str(loss.attrs.get("units", "nat"))
         return {
-            "time_of_minimum_loss": on_clocks(place, loss, clock, dims, "minimum of the training loss"),
+            "time_of_minimum_loss": on_clocks(place, loss, "step", dims, "minimum of the training loss"),
             "minimum_train_loss": described(dims, lowest, "lowest training loss", units),
             "test_error_at_minimum_loss": described(dims, error, "test error at the minimum of the training loss"),
-            "minimum_loss_is_last": described(
-                dims,
-                np.asarray(complete & (position == values.shape[-1] - 1)),
-                "whether the training loss is lowest at the end",
-            ),
+            "minimum_loss_is_last": described(dims, is_last, "whether the training loss is lowest at the end"),
         }
 
     def _over_replicas(self, result: xr.Dataset) -> xr.Dataset:
@@ -294,24 +286,20 @@ def _series(dataset: xr.Dataset, name: str) -> xr.DataArray:
             f"{name} has the dimensions {', '.join(map(str, values.dims)) or 'none'}: expected one called 'step', "
             "along which it was recorded"
         )
-    values = values.transpose(..., "replica", "step") if "replica" in values.dims else values.transpose(..., "step")
-    loaded = in_memory(values)
-    if "step" in loaded.coords:
-        loaded = loaded.isel(step=np.flatnonzero(loaded["step"].values > 0))
-    else:
-        loaded = loaded.isel(step=slice(1, None))
+    loaded = in_memory(values.transpose(..., *[name for name in ("replica", "step") if name in values.dims]))
+    later = loaded["step"].values > 0 if "step" in loaded.coords else np.arange(loaded.sizes["step"]) > 0
+    loaded = loaded.isel(step=np.flatnonzero(later))
     # Observables on schedules of their own leave gaps in each other's records.
     measured = loaded.notnull().any([each for each in loaded.dims if each != "step"])
     return loaded.isel(step=np.flatnonzero(measured.values))
 
 
-def _at(test: xr.DataArray, steps: NDArray[Any] | None, place: Floats, clock: str) -> Floats:
+def _at(test: xr.DataArray, other: xr.DataArray, place: Floats) -> Floats:
     """Return the test error at records of another series; NaN where it was not measured there."""
     known = np.isfinite(place)
     index = np.where(known, place, 0).astype(np.int64)
-    if steps is not None:
-        wanted = steps[index]
-        own = test[clock].values
+    if "step" in other.coords:
+        wanted, own = other["step"].values[index], test["step"].values
         index = np.minimum(np.searchsorted(own, wanted), len(own) - 1)
         known &= own[index] == wanted
     values = np.take_along_axis(test.values, index[..., None], axis=-1)[..., 0]

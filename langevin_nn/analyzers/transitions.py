@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
-from langevin_nn.analyzers.labels import group_with
+from langevin_nn.analyzers.labels import described, group_with
 from langevin_nn.checks import number
 from langevin_nn.errors import ConfigurationError, EstimationRefused
 
@@ -119,8 +119,15 @@ class TransitionRates:
         times = dataset["time"].values
         left_by_replica, spent_by_replica = _visits(core, times)
         left, spent = left_by_replica.sum(1), spent_by_replica.sum(1)
-        gap = _updates_between(dataset)
+        counted = "weight_step" in dataset.coords and len(times) > 1
+        gap = float(np.diff(dataset["weight_step"].values).max()) if counted else np.inf  # updates between records
         correlation = _correlation(position, core)
+        if not spent.any():
+            raise EstimationRefused(
+                f"{len(times)} records, in which no replica spends any time after it was in a core: expected two at least, "
+                "since a rate is a number of transitions over time; record for longer",
+                records=len(times),
+            )
         coarse = gap > 1 and correlation < _LEAST_CORRELATION
         if coarse and correlation < self.least_correlation:
             raise EstimationRefused(
@@ -156,24 +163,20 @@ class TransitionRates:
         known = np.isfinite(core)
         with np.errstate(invalid="ignore"):
             share = np.where(known, core, 0).sum(0) / known.sum(0)
-        described = {
-            "transition_rate": ("rate of transitions out of a valley", "time-1", rates),
-            "transition_rate_standard_error": ("standard error of the rate", "time-1", errors),
-            "transition_rate_lower": (f"lower end of the {self.level:.0%} interval of the rate", "time-1", lower),
-            "transition_rate_upper": (f"upper end of the {self.level:.0%} interval of the rate", "time-1", upper),
-            "transitions": ("number of transitions out of a valley", "1", left),
-            "time_spent": ("time spent in a valley, over all replicas", "time", spent),
+        interval = f"{self.level:.0%} interval of the rate"
+        of_valleys = {
+            "transition_rate": (rates, "rate of transitions out of a valley", "time-1"),
+            "transition_rate_standard_error": (errors, "standard error of the rate", "time-1"),
+            "transition_rate_lower": (lower, f"lower end of the {interval}", "time-1"),
+            "transition_rate_upper": (upper, f"upper end of the {interval}", "time-1"),
+            "transitions": (left, "number of transitions out of a valley"),
+            "time_spent": (spent, "time spent in a valley, over all replicas", "time"),
         }
-        result = xr.Dataset(
-            {
-                name: ("valley", values, {"long_name": long_name, "units": units})
-                for name, (long_name, units, values) in described.items()
-            },
-            coords={"valley": ["below", "above"], "time": dataset["time"]},
-        )
-        attributes = {"long_name": "share of replicas in the upper valley", "units": "1"}
-        near = {"long_name": "correlation of neighbouring records within a valley", "units": "1"}
-        return result.assign(occupancy=("weight_step", share, attributes), record_correlation=((), correlation, near))
+        variables = {name: described(["valley"], *each) for name, each in of_valleys.items()} | {
+            "occupancy": described(["weight_step"], share, "share of replicas in the upper valley"),
+            "record_correlation": described([], correlation, "correlation of neighbouring records within a valley"),
+        }
+        return xr.Dataset(variables, coords={"valley": ["below", "above"], "time": dataset["time"]})
 
     def _check_missed(self, missed: float, left: float, correlation: float, gap: float) -> None:
         fine = gap <= 1 or correlation >= _FINE_CORRELATION or correlation < _LEAST_CORRELATION
@@ -202,13 +205,6 @@ def _between(counts: NDArray[np.float64], spent: NDArray[np.float64]) -> NDArray
     replicas = (spent > 0).sum(1)
     rest = counts - spent * (counts.sum(1) / spent.sum(1))[:, None]
     return np.where(replicas > 1, (rest**2).sum(1) * replicas / (replicas - 1), np.nan)
-
-
-def _updates_between(dataset: xr.Dataset) -> float:
-    """Return the updates from record to record; infinity where they are not known."""
-    if "weight_step" not in dataset.coords or dataset.sizes["weight_step"] < 2:
-        return np.inf
-    return float(np.diff(dataset["weight_step"].values).max())
 
 
 def _correlation(position: NDArray[np.float64], core: NDArray[np.float64]) -> float:

@@ -178,7 +178,7 @@ def find_mislabeled(
             [*dims, "component"], np.stack([of("lower_mean"), of("upper_mean")], -1), "mean score of a component", "nat"
         ),
     }
-    labels = {"component": described(["component"], np.array(["low", "high"]), "component of the scores")}
+    labels = {"component": described(["component"], ["low", "high"], "component of the scores")}
     return xr.Dataset(variables, coords=labels).assign(_by_class(records, removed))
 
 

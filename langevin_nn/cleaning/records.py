@@ -31,20 +31,11 @@ class SampleRecords:
     is something else. From the first record on in which most losses are infinite a run's records are left out, as are
     those that follow one in which most of its samples were seen for the last time, since a network that has diverged, like
     an epoch that was broken off, says little of the few that remain. An infinite loss of a few is missing.
-
-    Parameters
-    ----------
-    losses : xarray.DataArray, shape (..., clock, sample)
-        In memory; NaN where they are missing or left out.
-    clock : str
-        The dimension of the records.
-    labels : ndarray of int64, shape (..., sample), or None
-        Given labels, where they are known.
     """
 
-    losses: xr.DataArray
+    losses: xr.DataArray  # shape (..., clock, sample), in memory
     clock: str
-    labels: NDArray[np.int64] | None
+    labels: NDArray[np.int64] | None  # those that were given, shape (..., sample), where they are known
 
     @property
     def dimensions(self) -> list[str]:
@@ -53,34 +44,7 @@ class SampleRecords:
 
 
 def sample_records(sample_loss: Any, given_label: Any = None, epoch: Any = None) -> SampleRecords:
-    """Return sample losses in one form.
-
-    Parameters
-    ----------
-    sample_loss : array, xarray.DataTree or xarray.Dataset
-        Losses of shape (epoch, sample) or (replica, epoch, sample), or a trajectory with ``sample_loss``.
-    given_label : array of int, shape (sample,) or (replica, sample), optional
-        Class that each sample was trained on; a trajectory's own unless said.
-    epoch : array, shape (epoch,), optional
-        When an array's losses were recorded; 0, 1, 2, … unless said.
-
-    Returns
-    -------
-    SampleRecords
-        With float64 losses.
-
-    Raises
-    ------
-    ConfigurationError
-        If they are no such losses, or labels and epochs do not fit them.
-    EstimationRefused
-        If there are fewer than 100 samples, or no run has a single finite loss.
-
-    Examples
-    --------
-    >>> sample_records(np.ones((3, 100))).losses.dims
-    ('sample_step', 'sample')
-    """
+    """Return sample losses in one form, with the arguments of `find_mislabeled`, and refuse what are none."""
     if isinstance(sample_loss, xr.DataTree | xr.Dataset):
         if epoch is not None:
             raise ConfigurationError(

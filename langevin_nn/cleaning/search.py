@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,41 +31,23 @@ _RANKED = 0.1  # of the largest mean loss, until which losses are averaged for r
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found in one run.
+    """What was found in one run; NaN, or −1 for a record, where there is nothing."""
 
-    Parameters
-    ----------
-    record : int
-        Of the components; −1 where there is none.
-    ranking_record : int
-        Until which losses were averaged for the score; −1 where there is none.
-    score, probability : ndarray, shape (sample,)
-        The averages, and the probability that a label is wrong; NaN for samples without a verdict.
-    removed, seen, judged : ndarray of bool, shape (sample,)
-        What goes, what there is any loss of, and what there is a verdict on.
-    records_taken, records_missing : int
-        Records with any loss and without.
-    precision, fraction, separation, lower_mean, upper_mean : float
-        That is predicted, and of the components.
-    reason : str
-        Why nothing goes; empty where something may.
-    """
-
-    record: int
-    ranking_record: int
-    score: Floats
-    probability: Floats
+    seen: Flags  # samples with any loss
+    judged: Flags  # samples that there is a verdict on
     removed: Flags
-    seen: Flags
-    judged: Flags
-    records_taken: int
+    score: Floats  # averages of the losses; NaN without a verdict, as probabilities
+    probability: Floats  # that a label is wrong
+    records_taken: int  # with any loss
     records_missing: int
-    precision: float
-    fraction: float
-    separation: float
-    lower_mean: float
-    upper_mean: float
-    reason: str
+    reason: str  # why nothing goes; empty where something may
+    record: int = -1  # of the components
+    ranking_record: int = -1  # until which losses were averaged for the score
+    precision: float = nan  # that is predicted
+    fraction: float = nan  # of the components, as what follows
+    separation: float = nan
+    lower_mean: float = nan
+    upper_mean: float = nan
 
 
 @dataclass(frozen=True)
@@ -80,15 +63,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Search:
-    """How mislabeled samples are searched; see `find_mislabeled`.
-
-    Parameters
-    ----------
-    n_classes : int or None
-        M; those that were given where it is None.
-    threshold, least_separation, least_precision, most_of_class : float
-        As there.
-    """
+    """How mislabeled samples are searched, with the parameters of `find_mislabeled`."""
 
     n_classes: int | None
     threshold: float
@@ -97,22 +72,7 @@ class Search:
     most_of_class: float
 
     def __call__(self, losses: Floats, times: Floats, label: Whole | None) -> Finding:
-        """Search one run.
-
-        Parameters
-        ----------
-        losses : ndarray, shape (record, sample)
-            At least 0; NaN where a sample was not seen.
-        times : ndarray, shape (record,)
-            When they were recorded.
-        label : ndarray of int, shape (sample,), or None
-            Given classes.
-
-        Returns
-        -------
-        Finding
-            What goes, and why nothing does.
-        """
+        """Search one run, losses (record, sample) at moments (record,) of samples with given classes (sample,)."""
         there, n_records = np.isfinite(losses), len(losses)
         taken, seen = np.flatnonzero(there.any(1)), np.asarray(there.any(0))
         if seen.sum() < LEAST_SAMPLES:
@@ -152,25 +112,19 @@ class Search:
 
         goes = np.zeros(len(seen), np.bool_)
         goes[judged] = removed & (not reason)
-        fraction, separation, lower, upper = (
-            float(each) for each in (found.fraction, found.separation, found.lower_mean, found.mean)
-        )
         return Finding(
-            int(taken[record]),
-            int(taken[ranking]),
-            whole(scores[ranking]),
-            whole(probability),
-            goes,
             seen,
             np.isin(np.arange(len(seen)), judged),
+            goes,
+            whole(scores[ranking]),
+            whole(probability),
             len(taken),
             n_records - len(taken),
-            precision,
-            fraction,
-            separation,
-            lower,
-            upper,
             reason,
+            int(taken[record]),
+            int(taken[ranking]),
+            precision,
+            *(float(each) for each in (found.fraction, found.separation, found.lower_mean, found.mean)),
         )
 
     def _reason(self, fit: Fit, guess: float, n: int, precision: float) -> str:
@@ -215,9 +169,8 @@ class Search:
 
 def _nothing(seen: Flags, taken: int, missing: int, what: str) -> Finding:
     """Return that there is no verdict on any sample, since so few have losses."""
-    none, nothing, nan = np.zeros(len(seen), np.bool_), np.full(len(seen), np.nan), np.nan
-    reason = f"{what}, expected at least {LEAST_SAMPLES}"
-    return Finding(-1, -1, nothing, nothing, none, seen, none, taken, missing, nan, nan, nan, nan, nan, reason)
+    none, nothing = np.zeros(len(seen), np.bool_), np.full(len(seen), np.nan)
+    return Finding(seen, none, none, nothing, nothing, taken, missing, f"{what}, expected at least {LEAST_SAMPLES}")
 
 
 def _seen_enough(fit: Fit, losses: Floats, there: Flags) -> Flags:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -20,14 +20,14 @@ from langevin_nn.operators import (
 if TYPE_CHECKING:
     from langevin_nn.ensemble import GradientEnsemble
 
-__all__ = ["curvature", "noise_curvature_overlap"]
+__all__ = ["hessian_spectrum", "noise_curvature_overlap"]
 
 
-def _variable(name: str, values: object, *dimensions: str) -> tuple[tuple[str, ...], object, dict[str, str]]:
+def _variable(name: str, values: object, *dimensions: Any) -> tuple[tuple[str, ...], object, dict[str, str]]:
     return dimensions, values, MEASURES[name].attributes
 
 
-def curvature(
+def hessian_spectrum(
     hessian: SymmetricOperator, n_modes: int = 10, *, n_probes: int = 8, n_steps: int = 80, n_points: int = 400
 ) -> xr.Dataset:
     """Return leading eigenvalues, trace and spectral density of a Hessian.
@@ -54,9 +54,10 @@ def curvature(
     Examples
     --------
     >>> import torch
-    >>> from langevin_nn import Hessian, QuadraticLandscape
+    >>> from langevin_nn.curvature import Hessian
+    >>> from langevin_nn.landscape import QuadraticLandscape
     >>> valley = QuadraticLandscape(np.diag([1.0, 4.0]), np.eye(2))
-    >>> found = curvature(Hessian(valley, torch.zeros(2)), n_modes=2)
+    >>> found = hessian_spectrum(Hessian(valley, torch.zeros(2)), n_modes=2)
     >>> found.hessian_eigenvalue.values, float(found.hessian_trace.round(9))
     (array([4., 1.]), 5.0)
     """
@@ -67,15 +68,16 @@ def curvature(
     width = max(high - low, 1e-12 * abs(high), 1e-300) / 100
     at = np.linspace(low - 4 * width, high + 4 * width, n_points)
     density, error = measure.density(at, width)
+    data = {
+        "hessian_eigenvalue": (pairs.values, "hessian_mode"),
+        "hessian_eigenvalue_residual": (pairs.residuals, "hessian_mode"),
+        "hessian_trace": (trace,),
+        "hessian_trace_standard_error": (trace_error,),
+        "spectral_density": (density, "eigenvalue"),
+        "spectral_density_standard_error": (error, "eigenvalue"),
+    }
     return xr.Dataset(
-        {
-            "hessian_eigenvalue": _variable("hessian_eigenvalue", pairs.values, "hessian_mode"),
-            "hessian_eigenvalue_residual": _variable("hessian_eigenvalue_residual", pairs.residuals, "hessian_mode"),
-            "hessian_trace": _variable("hessian_trace", trace),
-            "hessian_trace_standard_error": _variable("hessian_trace_standard_error", trace_error),
-            "spectral_density": _variable("spectral_density", density, "eigenvalue"),
-            "spectral_density_standard_error": _variable("spectral_density_standard_error", error, "eigenvalue"),
-        },
+        {name: _variable(name, *each) for name, each in data.items()},
         coords={"eigenvalue": _variable("hessian_eigenvalue", at, "eigenvalue")},
         attrs={"width": width, "n_probes": n_probes, "n_steps": n_steps, "n_parameters": hessian.size},
     )
@@ -119,15 +121,12 @@ def noise_curvature_overlap(
     first = ensemble.noise_modes(n_modes, tolerance=tolerance)
     second = leading_eigenpairs(hessian, n_modes, tolerance=tolerance)
     along = np.diagonal(ensemble.projected_covariance(second.vectors))
-    return xr.Dataset(
-        {
-            "noise_eigenvalue": _variable("noise_eigenvalue", first.values, "mode"),
-            "hessian_eigenvalue": _variable("hessian_eigenvalue", second.values, "hessian_mode"),
-            "noise_along_hessian": _variable("noise_along_hessian", along, "hessian_mode"),
-            "eigenvector_overlap": _variable(
-                "eigenvector_overlap", eigenvector_overlap(first.vectors, second.vectors), "mode", "hessian_mode"
-            ),
-            "subspace_overlap": _variable("subspace_overlap", subspace_overlap(first.vectors, second.vectors)),
-            "random_overlap": _variable("random_overlap", n_modes / noise.size),
-        }
-    )
+    data = {
+        "noise_eigenvalue": (first.values, "mode"),
+        "hessian_eigenvalue": (second.values, "hessian_mode"),
+        "noise_along_hessian": (along, "hessian_mode"),
+        "eigenvector_overlap": (eigenvector_overlap(first.vectors, second.vectors), "mode", "hessian_mode"),
+        "subspace_overlap": (subspace_overlap(first.vectors, second.vectors),),
+        "random_overlap": (n_modes / noise.size,),
+    }
+    return xr.Dataset({name: _variable(name, *each) for name, each in data.items()})

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from langevin_nn.checks import instance
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.former import RenamedMethods
+from langevin_nn.formulas import MAXIMUM_TERMS, FieldFormula
 from langevin_nn.landscape import Landscape
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledField
+from langevin_nn.readable import Readable
 
 __all__ = ["Drift", "GradientDrift", "SumDrift"]
 
 
-class Drift(ABC):
+class Drift(RenamedMethods, Readable, ABC):
     """A deterministic field on weight space, pointing uphill as a gradient does; drifts add with ``+``."""
 
     @abstractmethod
@@ -41,22 +40,22 @@ class Drift(ABC):
         """P; None where any will do."""
         return None
 
-    def compiled(self) -> tuple[CompiledField, ...]:
-        """Return the field for the compiled integrators.
+    def formula(self) -> tuple[FieldFormula, ...]:
+        """Return what the field is made of, for the integrators.
 
         Returns
         -------
-        tuple of CompiledField
+        tuple of FieldFormula
             Its terms.
 
         Raises
         ------
         ConfigurationError
-            If it has no compiled form.
+            If it says none.
         """  # noqa: DOC202
         raise ConfigurationError(
-            f"{type(self).__name__} has no compiled form: expected a drift of built-in terms or of a landscape with a "
-            "compiled gradient; use update=Plain(), the Euler–Maruyama scheme for any drift and noise"
+            f"{type(self).__name__} has no formula: expected a drift of built-in terms or of a landscape with a "
+            "formula of its gradient; use update=Plain(), the Euler–Maruyama scheme for any drift and noise"
         )
 
     def __add__(self, other: Drift) -> SumDrift:
@@ -95,13 +94,13 @@ class GradientDrift(Drift):
         """That of the landscape."""
         return self.landscape.n_parameters
 
-    def compiled(self) -> tuple[CompiledField, ...]:  # noqa: D102
-        return (self.landscape.compiled_gradient(),)
+    def formula(self) -> tuple[FieldFormula, ...]:  # noqa: D102
+        return (self.landscape.gradient_formula(),)
 
 
 @dataclass(frozen=True)
 class SumDrift(Drift):
-    """The sum of several fields; the compiled integrators take at most three.
+    """The sum of several fields; the integrators take at most three.
 
     Parameters
     ----------
@@ -142,13 +141,11 @@ class SumDrift(Drift):
         known = [each.n_parameters for each in self.terms if each.n_parameters is not None]
         return known[0] if known else None
 
-    def compiled(self) -> tuple[CompiledField, ...]:  # noqa: D102
-        from langevin_nn.kernels.langevin import MAXIMUM_TERMS
-
-        fields = tuple(field for each in self.terms for field in each.compiled())
+    def formula(self) -> tuple[FieldFormula, ...]:  # noqa: D102
+        fields = tuple(field for each in self.terms for field in each.formula())
         if len(fields) > MAXIMUM_TERMS:
             raise ConfigurationError(
-                f"a sum of {len(fields)} drifts came: expected at most {MAXIMUM_TERMS} for the compiled integrators; put "
+                f"a sum of {len(fields)} drifts came: expected at most {MAXIMUM_TERMS} for the integrators; put "
                 "some of them into one function, or use update=Plain()"
             )
         return fields

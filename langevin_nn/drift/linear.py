@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +12,8 @@ from torch import Tensor
 from langevin_nn.checks import number, numbers, point
 from langevin_nn.drift.gradient import Drift
 from langevin_nn.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledField
+from langevin_nn.formulas import TILE, FieldFormula, confinement, linear_field
+from langevin_nn.threads import row_by_row
 
 __all__ = ["Confinement", "LinearDrift"]
 
@@ -53,7 +51,7 @@ class LinearDrift(Drift):
 
     def __post_init__(self) -> None:
         expected = "(parameter, parameter) finite numbers, a linear field"
-        matrix = numbers("matrix", self.matrix, expected)
+        matrix = np.asarray(numbers("matrix", self.matrix, expected), order="C")  # as a file gives it back
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
             raise ConfigurationError(f"matrix of shape {matrix.shape} came: expected {expected}")
         matrix.flags.writeable = False
@@ -67,11 +65,9 @@ class LinearDrift(Drift):
 
     def __call__(self, weights: Tensor) -> Tensor:  # noqa: D102
         matrix, centre = (torch.as_tensor(np.array(each)).to(weights) for each in (self.matrix, self.centre))
-        return (weights - centre) @ matrix.T
+        return row_by_row(weights - centre, matrix.T)
 
-    def compiled(self) -> tuple[CompiledField, ...]:  # noqa: D102
-        from langevin_nn.kernels.sources import linear_field
-
+    def formula(self) -> tuple[FieldFormula, ...]:  # noqa: D102
         return (linear_field(self.matrix, self.centre),)
 
 
@@ -117,9 +113,6 @@ class Confinement(Drift):
         pull: Tensor = self.stiffness * (1 - self.radius / distance.clamp_min(1e-300)).clamp_min(0)
         return pull * away
 
-    def compiled(self) -> tuple[CompiledField, ...]:  # noqa: D102
-        from langevin_nn.kernels.fields import TILE, confinement
-        from langevin_nn.kernels.sources import CompiledField
-
+    def formula(self) -> tuple[FieldFormula, ...]:  # noqa: D102
         centre = np.zeros(0) if self.centre is None else self.centre
-        return (CompiledField(TILE, confinement, np.concatenate([[self.stiffness, self.radius], centre])),)
+        return (FieldFormula(TILE, confinement, np.concatenate([[self.stiffness, self.radius], centre])),)

@@ -12,6 +12,7 @@ from torch import Tensor
 from langevin_nn.draws import draws_at
 from langevin_nn.engine.steps import Run
 from langevin_nn.gradients import Problem
+from langevin_nn.gradients.samples import number_of
 from langevin_nn.noise import Minibatches
 
 __all__ = ["kernel_block"]
@@ -20,17 +21,7 @@ _INDICES = 2**22  # of minibatches drawn ahead: 32 MiB
 
 
 def kernel_block(runs: Sequence[Run], problem: Problem | None, end: int) -> None:
-    """Make a block of updates of each, for minibatches and v ← μv + g + λw.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        At the same step.
-    problem : Problem
-        Of all their replicas.
-    end : int
-        Where they are to go.
-    """
+    """Make a block of updates of each, for minibatches and v ← μv + g + λw; `problem` is of all their replicas."""
     assert problem is not None
     n_rows = sum(len(run.weights) for run in runs) * (runs[0].process.noise.batch_size or 1)
     count = min(end - runs[0].step, max(1, _INDICES // n_rows))
@@ -57,7 +48,7 @@ def _make(runs: Sequence[Run], problem: Problem, count: int) -> None:
     """Make so many updates."""
     rates = runs[0].update.descent_rates
     assert rates is not None
-    indices = [_minibatches(run, len(problem.inputs), count) for run in runs]
+    indices = [_minibatches(run, number_of(problem.inputs), count) for run in runs]
     velocities = [run.memory for run in runs] if rates[0] else [run.weights[:0] for run in runs]
     time_steps = [torch.full((len(run.weights),), run.process.time_step) for run in runs]
     weights, velocity = torch.cat([run.weights for run in runs]), torch.cat(velocities)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from types import NoneType
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 
 from langevin_nn.checks import kind_of
@@ -14,8 +17,9 @@ from langevin_nn.engine.graph import captured_block
 from langevin_nn.engine.steps import Block, in_blocks, one_update, takes_minibatches
 from langevin_nn.errors import ConfigurationError, UnstableTrajectory
 from langevin_nn.process import Process
+from langevin_nn.provenance import told
 from langevin_nn.threads import single_threaded_products
-from langevin_nn.update import CompiledUpdate, State, SteppedUpdate
+from langevin_nn.update import Integrator, State, SteppedUpdate
 
 __all__ = ["Way", "advance", "advance_together", "shares", "way"]
 
@@ -60,7 +64,9 @@ def advance(
     Examples
     --------
     >>> import numpy as np
-    >>> from langevin_nn import AnisotropicNoise, Process, QuadraticLandscape
+    >>> from langevin_nn import Process
+    >>> from langevin_nn.landscape import QuadraticLandscape
+    >>> from langevin_nn.noise import AnisotropicNoise
     >>> landscape = QuadraticLandscape(np.eye(1), np.zeros((1, 1)), start=[1.0])
     >>> process = Process(landscape, AnisotropicNoise(torch.zeros(1, 1)), learning_rate=0.5)
     >>> advance(process, process.start(replicas=1, seed=0), steps=2).weights
@@ -107,9 +113,11 @@ def advance_together(
             before = {k: each for k in waiting if isinstance(each := found[k], State)}
             step = min(each.step for each in before.values())
             group = [k for k in waiting if before[k].step == step]
-            after = _advanced([(processes[k], before[k]) for k in group], end - step, captured)
+            now = {k: processes[k].at(step) for k in group}
+            alike = min(processes[k].same_until(step) for k in group)
+            after = _advanced([(now[k], before[k]) for k in group], min(end, alike) - step, captured)
             for k, state in zip(group, after, strict=True):
-                found[k] = _checked(processes[k], before[k], state, wanted[k])
+                found[k] = _checked(now[k], before[k], state, wanted[k])
     return found
 
 
@@ -139,8 +147,9 @@ def way(process: Process, captured: bool | None = None) -> Way:
             f"{own.__name__} has a method 'advance', which no run calls: expected the parts of a process to say what a step "
             "is; give `apply` of an update rule, or `stochastic_gradient` of the process"
         )
+    process = process.at(0)
     update = process.update
-    if isinstance(update, CompiledUpdate):
+    if isinstance(update, Integrator):
         return "compiled"
     if not isinstance(update, SteppedUpdate):
         raise ConfigurationError(
@@ -176,7 +185,16 @@ def shares(process: Process) -> str | None:
     problem = process.landscape.problem
     if problem is None or problem.identity is None:
         return None
-    return f"{problem.identity} {process.noise} {process.update} {process.noise_ratio == 1}"
+    # What changes along the run changes the block of updates, and where it ends.
+    rates = f"{process.learning_rate!r} {process.time_step!r}" if process.has_schedule else process.noise_ratio == 1
+    return f"{problem.identity} {_told(process.noise)} {_told(process.update)} {rates}"
+
+
+def _told(part: Any) -> str:
+    """Return a part in words that no other has: by its fields; what is no value, by where it lies."""
+    if is_dataclass(part):
+        return f"{told(type(part))} {[_told(getattr(part, each.name)) for each in fields(part)]}"
+    return repr(part) if isinstance(part, bool | int | float | str | NoneType | np.generic) else object.__repr__(part)
 
 
 def _advanced(members: Sequence[tuple[Process, State]], count: int, captured: bool | None) -> list[State]:
@@ -200,12 +218,11 @@ def _is_descent(process: Process) -> bool:
 
 def _can_be_captured(process: Process) -> bool:
     """Whether blocks of updates can run on a device, whichever it is, without a look at its numbers."""
-    return (
-        _is_descent(process)
-        and process.is_one_sum
-        and bool(_said_by_itself(process.noise, "portable"))
-        and process.landscape.problem is not None
-    )
+    portable = bool(_said_by_itself(process.noise, "portable"))
+    if not (portable and _is_descent(process) and process.is_one_sum):
+        return False
+    problem = process.landscape.problem
+    return problem is not None and problem.path.capturable is not None
 
 
 def _checked(process: Process, before: State, state: State, on_divergence: str) -> State | UnstableTrajectory:

@@ -13,7 +13,7 @@ from langevin_nn.errors import ConfigurationError
 from langevin_nn.noise.factored import PURPOSE
 from langevin_nn.noise.scaled import unscaled
 from langevin_nn.process import Process
-from langevin_nn.update import CompiledUpdate, State, StrongAdditive
+from langevin_nn.update import Integrator, State, StrongAdditive
 
 __all__ = ["advance", "follow"]
 
@@ -21,22 +21,7 @@ _WORK = 200_000_000  # numbers that a call changes
 
 
 def advance(process: Process, state: State, steps: int) -> State:
-    """Make a block of updates.
-
-    Parameters
-    ----------
-    process : Process
-        Of a `CompiledUpdate`.
-    state : State
-        Before.
-    steps : int
-        How many.
-
-    Returns
-    -------
-    State
-        After; stops early at the first update that leaves a replica non-finite that was not before.
-    """
+    """Make a block of updates, up to the first that leaves a replica non-finite that was not before."""
     run = _Run(process, state)
     end = state.step + steps
     failed = run.advance(state.step, steps)
@@ -60,7 +45,7 @@ def follow(process: Process, state: State, normals: NDArray[Any]) -> State:
     Parameters
     ----------
     process : Process
-        Of a `CompiledUpdate`.
+        Of an `Integrator`.
     state : State
         Before.
     normals : ndarray, shape (replica, step, number)
@@ -77,7 +62,7 @@ def follow(process: Process, state: State, normals: NDArray[Any]) -> State:
     ConfigurationError
         If there are not as many numbers as the run needs.
     """
-    update, noise = process.update, process.noise.compiled(process.landscape)
+    update, noise = process.update, process.noise.formula(process.landscape)
     per_step = noise.rank * (2 if isinstance(update, StrongAdditive) or process.noise.law != "brownian" else 1)
     wanted = (len(state.weights), per_step)
     if normals.ndim != 3 or (normals.shape[0], normals.shape[2]) != wanted or not normals.shape[1]:
@@ -86,7 +71,7 @@ def follow(process: Process, state: State, normals: NDArray[Any]) -> State:
             f"numbers that {type(update).__name__} needs for this noise; draw as many"
         )
     run = _Run(process, state)
-    run.advance(state.step, normals.shape[1], given=normals)
+    run.call(state.step, normals.shape[1], given=normals)
     return run.state(state.step + normals.shape[1], state.diverged)
 
 
@@ -103,28 +88,27 @@ class _Run:
             for each in (state.update_memory, state.noise_memory)
         )
 
-    def advance(self, first: int, steps: int, watch: int = 64, given: NDArray[Any] | None = None) -> NDArray[np.int64]:
+    def advance(self, first: int, steps: int, watch: int = 64) -> NDArray[np.int64]:
         """Advance in calls of about half a second, between which an interrupt is heard."""
-        if given is not None:
-            return self._call(first, steps, watch, given)
         together, done = max(watch, _WORK // max(1, self.positions.size)), 0
         while True:
             count = min(together, steps - done)
-            failed = self._call(first + done, count, watch, None)
+            failed = self.call(first + done, count, watch)
             found = (failed >= 0) & ~self._before.diverged.numpy()
             if found.any() or done + count == steps:
                 return np.where(failed >= 0, failed + done, failed)
             done += count
 
-    def _call(self, first: int, steps: int, watch: int, given: NDArray[Any] | None) -> NDArray[np.int64]:
+    def call(self, first: int, steps: int, watch: int = 64, given: NDArray[Any] | None = None) -> NDArray[np.int64]:
+        """Advance in one call; return after which step each replica was found not to be finite, −1 for never."""
         from langevin_nn.kernels.langevin import advance as advance_arrays
 
         process, state, update = self._process, self._before, self._process.update
-        assert isinstance(update, CompiledUpdate)
-        noise = process.noise.over(process.time_step).compiled(process.landscape)
+        assert isinstance(update, Integrator)
+        noise = process.noise.over(process.time_step).formula(process.landscape)
         failed: NDArray[np.int64] = advance_arrays(
             update.code,
-            process.drift.compiled(),
+            process.drift.formula(),
             noise,
             self.positions,
             self._memory,

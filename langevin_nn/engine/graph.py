@@ -13,6 +13,7 @@ from torch import Tensor
 from langevin_nn.draws import PhiloxDraws
 from langevin_nn.engine.steps import Run, takes_minibatches
 from langevin_nn.gradients import Problem
+from langevin_nn.gradients.samples import number_of
 from langevin_nn.noise import SampleWeightNoise, SampleWeights
 
 __all__ = ["CapturedSteps", "Shape", "captured_block"]
@@ -25,30 +26,14 @@ _KEPT = 2  # captures of one landscape
 
 @dataclass(frozen=True)
 class Shape:
-    """Everything that a captured graph depends on, but for the numbers in its buffers.
-
-    Parameters
-    ----------
-    replicas, parameters : int
-        Of the weights.
-    labels : tuple of int
-        Shape of the labels.
-    rows : int
-        Samples that an update takes.
-    chosen : bool
-        Whether they are named by indices, rather than all in order.
-    equal : bool
-        Whether all updates have the same coefficients.
-    momentum, weight_decay : float
-        μ and λ.
-    """
+    """Everything that a captured graph depends on, but for the numbers in its buffers."""
 
     replicas: int
     parameters: int
     labels: tuple[int, ...]
-    rows: int
-    chosen: bool
-    equal: bool
+    rows: int  # samples that an update takes
+    chosen: bool  # named by indices, rather than all in order
+    equal: bool  # coefficients, in all updates
     momentum: float
     weight_decay: float
 
@@ -63,19 +48,10 @@ class CapturedSteps:
 
     On CUDA an update is recorded once as a graph; launching it costs the same whatever it holds. Elsewhere, and where it
     cannot be recorded, the same operations run one by one.
-
-    Parameters
-    ----------
-    problem : Problem
-        What gives Σ c_k ∇ℓ_k.
-    shape : Shape
-        Of the buffers.
-    dtype : torch.dtype
-        Of the weights.
     """
 
     def __init__(self, problem: Problem, shape: Shape, dtype: torch.dtype) -> None:
-        device, rows = problem.inputs.device, (shape.replicas, shape.rows)
+        device, rows = problem.labels.device, (shape.replicas, shape.rows)
         self.shape = shape
         self._problem = replace(problem, labels=torch.zeros_like(problem.labels))
 
@@ -92,22 +68,7 @@ class CapturedSteps:
 
     @classmethod
     def of(cls, problem: Problem, shape: Shape, dtype: torch.dtype) -> CapturedSteps:
-        """Return the steps of a shape, those that were captured before where there are any.
-
-        Parameters
-        ----------
-        problem : Problem
-            What gives Σ c_k ∇ℓ_k.
-        shape : Shape
-            Of the buffers.
-        dtype : torch.dtype
-            Of the weights.
-
-        Returns
-        -------
-        CapturedSteps
-            To be loaded.
-        """
+        """Return the steps of a shape, those that were captured before where there are any."""
         kept = problem.path.kept
         found = kept.pop(shape, None) or cls(problem, shape, dtype)
         while len(kept) >= _KEPT:
@@ -121,19 +82,7 @@ class CapturedSteps:
         return self._graph is not None
 
     def load(self, weights: Tensor, velocities: Tensor | None, labels: Tensor, time_steps: Tensor) -> None:
-        """Write what a block starts from into the buffers.
-
-        Parameters
-        ----------
-        weights : Tensor, shape (replica, parameter)
-            Before.
-        velocities : Tensor or None, shape (replica, parameter)
-            Before; None where μ = 0.
-        labels : Tensor, shape (replica or 1, sample, ...)
-            All labels.
-        time_steps : Tensor, shape (replica,)
-            Δt.
-        """
+        """Write what a block starts from into the buffers; there are no velocities where μ = 0."""
         self._weights.copy_(weights)
         if velocities is not None:
             self._velocities.copy_(velocities)
@@ -142,26 +91,14 @@ class CapturedSteps:
         self._position.zero_()
 
     def draw(self, drawn: SampleWeights) -> None:
-        """Write the sample weights of the next updates into the buffers.
-
-        Parameters
-        ----------
-        drawn : SampleWeights, shape (step, replica, row)
-            Of at most as many updates as the shape has capacity.
-        """
+        """Write the sample weights of the next updates, at most as many as there is room for, into the buffers."""
         self._coefficients[: len(drawn.coefficients)].copy_(drawn.coefficients)
         if self._indices is not None and drawn.indices is not None:
             self._indices[: len(drawn.indices)].copy_(drawn.indices)
         self._position.zero_()
 
     def run(self, count: int) -> None:
-        """Make updates.
-
-        Parameters
-        ----------
-        count : int
-            How many.
-        """
+        """Make so many updates."""
         for _ in range(count):
             if self._graph is None:
                 self._step()
@@ -179,19 +116,14 @@ class CapturedSteps:
         return self._velocities.clone()
 
     def left(self) -> Tensor:
-        """Return which replicas have left the finite numbers.
-
-        Returns
-        -------
-        Tensor of bool, shape (replica,)
-            On the CPU: this waits for the device.
-        """
+        """Return which replicas have left the finite numbers, shape (replica,), on the CPU: this waits for the device."""
         return ~torch.isfinite(self._weights.sum(1)).cpu()
 
     def _step(self) -> None:
         coefficients = self._at(self._coefficients)
         indices = None if self._indices is None else self._at(self._indices)
         gradient, samples = self._problem.path.capturable, (self._problem.inputs, self._problem.labels)
+        assert gradient is not None
         velocity = gradient(self._weights, *samples, coefficients, indices)
         if self.shape.weight_decay:
             velocity = velocity + self.shape.weight_decay * self._weights
@@ -231,22 +163,12 @@ class CapturedSteps:
 
 
 def captured_block(runs: Sequence[Run], problem: Problem | None, end: int) -> None:
-    """Make a block of updates of each by captured steps, for v ← μv + g + λw.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        At the same step.
-    problem : Problem
-        Of all their replicas.
-    end : int
-        Where they are to go.
-    """
+    """Make a block of updates of each by captured steps, for v ← μv + g + λw; `problem` is of all their replicas."""
     process, weights = runs[0].process, runs[0].weights
     rates, chosen = runs[0].update.descent_rates, takes_minibatches(process)
     assert problem is not None
     assert rates is not None
-    n, labels, sizes = len(problem.inputs), problem.labels, [len(run.weights) for run in runs]
+    n, labels, sizes = number_of(problem.inputs), problem.labels, [len(run.weights) for run in runs]
     rows = (process.noise.batch_size if chosen else None) or n
     shape = Shape(sum(sizes), weights.shape[1], tuple(labels.shape), rows, chosen, chosen, *rates)
     steps = CapturedSteps.of(problem, shape, weights.dtype)
@@ -254,7 +176,9 @@ def captured_block(runs: Sequence[Run], problem: Problem | None, end: int) -> No
     memories = [run.noise_memory for run in runs]
     drawn = _drawn_ahead(runs, sizes, n, count)
     steps.draw(drawn if chosen else SampleWeights(drawn.spread(n).expand(count, -1, -1)))
-    start = _start_of(runs, labels, rates[0])
+    velocities = torch.cat([run.memory for run in runs]) if rates[0] else None
+    time_steps = torch.cat([weights.new_full((len(run.weights),), run.process.time_step) for run in runs])
+    start = torch.cat([run.weights for run in runs]), velocities, labels, time_steps
     steps.load(*start)
     steps.run(count)
     before = torch.cat([run.diverged for run in runs]).cpu()
@@ -272,20 +196,12 @@ def captured_block(runs: Sequence[Run], problem: Problem | None, end: int) -> No
                 run.noise_memory = memory
             _drawn_ahead(runs, sizes, n, count)
     weights_of, fresh = torch.split(steps.weights, sizes), torch.split(left & ~before, sizes)
-    velocities = torch.split(steps.velocities, sizes) if rates[0] else [run.memory for run in runs]
-    for run, moved, velocity, broken in zip(runs, weights_of, velocities, fresh, strict=True):
+    memories_of = torch.split(steps.velocities, sizes) if rates[0] else [run.memory for run in runs]
+    for run, moved, velocity, broken in zip(runs, weights_of, memories_of, fresh, strict=True):
         run.weights, run.memory = moved, velocity
         run.step += count
         if bool(broken.any()):
             run.mark()
-
-
-def _start_of(runs: Sequence[Run], labels: Tensor, momentum: float) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Return what captured steps load."""
-    weights = torch.cat([run.weights for run in runs])
-    velocities = None if momentum == 0 else torch.cat([run.memory for run in runs])
-    time_steps = torch.cat([weights.new_full((len(run.weights),), run.process.time_step) for run in runs])
-    return weights, velocities, labels, time_steps
 
 
 def _drawn_ahead(runs: Sequence[Run], sizes: list[int], n_samples: int, count: int) -> SampleWeights:

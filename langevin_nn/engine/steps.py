@@ -11,6 +11,7 @@ from torch import Tensor
 
 from langevin_nn.draws import draws_at
 from langevin_nn.gradients.problem import Problem, joined
+from langevin_nn.gradients.samples import number_of
 from langevin_nn.noise import Minibatches, SampleWeightNoise, SampleWeights
 from langevin_nn.process import Process
 from langevin_nn.seeds import Key
@@ -20,15 +21,7 @@ __all__ = ["Block", "Run", "in_blocks", "one_update", "takes_minibatches"]
 
 
 class Run:
-    """One process under way.
-
-    Parameters
-    ----------
-    process : Process
-        Which; of a `SteppedUpdate`.
-    before : State
-        From where it started.
-    """
+    """One process of a `SteppedUpdate` under way."""
 
     def __init__(self, process: Process, before: State) -> None:
         assert isinstance(process.update, SteppedUpdate)
@@ -39,7 +32,7 @@ class Run:
 
     def mark(self) -> None:
         """Stop where a replica has left the finite numbers that was not outside before."""
-        now = ~torch.isfinite(self.weights.sum(1))
+        now = ~torch.isfinite(self.weights.sum(1, dtype=_wide(self.weights)))
         if bool((now & ~self.diverged).any()):
             self.stopped, self.diverged = True, now | self.diverged
 
@@ -56,23 +49,9 @@ Block: TypeAlias = Callable[[Sequence[Run], Problem | None, int], None]
 
 
 def in_blocks(members: Sequence[tuple[Process, State]], steps: int, block: Block) -> list[State]:
-    """Make updates of several processes in one batched computation.
-
-    Parameters
-    ----------
-    members : sequence of (Process, State)
-        Processes of one `SteppedUpdate` which share what computes their gradients, or one of any kind.
-    steps : int
-        How many.
-    block : callable
-        Makes some updates of each, at least one, given runs, the problem of all their replicas and the last step.
-
-    Returns
-    -------
-    list of State
-        After. A process stops early at the first update that leaves a replica non-finite that was not before; the others
-        go on. The bits of each are those that it has alone, where updates are captured those to rounding.
-    """
+    """Make updates of several processes which share what computes their gradients, or of one of any kind."""
+    # One that leaves the finite numbers stops at the update that did it, and the others go on. Bits are those that each has
+    # alone; where updates are captured, those to rounding.
     runs = [Run(process, state) for process, state in members]
     running, end = list(runs), members[0][1].step + steps
     while running and running[0].step < end:
@@ -86,39 +65,23 @@ def in_blocks(members: Sequence[tuple[Process, State]], steps: int, block: Block
 
 
 def one_update(runs: Sequence[Run], problem: Problem | None, end: int) -> None:
-    """Make one update of each: a `Block` for any rule, noise and landscape.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        At the same step.
-    problem : Problem or None
-        Of all their replicas; None where each process is asked for its own gradients.
-    end : int
-        Where they are to go.
-    """
+    """Make one update of each: a `Block` for any rule, noise and landscape."""
     for run, gradient in zip(runs, _gradients(runs, problem), strict=True):
         rates = run.process.learning_rate, run.process.time_step
         run.weights, run.memory = run.update.apply(run.weights, run.memory, gradient, *rates)
         run.step += 1
         # One sum finds any non-finite weight at the price of one pass; only then is it asked whose it is.
-        if not isfinite(float(run.weights.sum())):
+        if not isfinite(float(run.weights.sum(dtype=_wide(run.weights)))):
             run.mark()
 
 
+def _wide(weights: Tensor) -> torch.dtype:
+    """Return a precision in which finite weights have a finite sum."""
+    return torch.float32 if weights.dtype == torch.float16 else weights.dtype
+
+
 def takes_minibatches(process: Process) -> bool:
-    """Return whether an update is the mean gradient over a minibatch.
-
-    Parameters
-    ----------
-    process : Process
-        With its drift and noise.
-
-    Returns
-    -------
-    bool
-        Not where sample weights are drawn otherwise, or scaled.
-    """
+    """Return whether an update is the mean gradient over a minibatch: sample weights are drawn so, and not scaled."""
     noise = process.noise
     own = isinstance(noise, Minibatches) and type(noise).sample_weights is Minibatches.sample_weights
     return own and process.is_one_sum and process.noise_ratio == 1
@@ -139,7 +102,7 @@ def _gradients(runs: Sequence[Run], problem: Problem | None) -> list[Tensor]:
             gradient, run.noise_memory = run.process.stochastic_gradient(run.weights, run.noise_memory, run.key())
             found.append(gradient)
         return found
-    drawn = [_sample_weights(run, len(problem.inputs)) for run in runs]
+    drawn = [_sample_weights(run, number_of(problem.inputs)) for run in runs]
     indices = [each.indices for each in drawn if each.indices is not None]
     gradient = problem.weighted_gradient(
         torch.cat([run.weights for run in runs]),

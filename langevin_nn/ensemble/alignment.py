@@ -19,54 +19,23 @@ __all__ = ["Alignment", "alignment_from_cosines", "alignment_of", "alignment_of_
 
 @dataclass(frozen=True)
 class Alignment:
-    """An estimate of R.
+    """An estimate of R."""
 
-    Parameters
-    ----------
-    value : float
-        The estimate; NaN where it is undefined.
-    standard_error : float
-        By delete-one jackknife over minibatches; 0 where the value is exact. For an interval see `interval`.
-    zero_share : float
-        Share of minibatches with zero gradient, which are left out.
-    n_minibatches : float, optional
-        Minibatches from which it is estimated; 0 where the value is exact, NaN where it is undefined.
-    norm_spread : float, optional
-        Mean of (1 − ‖g^μ‖/√A)² over the minibatches, A their mean squared norm.
-    """
-
-    value: float
-    standard_error: float
-    zero_share: float
-    n_minibatches: float = np.nan
-    norm_spread: float = np.nan
+    value: float  # NaN where it is undefined
+    standard_error: float  # by delete-one jackknife over minibatches; 0 where the value is exact
+    zero_share: float  # of minibatches with zero gradient, which are left out
+    n_minibatches: float = np.nan  # from which it is estimated; 0 where the value is exact, NaN where it is undefined
+    norm_spread: float = np.nan  # mean of (1 − ‖g^μ‖/√A)² over the minibatches, A their mean squared norm
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Return Student's interval, widened where the estimate is skewed.
-
-        Of R̂ ± t e with the standard error e of M minibatches, the lower end and, near 1, the upper one are those of
-        ln(1 − R), whose error is e/(1 − R̂). Near 0, R̂ is the square of a mean and e goes down with it: the upper end is that
-        of √R, R̂ + t e + t² e²/(4 R̂) with R̂ at least e. Where even ‖Σ ĝ‖² = M s, s = 1 + (M − 1) R̂, lies below the M that
-        independent unit vectors without a mean have on average, the vectors have few directions, the fewer the smaller s is:
-        a share 1 − s of the way, the upper end goes up to that of a single direction, ((√s + z)² − 1)/(M − 1). Without these
-        three, intervals of two parameters and R ≤ 0.1 hold the truth in 87 to 92 % of cases.
-
-        Parameters
-        ----------
-        level : float, optional
-            Coverage of the interval.
-
-        Returns
-        -------
-        lower, upper : float
-            The value twice where it is exact; NaN where there is no error.
-
-        Examples
-        --------
-        >>> lower, upper = Alignment(0.9, 0.05, 0.0, 16).interval()
-        >>> round(lower, 2), round(upper, 2)
-        (0.71, 1.0)
-        """
+        """Return Student's interval, widened where the estimate is skewed; the value twice where that is exact."""
+        # Of R̂ ± t e with the standard error e of M minibatches, the lower end and, near 1, the upper one are those of
+        # ln(1 − R), whose error is e/(1 − R̂). Near 0, R̂ is the square of a mean and e goes down with it: the upper end is
+        # that of √R, R̂ + t e + t² e²/(4 R̂) with R̂ at least e. Where even ‖Σ ĝ‖² = M s, s = 1 + (M − 1) R̂, lies below the
+        # M that independent unit vectors without a mean have on average, the vectors have few directions, the fewer the
+        # smaller s is: a share 1 − s of the way, the upper end goes up to that of a single direction,
+        # ((√s + z)² − 1)/(M − 1). Without these three, intervals of two parameters and R ≤ 0.1 hold the truth in 87 to 92 %
+        # of cases.
         value, error, m = self.value, self.standard_error, self.n_minibatches
         if m == 0 or value >= 1 or not isfinite(error):
             return (value, value) if error == 0 else (np.nan, np.nan)
@@ -81,45 +50,17 @@ class Alignment:
 
     @classmethod
     def undefined(cls, zero_share: float = np.nan) -> Alignment:
-        """Return the alignment of nothing.
-
-        Parameters
-        ----------
-        zero_share : float, optional
-            Share of minibatches with zero gradient.
-
-        Returns
-        -------
-        Alignment
-            All NaN but for the share.
-        """
+        """Return the alignment of nothing, all NaN but for the share of minibatches with zero gradient."""
         return cls(np.nan, np.nan, zero_share)
 
     @staticmethod
     def arrays(
         estimates: Sequence[Alignment], squared_means: NDArray[np.float64], activities: NDArray[np.float64]
     ) -> dict[str, NDArray[np.float64]]:
-        """Return estimates as arrays, with the closed-form approximation and its bound beside them.
-
-        R = ‖E ĝ‖² and ‖E ĝ − ḡ/√A‖ ≤ E|1 − ‖g‖/√A| ≤ s, where s² = E(1 − ‖g‖/√A)² measures how unequal the norms of
-        minibatch gradients are. So R ≈ ‖ḡ‖²/A to within s(2‖ḡ‖/√A + s): good where norms hardly vary, that is for large
-        minibatches or many directions of noise.
-
-        Parameters
-        ----------
-        estimates : sequence of Alignment
-            One a group.
-        squared_means : ndarray, shape (group,)
-            ‖ḡ‖².
-        activities : ndarray, shape (group,)
-            A.
-
-        Returns
-        -------
-        dict of str to ndarray, shape (group,)
-            ``alignment``, its standard error, the share of zero gradients and the number of minibatches; the approximation
-            and the bound on its error, in which s² is that of the drawn minibatches.
-        """
+        """Return estimates, one a group, as arrays, with the approximation ‖ḡ‖²/A and its bound beside them."""
+        # R = ‖E ĝ‖² and ‖E ĝ − ḡ/√A‖ ≤ E|1 − ‖g‖/√A| ≤ s, where s² = E(1 − ‖g‖/√A)² measures how unequal the norms of drawn
+        # minibatch gradients are. So R ≈ ‖ḡ‖²/A to within s(2‖ḡ‖/√A + s): good where norms hardly vary, that is for large
+        # minibatches or many directions of noise.
         values = np.array([each.value for each in estimates])
         with np.errstate(divide="ignore", invalid="ignore"):
             approximation = np.where(squared_means > 0, squared_means / activities, np.nan)
@@ -140,26 +81,7 @@ class Alignment:
 def draw_minibatches(
     generator: np.random.Generator, n_samples: int, batch_size: int, n_minibatches: int, replacement: bool
 ) -> NDArray[np.int64]:
-    """Draw minibatches independently of each other.
-
-    Parameters
-    ----------
-    generator : numpy.random.Generator
-        Source of randomness.
-    n_samples : int
-        N.
-    batch_size : int
-        B, at most N without replacement.
-    n_minibatches : int
-        How many.
-    replacement : bool
-        Whether a sample may come twice in a minibatch.
-
-    Returns
-    -------
-    ndarray of int, shape (minibatch, row)
-        Two minibatches may overlap.
-    """
+    """Draw minibatches independently of each other, shape (minibatch, row); two of them may overlap."""
     if replacement:
         return generator.integers(n_samples, size=(n_minibatches, batch_size))
     keys = generator.random((n_minibatches, n_samples), dtype=np.float32)
@@ -169,47 +91,19 @@ def draw_minibatches(
 
 
 def alignment_of(gradients: Tensor) -> Alignment:
-    """Estimate R from independent minibatch gradients.
-
-    Parameters
-    ----------
-    gradients : Tensor, shape (minibatch, parameter)
-        Drawn independently of each other.
-
-    Returns
-    -------
-    Alignment
-        See `alignment_from_cosines`.
-
-    Examples
-    --------
-    >>> estimate = alignment_of(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 0.0], [3.0, 0.0]]))
-    >>> estimate.value, estimate.standard_error, estimate.zero_share
-    (1.0, 0.0, 0.25)
-    """
+    """Estimate R from minibatch gradients (minibatch, parameter) that were drawn independently of each other."""
     norms = torch.linalg.vector_norm(gradients, dim=1)
     units = gradients[norms > 0] / norms[norms > 0, None]
     return alignment_from_cosines(units @ units.sum(0), norms)
 
 
 def alignment_of_minibatches(gradients: SampleGradients, indices: Tensor) -> Alignment:
-    """Estimate R from drawn minibatches, without forming their gradients.
-
-    Their norms come from little Gram matrices, their sum from one weighted sum of sample gradients and their cosines
-    with that sum from one projection: M·B² numbers instead of M·P.
-
-    Parameters
-    ----------
-    gradients : SampleGradients
-        ∇ℓ_k of all samples.
-    indices : Tensor of int, shape (minibatch, row)
-        The samples of each minibatch, drawn independently.
-
-    Returns
-    -------
-    Alignment
-        See `alignment_from_cosines`.
-    """
+    """Estimate R from drawn minibatches (minibatch, row), without forming their gradients where that is less work."""
+    # Their norms come from Gram matrices, and their cosines with the sum of all from one weighted sum of sample gradients and
+    # its product with each: M·B² numbers instead of M·P.
+    drawn = gradients.minibatch_gradients(indices)
+    if drawn is not None:
+        return alignment_of(drawn)
     norms = gradients.minibatch_squared_norms(indices).sqrt()
     chosen = indices[norms > 0]
     if len(chosen) == 0:
@@ -217,30 +111,15 @@ def alignment_of_minibatches(gradients: SampleGradients, indices: Tensor) -> Ali
     shares = (1 / (indices.shape[1] * norms[norms > 0]))[:, None].expand(chosen.shape)
     coefficients = torch.zeros(gradients.n_samples, dtype=norms.dtype, device=norms.device)
     coefficients.index_add_(0, chosen.reshape(-1), shares.reshape(-1))
-    total = gradients.combine(coefficients[None])
-    onto_total = gradients.project(total)[:, 0]
+    onto_total = gradients.sums_with_each(coefficients[None])[:, 0]
     return alignment_from_cosines((onto_total[chosen] * shares).sum(1), norms)
 
 
 def alignment_from_cosines(with_total: Tensor, norms: Tensor) -> Alignment:
-    """Estimate R and its error from the inner products of unit vectors with their sum.
-
-    R = ‖E ĝ‖² is estimated without bias by the mean cosine over all pairs, (‖Σ ĝ_μ‖² − M)/(M(M − 1)). Pairs share
-    minibatches and are not independent, so the error comes from leaving out one minibatch at a time (Efron & Stein 1981,
-    doi 10.1214/aos/1176345462).
-
-    Parameters
-    ----------
-    with_total : Tensor, shape (minibatch,)
-        ĝ_μ · Σ_ν ĝ_ν, of minibatches with nonzero gradient.
-    norms : Tensor, shape (drawn minibatch,)
-        ‖g^μ‖ of all minibatches that were drawn, those with zero gradient included.
-
-    Returns
-    -------
-    Alignment
-        Undefined for fewer than two vectors; without an error for fewer than three.
-    """
+    """Estimate R and its error from ĝ_μ · Σ_ν ĝ_ν where g^μ is not zero, and ‖g^μ‖ of all minibatches."""
+    # R = ‖E ĝ‖² is estimated without bias by the mean cosine over all pairs, (‖Σ ĝ_μ‖² − M)/(M(M − 1)). Pairs share
+    # minibatches and are not independent, so the error comes from leaving out one minibatch at a time (Efron & Stein 1981,
+    # doi 10.1214/aos/1176345462).
     m = len(with_total)
     zero_share = 1 - m / len(norms)
     if m == 0:

@@ -12,34 +12,22 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from langevin_nn.checks import instance
+from langevin_nn.checks import instance, whole_number
 from langevin_nn.ensemble.spectrum import METHODS, Method, Spectrum
 from langevin_nn.ensemble.variables import MEASURES
-from langevin_nn.errors import ConfigurationError, UndefinedQuantityWarning, UnknownNameError
+from langevin_nn.errors import UndefinedQuantityWarning, UnknownNameError
 from langevin_nn.operators import Eigenpairs, SymmetricOperator
 from langevin_nn.schema import COHORT_PAIRS, COHORTS
 
 if TYPE_CHECKING:
+    from langevin_nn.ensemble.forecast import Forecast
     from langevin_nn.gradients import SampleGradients
 
 __all__ = ["GradientEnsemble", "labelled"]
 
 
 def labelled(values: Mapping[str, NDArray[Any]], *dimensions: str) -> xr.Dataset:
-    """Return arrays with their names, units and dimensions.
-
-    Parameters
-    ----------
-    values : dict of str to ndarray
-        By name in `langevin_nn.ensemble.variables`.
-    *dimensions : str
-        Of each.
-
-    Returns
-    -------
-    xarray.Dataset
-        Without coordinates.
-    """
+    """Return arrays along the same dimensions, with the units of `langevin_nn.ensemble.variables`."""
     return xr.Dataset({name: (dimensions, value, MEASURES[name].attributes) for name, value in values.items()})
 
 
@@ -85,6 +73,11 @@ class GradientEnsemble(ABC):
         -------
         GradientEnsemble
             Closed forms; only R is estimated.
+
+        Raises
+        ------
+        ConfigurationError
+            If B is not between 1 and N, without an upper limit with replacement.
         """
         from langevin_nn.ensemble.empirical import EmpiricalEnsemble
 
@@ -310,11 +303,34 @@ class GradientEnsemble(ABC):
         UnknownNameError
             If there is no such method.
         """
-        if n_modes is not None and n_modes < 1:
-            raise ConfigurationError(f"n_modes={n_modes}: expected at least 1; leave it out for all eigenvalues")
+        if n_modes is not None:
+            expected = "a whole number (int) of at least 1; leave it out for all eigenvalues"
+            whole_number("n_modes", n_modes, expected, least=1)
         if method not in METHODS:
             raise UnknownNameError("method", method, METHODS)
         return self._spectrum(n_modes, method, tolerance)
+
+    @abstractmethod
+    def forecast(self, *, n_minibatches: int = 64, n_modes: int = 0) -> Forecast:
+        """Say what order parameters and a spectrum will take, before they are computed.
+
+        Parameters
+        ----------
+        n_minibatches : int, optional
+            From how many minibatches R is estimated; 0 where it is left out.
+        n_modes : int, optional
+            How many leading eigenvalues of C; none unless said.
+
+        Returns
+        -------
+        Forecast
+            About how many seconds, from a pass over a few samples, and what memory; ``print`` it.
+
+        Raises
+        ------
+        ConfigurationError
+            If the ensemble is not made of samples, numbers are none, or no way to a spectrum fits into the memory limit.
+        """
 
     def order_parameters(self, generator: np.random.Generator | None = None, n_minibatches: int = 64) -> xr.Dataset:
         """Return all order parameters, labelled.
@@ -350,9 +366,8 @@ class GradientEnsemble(ABC):
                 UndefinedQuantityWarning,
                 stacklevel=2,
             )
-        pairs = {name: value for name, value in values.items() if dimension_of(name) == "cohort_pair"}
-        cohorts = {name: value for name, value in values.items() if name not in pairs}
-        data = labelled(cohorts, "cohort").merge(labelled(pairs, "cohort_pair"))
+        pairs = {"gradient_alignment": values.pop("gradient_alignment")}
+        data = labelled(values, "cohort").merge(labelled(pairs, "cohort_pair"))
         return data.assign_coords(cohort=list(COHORTS), cohort_pair=list(COHORT_PAIRS))
 
     def by_layer(self) -> xr.Dataset:
@@ -409,19 +424,3 @@ class GradientEnsemble(ABC):
             If there is no such method.
         """
         return self.leading_spectrum(n_modes, method=method, tolerance=tolerance).dataset(fraction)
-
-
-def dimension_of(name: str) -> str:
-    """Return the dimension along which an order parameter lies within one record.
-
-    Parameters
-    ----------
-    name : str
-        Its name.
-
-    Returns
-    -------
-    str
-        ``cohort`` or ``cohort_pair``.
-    """
-    return "cohort_pair" if name == "gradient_alignment" else "cohort"

@@ -11,22 +11,7 @@ __all__ = ["CentredGram", "FactoredCovariance", "NoiseCovariance"]
 
 
 class NoiseCovariance(SymmetricOperator):
-    """C = (f/B) Σ of sample gradients: a projection of all of them, centred, and a weighted sum.
-
-    Parameters
-    ----------
-    gradients : SampleGradients
-        ∇ℓ_k of all samples.
-    factor : float
-        f/B.
-
-    Examples
-    --------
-    >>> import torch
-    >>> gradients = SampleGradients.from_matrix(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
-    >>> NoiseCovariance(gradients, factor=0.5).matvec([3.0, 1.0]) + 0.0
-    array([1.5, 0. ])
-    """
+    """C = (f/B) Σ of sample gradients: a projection of all of them, centred, and a weighted sum; `factor` is f/B."""
 
     def __init__(self, gradients: SampleGradients, factor: float) -> None:
         self._gradients, self._factor = gradients, factor
@@ -39,15 +24,7 @@ class NoiseCovariance(SymmetricOperator):
 
 
 class CentredGram(SymmetricOperator):
-    """J K J · f/(BN), which shares the nonzero spectrum of C: the same products in the other order.
-
-    Parameters
-    ----------
-    gradients : SampleGradients
-        ∇ℓ_k of all samples.
-    factor : float
-        f/B.
-    """
+    """J K J · f/(BN), which shares the nonzero spectrum of C: the same products in the other order."""
 
     def __init__(self, gradients: SampleGradients, factor: float) -> None:
         self._gradients, self._factor = gradients, factor
@@ -60,13 +37,7 @@ class CentredGram(SymmetricOperator):
 
 
 class FactoredCovariance(SymmetricOperator):
-    """C = F Fᵀ.
-
-    Parameters
-    ----------
-    factor : Tensor, shape (parameter, rank)
-        F.
-    """
+    """C = F Fᵀ, F of shape (parameter, rank)."""
 
     def __init__(self, factor: Tensor) -> None:
         self._factor = factor.double()

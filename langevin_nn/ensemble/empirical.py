@@ -12,6 +12,7 @@ from langevin_nn.checks import whole_number
 from langevin_nn.ensemble.alignment import Alignment, alignment_of_minibatches, draw_minibatches
 from langevin_nn.ensemble.base import GradientEnsemble, labelled
 from langevin_nn.ensemble.covariance import CentredGram, NoiseCovariance
+from langevin_nn.ensemble.forecast import Forecast, forecast
 from langevin_nn.ensemble.groups import Groups
 from langevin_nn.ensemble.spectrum import Method, Route, Spectrum, cheapest, routes
 from langevin_nn.errors import ConfigurationError
@@ -25,28 +26,9 @@ _COHORTS = ((0, 1), (0,), (1,))
 
 
 class EmpiricalEnsemble(GradientEnsemble):
-    """Minibatches of B of N samples, for the whole training set and for its two cohorts.
+    """Minibatches of B of N samples, for the whole training set and for its two cohorts."""
 
-    Parameters
-    ----------
-    gradients : SampleGradients
-        ∇ℓ_k of all samples.
-    batch_size : int
-        B.
-    mislabeled : Tensor of bool, shape (sample,), optional
-        The cohort `mislabeled`; nobody unless said.
-    replacement : bool, optional
-        Whether minibatches are drawn with replacement.
-    labels : Tensor of int, shape (sample,), optional
-        The class of each sample, where it has one.
-    memory_limit : int or str, optional
-        Budget for sample gradients, matrices and Krylov spaces, in bytes or as ``"512 MiB"``.
-
-    Raises
-    ------
-    ConfigurationError
-        If B is not between 1 and N (without an upper limit with replacement).
-    """
+    # Arguments as those of `GradientEnsemble.from_sample_gradients`, and the class of each sample where it has one.
 
     def __init__(
         self,
@@ -129,21 +111,23 @@ class EmpiricalEnsemble(GradientEnsemble):
             values["sample_loss"] = losses
         return labelled({name: np.asarray(value.double().cpu()) for name, value in values.items()}, "sample")
 
+    def forecast(self, *, n_minibatches: int = 64, n_modes: int = 0) -> Forecast:  # noqa: D102
+        whole_number("n_minibatches", n_minibatches, "a whole number (int) of minibatches from 0", least=0)
+        whole_number("n_modes", n_modes, "a whole number (int) of eigenvalues from 0, which stands for none", least=0)
+        operations = self.routes(n_modes)[0].operations if n_modes else 0.0
+        return forecast(self.gradients, n_minibatches, self.batch_size, operations)
+
     def alignment(self, generator: np.random.Generator, n_minibatches: int = 64) -> dict[str, NDArray[np.float64]]:  # noqa: D102
         whole_number("n_minibatches", n_minibatches, "a whole number (int) of minibatches from 1", least=1)
-        groups = self._cohorts
-        estimates = [self._cohort_alignment(groups, 0, generator, n_minibatches)]
+        estimates = [self._cohort_alignment(0, generator, n_minibatches)]
         for cohort in (1, 2):
-            everybody = groups.sizes[cohort] == self.n_samples
-            estimates.append(
-                estimates[0] if everybody else self._cohort_alignment(groups, cohort, generator, n_minibatches)
-            )
-        squared = np.asarray(groups.means.square().sum(1).cpu())
-        return Alignment.arrays(estimates, squared, groups.closed_forms()["activity"])
+            everybody = self._cohorts.sizes[cohort] == self.n_samples
+            estimates.append(estimates[0] if everybody else self._cohort_alignment(cohort, generator, n_minibatches))
+        squared = np.asarray(self._cohorts.means.square().sum(1).cpu())
+        return Alignment.arrays(estimates, squared, self._cohorts.closed_forms()["activity"])
 
-    def _cohort_alignment(
-        self, groups: Groups, cohort: int, generator: np.random.Generator, n_minibatches: int
-    ) -> Alignment:
+    def _cohort_alignment(self, cohort: int, generator: np.random.Generator, n_minibatches: int) -> Alignment:
+        groups = self._cohorts
         members = torch.nonzero(groups.masks[cohort])[:, 0]
         n = len(members)
         if n == 0 or float(groups.means[cohort].square().sum()) == 0:
@@ -185,27 +169,12 @@ class EmpiricalEnsemble(GradientEnsemble):
         return self.gradients.combine(centred * (self._factor / self.n_samples) ** 0.5)
 
     def routes(self, n_modes: int | None = None) -> list[Route]:
-        """Return the ways to the noise spectrum with what each would cost.
-
-        Parameters
-        ----------
-        n_modes : int, optional
-            Leading eigenvalues that are wanted; all unless said.
-
-        Returns
-        -------
-        list of Route
-            Cheapest first.
-        """
+        """Return the ways to the leading or all modes of the noise spectrum with what each would cost, cheapest first."""
         gradients = self.gradients
         anew = 6.0 * self.n_samples * gradients.n_parameters if gradients.n_pieces > 1 else 0.0
         costs = gradients.pair_cost, anew, gradients.n_pieces, gradients.moment_cost
         found = routes(self.n_samples, gradients.n_parameters, n_modes, *costs)
         return sorted(found, key=lambda route: route.operations)
-
-    def _route(self, n_modes: int | None, method: Method) -> Route:
-        shape = f"{self.n_samples} samples and {self.gradients.n_parameters} measured parameters"
-        return cheapest(self.routes(n_modes), method, self._memory_left, shape)
 
     @property
     def _memory_left(self) -> int:
@@ -222,21 +191,18 @@ class EmpiricalEnsemble(GradientEnsemble):
         return matrix.sub_(row).sub_((row - row.mean())[:, None])
 
     def _spectrum(self, n_modes: int | None, method: Method, tolerance: float) -> Spectrum:
-        route = self._route(n_modes, method)
+        shape = f"{self.n_samples} samples and {self.gradients.n_parameters} measured parameters"
+        route = cheapest(self.routes(n_modes), method, self._memory_left, shape)
         trace = self._factor * float(self.sample_trace[0])
         least = min(self.n_samples, self.gradients.n_parameters)
         wanted = least if n_modes is None else min(n_modes, least)
         name = f"{route.method}, {route.solver}"
-        if not np.isfinite(trace):
-            nothing = np.full(wanted, np.nan)
-            return Spectrum(nothing, nothing, nothing, trace, name, complete=True)
-        if trace == 0:
-            zeros = np.zeros(wanted)
-            return Spectrum(zeros, zeros, zeros, 0.0, name, complete=True)
+        zeros = np.zeros(wanted)
+        if trace == 0 or not np.isfinite(trace):
+            same = zeros if trace == 0 else np.full(wanted, np.nan)
+            return Spectrum(same, same, same, trace, name, complete=True)
         if route.solver == "dense":
-            matrix = self._matrix(route)
-            values = torch.linalg.eigvalsh(matrix).flip(0)[:wanted].clamp_min(0).cpu().numpy()
-            zeros = np.zeros(wanted)
+            values = torch.linalg.eigvalsh(self._matrix(route)).flip(0)[:wanted].clamp_min(0).cpu().numpy()
             values = values * (self._factor / self.n_samples)
             return Spectrum(values, zeros, zeros, trace, name, complete=wanted == least)
         pairs = self._iterated(route, wanted, tolerance)

@@ -50,35 +50,19 @@ def covariance_factor(n_samples: float, batch_size: float, replacement: bool = F
 
 
 class Groups:
-    """Minibatches as seen by groups of samples, each a union of parts that do not overlap.
+    """Minibatches of B as seen by groups of samples, unions of parts that do not overlap; each sees its share of B."""
 
-    One weighted sum and one projection for each part give the mean gradient, the noise and its share along the mean of
-    every group, over all parameters and within each layer.
-
-    Parameters
-    ----------
-    gradients : SampleGradients
-        ∇ℓ_k of all samples.
-    parts : Tensor of bool, shape (part, sample)
-        Each sample belongs to one part at most.
-    unions : sequence of sequence of int
-        Which parts make up each group.
-    batch_size : int
-        B of the whole; a group sees its share of it.
-    replacement : bool
-        Whether minibatches are drawn with replacement.
-    squared_norms : Tensor, shape (layer, sample), optional
-        Where they have been computed before.
-    """
+    # One weighted sum and one projection for each part give the mean gradient, the noise and its share along the mean of
+    # every group, over all parameters and within each layer.
 
     def __init__(
         self,
         gradients: SampleGradients,
-        parts: Tensor,
-        unions: Sequence[Sequence[int]],
+        parts: Tensor,  # (part, sample): each sample belongs to one part at most
+        unions: Sequence[Sequence[int]],  # which parts make up each group
         batch_size: int,
         replacement: bool,
-        squared_norms: Tensor | None = None,
+        squared_norms: Tensor | None = None,  # where they have been computed before
     ) -> None:
         self._gradients, self._replacement = gradients, replacement
         self._given_norms = squared_norms
@@ -92,9 +76,19 @@ class Groups:
         self.batch_sizes = batch_size * self.sizes / self.n_samples
 
     @cached_property
+    def _norms_and_sums(self) -> tuple[Tensor, Tensor]:
+        """‖∇ℓ_k‖² within each layer, and the mean gradient of each part that has samples."""
+        sizes = self._parts.sum(1)
+        some = sizes > 0
+        coefficients = self._parts[some] / sizes[some, None]
+        if self._given_norms is not None:
+            return self._given_norms, self._gradients.combine(coefficients)
+        return self._gradients.norms_and_sums(coefficients)
+
+    @property
     def squared_norms(self) -> Tensor:
         """‖∇ℓ_k‖² within each layer, shape (layer, sample)."""
-        return self._gradients.squared_norms_by_layer() if self._given_norms is None else self._given_norms
+        return self._norms_and_sums[0]
 
     @property
     def _shares(self) -> Tensor:
@@ -107,8 +101,7 @@ class Groups:
         """Mean gradient of each part, shape (part, parameter); zero for an empty one."""
         sizes = self._parts.sum(1)
         means = torch.zeros(len(self._parts), self._gradients.n_parameters, dtype=torch.float64, device=sizes.device)
-        some = torch.nonzero(sizes)[:, 0]
-        means[some] = self._gradients.combine(self._parts[some] / sizes[some, None])
+        means[sizes > 0] = self._norms_and_sums[1]
         return means
 
     @cached_property
@@ -153,8 +146,11 @@ class Groups:
     @cached_property
     def _projections(self) -> Tensor:
         """∇ℓ_k · mean within each layer, shape (layer, sample, group)."""
-        some = torch.nonzero(self._parts.sum(1))[:, 0]
-        onto_parts = self._gradients.project_by_layer(self._part_means[some])
+        sizes = self._parts.sum(1)
+        some = torch.nonzero(sizes)[:, 0]
+        onto_parts = self._gradients.sums_with_each_by_layer(
+            self._parts[some] / sizes[some, None], self._part_means[some]
+        )
         shares = torch.nan_to_num(self._shares[:, some])
         return onto_parts @ shares.T
 
@@ -168,18 +164,7 @@ class Groups:
         return np.asarray(torch.where(variances > _ROUNDING * squares, variances, 0 * variances).cpu())
 
     def closed_forms(self, by_layer: bool = False) -> dict[str, NDArray[np.float64]]:
-        """Return the order parameters that need no sampling.
-
-        Parameters
-        ----------
-        by_layer : bool, optional
-            Whether of the gradients within each layer, rather than over all parameters.
-
-        Returns
-        -------
-        dict of str to ndarray, shape (layer, group) or (group,)
-            By name.
-        """
+        """Return the order parameters that need no sampling, shape (group,), or (layer, group) of those within each layer."""
         squared = self._squared_means if by_layer else self._squared_means.sum(0, keepdims=True)
         traces = self._traces(by_layer)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -200,12 +185,6 @@ class Groups:
         return values if by_layer else {name: value[0] for name, value in values.items()}
 
     def cosines(self) -> NDArray[np.float64]:
-        """Return the cosines between the mean gradients of all pairs of groups.
-
-        Returns
-        -------
-        ndarray, shape (group, group)
-            NaN where a mean is zero or there are no samples.
-        """
+        """Return the cosines between the mean gradients of all groups, NaN where one is zero or there are no samples."""
         units = self.means / torch.linalg.vector_norm(self.means, dim=1, keepdim=True)
         return np.asarray((units @ units.T).cpu()).clip(-1, 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from langevin_nn.checks import kind_of
 from langevin_nn.ensemble.base import GradientEnsemble
@@ -16,6 +18,8 @@ from langevin_nn.ensemble.replicas import ReplicaEnsembles
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape, MomentLandscape, NetworkLandscape
 from langevin_nn.landscape.network import COHORT_MASKS
+from langevin_nn.landscape.weights import as_weights
+from langevin_nn.memory import budget
 
 __all__ = ["gradient_ensemble", "gradient_ensembles"]
 
@@ -39,7 +43,7 @@ def gradient_ensemble(
     ----------
     landscape : Landscape
         Made of samples, or one whose moments are known.
-    weights : Tensor, shape (parameter,)
+    weights : Tensor, shape (parameter,), or state dictionary, module or checkpoint file
         Where.
     batch_size : int, optional
         B; needed where the landscape is made of samples.
@@ -54,8 +58,8 @@ def gradient_ensemble(
         A diagonal metric D of all parameters, in which gradients are measured: their components over √D, so that ‖g‖² is
         gᵀ D⁻¹ g. Euclidean unless said.
     memory_limit : int or str, optional
-        Budget in bytes or as ``"512 MiB"``, 1 GiB unless said: for sample gradients, which are computed anew in pieces
-        where half of it does not hold them, and for the matrices of a spectrum.
+        Budget in bytes or as ``"512 MiB"``, about half of the free memory unless said: for sample gradients, which are
+        computed anew in pieces where half of it does not hold them, and for the matrices of a spectrum.
 
     Returns
     -------
@@ -74,7 +78,7 @@ def gradient_ensemble(
     --------
     >>> import numpy as np
     >>> import torch
-    >>> from langevin_nn import QuadraticLandscape
+    >>> from langevin_nn.landscape import QuadraticLandscape
     >>> landscape = QuadraticLandscape(np.eye(2), np.diag([3.0, 1.0]))
     >>> gradient_ensemble(landscape, torch.tensor([1.0, 0.0])).spectrum().noise_eigenvalue.values
     array([3., 1.])
@@ -82,10 +86,12 @@ def gradient_ensemble(
     given: Any = weights
     if isinstance(given, np.ndarray):
         weights = torch.as_tensor(given)
+    elif isinstance(given, str | os.PathLike | Mapping | nn.Module):
+        weights = as_weights(given, landscape)[0]
     if not hasattr(weights, "ndim"):
         raise ConfigurationError(
             f"weights are {kind_of(weights)}: expected a tensor of shape (parameter,), one point of weight space; take "
-            "landscape.own_weights, or torch.nn.utils.parameters_to_vector(module.parameters())"
+            "landscape.own_weights, or a state_dict of the network"
         )
     if weights.ndim != 1:
         raise ConfigurationError(
@@ -112,6 +118,7 @@ def gradient_ensemble(
         mislabeled = mask[replica if len(mask) > 1 else 0]
         given = landscape.labels_of(replica)
         labels = given if given.ndim == 1 and landscape.is_classifier else None
+    memory_limit = _budget(memory_limit, landscape)
     gradients = landscape.sample_gradients(weights, replica, memory_limit=memory_limit)
     if factors is not None:
         if isinstance(landscape, NetworkLandscape):
@@ -125,6 +132,11 @@ def gradient_ensemble(
         labels=labels,
         memory_limit=memory_limit,
     )
+
+
+def _budget(memory_limit: int | float | str | None, landscape: Landscape) -> int:
+    """Return a budget where the landscape computes."""
+    return budget(memory_limit, landscape.device if isinstance(landscape, NetworkLandscape) else None)
 
 
 def _factors(preconditioner: Tensor, landscape: Landscape) -> Tensor:
@@ -178,7 +190,7 @@ def gradient_ensembles(
     --------
     >>> import numpy as np
     >>> import torch
-    >>> from langevin_nn import QuadraticLandscape
+    >>> from langevin_nn.landscape import QuadraticLandscape
     >>> landscape = QuadraticLandscape(np.eye(2), np.eye(2))
     >>> gradient_ensembles(landscape, torch.tensor([[1.0, 0.0], [0.0, 3.0]])).order_parameters().activity[:, 0].values
     array([ 3., 11.])
@@ -189,6 +201,8 @@ def gradient_ensembles(
             "gradient_ensemble for one point"
         )
 
+    limit = _budget(memory_limit, landscape)
+
     def make(position: int) -> GradientEnsemble:
         return gradient_ensemble(
             landscape,
@@ -197,7 +211,7 @@ def gradient_ensembles(
             replica=position,
             replacement=replacement,
             cohort_mask=cohort_mask,
-            memory_limit=memory_limit,
+            memory_limit=limit,
         )
 
     return ReplicaEnsembles(make, len(weights))

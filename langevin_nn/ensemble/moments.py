@@ -12,6 +12,7 @@ from langevin_nn.checks import whole_number
 from langevin_nn.ensemble.alignment import Alignment, alignment_of
 from langevin_nn.ensemble.base import GradientEnsemble
 from langevin_nn.ensemble.covariance import FactoredCovariance
+from langevin_nn.ensemble.forecast import Forecast
 from langevin_nn.ensemble.spectrum import Method, Spectrum
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.operators import Eigenpairs, SymmetricOperator
@@ -20,24 +21,7 @@ __all__ = ["MomentEnsemble"]
 
 
 class MomentEnsemble(GradientEnsemble):
-    """Gradients N(ḡ, F Fᵀ); there are no cohorts but `all`.
-
-    Parameters
-    ----------
-    mean : Tensor, shape (parameter,)
-        ḡ.
-    factor : Tensor, shape (parameter, rank)
-        F.
-    batch_size : int, optional
-        The B of which F Fᵀ is the covariance; 1 unless said. The gradient noise scale counts samples with it.
-
-    Examples
-    --------
-    >>> ensemble = MomentEnsemble(torch.tensor([2.0, 0.0]), torch.eye(2))
-    >>> order = ensemble.order_parameters().sel(cohort="all")
-    >>> float(order.activity), float(order.noise_strength), float(order.projection_variance)
-    (6.0, 2.0, 0.25)
-    """
+    """Gradients N(ḡ, F Fᵀ), as of `GradientEnsemble.from_moments`; there are no cohorts but `all`."""
 
     def __init__(self, mean: Tensor, factor: Tensor, batch_size: int = 1) -> None:
         if mean.ndim != 1 or factor.ndim != 2 or len(mean) != len(factor):
@@ -90,6 +74,9 @@ class MomentEnsemble(GradientEnsemble):
 
     def samples(self) -> xr.Dataset:  # noqa: D102
         raise ConfigurationError("moments know no samples: expected an ensemble of sample gradients")
+
+    def forecast(self, *, n_minibatches: int = 64, n_modes: int = 0) -> Forecast:  # noqa: D102
+        raise ConfigurationError("moments know no samples: expected an ensemble of sample gradients, whose cost counts")
 
     def alignment(self, generator: np.random.Generator, n_minibatches: int = 64) -> dict[str, NDArray[np.float64]]:  # noqa: D102
         whole_number("n_minibatches", n_minibatches, "a whole number (int) of minibatches from 1", least=1)

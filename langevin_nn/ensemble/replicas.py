@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -45,9 +45,6 @@ class ReplicaEnsembles(Sequence[GradientEnsemble]):
         if isinstance(positions, range):
             return ReplicaEnsembles(lambda position: self._make(positions[position]), len(positions))
         return self._make(positions)
-
-    def __iter__(self) -> Iterator[GradientEnsemble]:
-        return (self._make(position) for position in range(self._n))
 
     def map(self, measure: Callable[[GradientEnsemble], xr.Dataset]) -> xr.Dataset:
         """Return what a function of an ensemble gives for each replica.

@@ -147,43 +147,18 @@ class Spectrum:
 
 
 def krylov_dimension(n_modes: int, size: int) -> int:
-    """Return about how large a Krylov space gives some leading eigenvalues of a gradient covariance.
-
-    Parameters
-    ----------
-    n_modes : int
-        How many are wanted.
-    size : int
-        Of the matrix.
-
-    Returns
-    -------
-    int
-        As measured on networks in training.
-    """
+    """Return about how large a Krylov space gives leading eigenvalues, as measured on networks in training."""
     return min(size, 3 * n_modes + 64)
 
 
 @dataclass(frozen=True)
 class Route:
-    """One way to a spectrum, with what it takes.
+    """One way to a spectrum, with what it takes."""
 
-    Parameters
-    ----------
-    method : {"parameters", "samples", "matrix-free"}
-        Of which matrix.
-    solver : {"dense", "Lanczos"}
-        How it is decomposed.
-    operations : float
-        Floating-point operations, in units of those of large matrix products.
-    n_bytes : float
-        Memory beside the sample gradients.
-    """
-
-    method: Method
+    method: Method  # of which matrix
     solver: Literal["dense", "Lanczos"]
-    operations: float
-    n_bytes: float
+    operations: float  # floating-point operations, in units of those of large matrix products
+    n_bytes: float  # beside the sample gradients
 
 
 def _explicit(method: Method, forming: float, size: int, n_modes: int) -> list[Route]:
@@ -250,31 +225,7 @@ def routes(
 
 
 def cheapest(candidates: Iterable[Route], method: Method, memory_limit: float, shape: str) -> Route:
-    """Return the cheapest way that fits into memory.
-
-    Parameters
-    ----------
-    candidates : iterable of Route
-        All ways.
-    method : {"auto", "parameters", "samples", "matrix-free"}
-        Which of them to consider.
-    memory_limit : float
-        Bytes.
-    shape : str
-        What is decomposed, for the message.
-
-    Returns
-    -------
-    Route
-        The one to take.
-
-    Raises
-    ------
-    ConfigurationError
-        If none fits.
-    UnknownNameError
-        If there is no such method.
-    """
+    """Return the cheapest way of a method that fits into memory; `shape` tells in messages what is decomposed."""
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
     considered = [route for route in candidates if method in ("auto", route.method)]

@@ -1,7 +1,6 @@
 """Figures: datasets → matplotlib. The only package that imports it; `base` has what figures do alike."""
 
 from langevin_nn.figures.base import write_figures
-from langevin_nn.figures.cleaning import cleaning_figure, removal_figure
 from langevin_nn.figures.comparison import (
     FIGURES,
     distance_figure,
@@ -12,60 +11,37 @@ from langevin_nn.figures.comparison import (
     verdict_figure,
 )
 from langevin_nn.figures.curvature import noise_and_curvature_figure
-from langevin_nn.figures.flat_minima import flat_minima_figure
 from langevin_nn.figures.gradients import gradient_sketch
-from langevin_nn.figures.label_noise import cohort_order_parameter_figure, memorisation_figure, phase_spectrum_figure
-from langevin_nn.figures.label_noise_sweep import label_noise_figure
-from langevin_nn.figures.phase_diagram import collapse_figure, finite_size_figure, phase_diagram_figure
-from langevin_nn.figures.surrogate import surrogate_figure
-from langevin_nn.figures.two_phases import (
-    effective_dimension_figure,
-    rates_figure,
-    time_average_figure,
-    two_phases_figure,
-    two_spectra_figure,
-)
-from langevin_nn.figures.validity import (
-    conditions_figure,
-    ladder_figure,
-    law_distance_figure,
-    noise_shape_figure,
-    validity_figure,
-)
-from langevin_nn.figures.variance_flatness import loss_profile_figure, variance_flatness_figure
+from langevin_nn.figures.trajectory import plot
+from langevin_nn.former import found_elsewhere
 
 __all__ = [
     "FIGURES",
-    "cleaning_figure",
-    "cohort_order_parameter_figure",
-    "collapse_figure",
-    "conditions_figure",
     "distance_figure",
-    "effective_dimension_figure",
-    "finite_size_figure",
-    "flat_minima_figure",
     "gradient_sketch",
-    "label_noise_figure",
-    "ladder_figure",
-    "law_distance_figure",
-    "loss_profile_figure",
-    "memorisation_figure",
     "noise_and_curvature_figure",
-    "noise_shape_figure",
     "order_parameter_figure",
-    "phase_diagram_figure",
-    "phase_spectrum_figure",
-    "rates_figure",
-    "removal_figure",
+    "plot",
     "save_figures",
     "spectrum_figure",
-    "surrogate_figure",
-    "time_average_figure",
     "training_figure",
-    "two_phases_figure",
-    "two_spectra_figure",
-    "validity_figure",
-    "variance_flatness_figure",
     "verdict_figure",
     "write_figures",
 ]
+
+# A figure of one study lies with the study.
+_OF_STUDIES = {
+    "cleaning": "cleaning removal",
+    "flat_minima": "flat_minima",
+    "is_the_sde_valid": "conditions ladder law_distance noise_shape validity",
+    "label_noise_phases": "cohort_order_parameter memorisation phase_spectrum",
+    "label_noise_sweep": "label_noise",
+    "phase_diagram": "collapse finite_size phase_diagram",
+    "surrogate_of_a_network": "surrogate",
+    "two_phases": "effective_dimension rates time_average two_phases two_spectra",
+    "variance_flatness": "loss_profile variance_flatness",
+}
+__getattr__ = found_elsewhere(
+    __name__,
+    {f"{name}_figure": f"studies.{study}.figures" for study, names in _OF_STUDIES.items() for name in names.split()},
+)

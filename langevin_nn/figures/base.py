@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from langevin_nn.analyzers import logarithm, mean_with_interval
 
 __all__ = [
-    "PHASE_SHADES",
+    "RAISED",
     "STYLE",
     "SYMBOLS",
     "UNITS",
@@ -30,7 +30,7 @@ __all__ = [
     "write_figures",
 ]
 
-PHASE_SHADES = ("#f2f2f2", "#e0e0e0", "#f2f2f2", "#e0e0e0")
+_PHASE_SHADES = ("#f2f2f2", "#e0e0e0", "#f2f2f2", "#e0e0e0")
 STYLE: Any = {  # keys of matplotlib's rcParams
     "font.size": 8,
     "axes.titlesize": 8,
@@ -53,6 +53,7 @@ SYMBOLS = {
     "gradient_alignment_correct_mislabeled": r"$R_{cw}$",
 }
 UNITS = {"loss2 weight-2": "nat² / weight²"}
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def draw_band(axes: Axes, clock: ArrayLike, values: xr.DataArray, *, logarithmic: bool = False, **style: Any) -> None:
@@ -77,7 +78,7 @@ def shade_phases(axes: Axes, phases: xr.Dataset, end: float, *, clock: str = "ep
     names = [*phases["phase"].attrs["flag_meanings"].split()]
     reached = [(name, edge) for name, edge in zip(names, edges, strict=True) if np.isfinite(edge)]
     ends = [edge for _, edge in reached[1:]] + [end]
-    for shade, (name, left), right in zip(PHASE_SHADES, reached, ends, strict=False):
+    for shade, (name, left), right in zip(_PHASE_SHADES, reached, ends, strict=False):
         axes.axvspan(left, right, color=shade, zorder=-3, linewidth=0)
         middle = np.sqrt(max(left, 1e-300) * right) if axes.get_xscale() == "log" else (left + right) / 2
         if right - left > 0.02 * end or axes.get_xscale() == "log":
@@ -89,10 +90,9 @@ def shade_phases(axes: Axes, phases: xr.Dataset, end: float, *, clock: str = "ep
 
 def plain_powers(axes: Axes, *names: str) -> None:
     """Label powers of ten as 10⁻² in plain text, and nothing between them."""
-    digits = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
     def label_of(value: float, _: int) -> str:
-        return "10" + str(round(np.log10(value))).translate(digits) if value > 0 else ""
+        return "10" + str(round(np.log10(value))).translate(RAISED) if value > 0 else ""
 
     for name in names:
         axis = axes.xaxis if name == "x" else axes.yaxis
@@ -134,6 +134,7 @@ def write_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     list of Path
         The files.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png" for name in figures]
     with mpl.rc_context(STYLE):
         for path, figure in zip(paths, figures.values(), strict=True):

@@ -14,46 +14,46 @@ from langevin_nn.figures.base import STYLE, plain_powers, write_caption
 __all__ = ["noise_and_curvature_figure"]
 
 
+@mpl.rc_context(STYLE)
 def noise_and_curvature_figure(spectrum: xr.Dataset, curvature: xr.Dataset, overlap: xr.Dataset) -> Figure:
     """Draw what noise and curvature are like at one point: two spectra, and the directions that they share.
 
     Parameters
     ----------
     spectrum : Dataset
-        Of `langevin_nn.GradientEnsemble.spectrum`.
+        Of `langevin_nn.ensemble.GradientEnsemble.spectrum`.
     curvature : Dataset
-        Of `langevin_nn.curvature`.
+        Of `langevin_nn.curvature.hessian_spectrum`.
     overlap : Dataset
-        Of `langevin_nn.noise_curvature_overlap`.
+        Of `langevin_nn.curvature.noise_curvature_overlap`.
 
     Returns
     -------
     matplotlib.figure.Figure
         Three panels.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 3.0))
-        left, middle, right = figure.subplots(1, 3)
-        _draw_noise_spectrum(left, spectrum)
-        _draw_density(middle, curvature)
-        squared = overlap["eigenvector_overlap"].values
-        n, k = squared.shape
-        image = right.imshow(squared, cmap="Greys", vmin=0, vmax=1, extent=(0.5, k + 0.5, n + 0.5, 0.5))
-        right.set(xlabel="mode of the Hessian", ylabel="mode of the noise")
-        for axis in (right.xaxis, right.yaxis):
-            axis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
-        share, chance = float(overlap["subspace_overlap"]), float(overlap["random_overlap"])
-        right.set_title(f"squared cosines; shared: {share:.2f}\n(unrelated directions: {chance:.2g})")
-        figure.colorbar(image, ax=right, fraction=0.046, pad=0.03)
-        figure.subplots_adjust(left=0.085, right=0.95, top=0.86, bottom=0.33, wspace=0.48)
-        bound = "at least " if int(spectrum["effective_dimension_is_lower_bound"]) else ""
-        write_caption(
-            figure,
-            f"Left: eigenvalues of the minibatch noise covariance; D_s, {bound}the number of modes that hold "
-            f"{100 * spectrum.attrs['fraction']:.0f} % of the noise.\nMiddle: density of the Hessian's eigenvalues "
-            f"(± 2 standard errors of {curvature.attrs['n_probes']} random probes), its largest eigenvalues as ticks.\n"
-            "Right: overlap of the leading eigenvectors of both.",
-        )
+    figure = Figure(figsize=(7.0, 3.0))
+    left, middle, right = figure.subplots(1, 3)
+    _draw_noise_spectrum(left, spectrum)
+    _draw_density(middle, curvature)
+    squared = overlap["eigenvector_overlap"].values
+    n, k = squared.shape
+    image = right.imshow(squared, cmap="Greys", vmin=0, vmax=1, extent=(0.5, k + 0.5, n + 0.5, 0.5))
+    right.set(xlabel="mode of the Hessian", ylabel="mode of the noise")
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+    share, chance = float(overlap["subspace_overlap"]), float(overlap["random_overlap"])
+    right.set_title(f"squared cosines; shared: {share:.2f}\n(unrelated directions: {chance:.2g})")
+    figure.colorbar(image, ax=right, fraction=0.046, pad=0.03)
+    figure.subplots_adjust(left=0.085, right=0.95, top=0.86, bottom=0.33, wspace=0.48)
+    bound = "at least " if int(spectrum["effective_dimension_is_lower_bound"]) else ""
+    write_caption(
+        figure,
+        f"Left: eigenvalues of the minibatch noise covariance; D_s, {bound}the number of modes that hold "
+        f"{100 * spectrum.attrs['fraction']:.0f} % of the noise.\nMiddle: density of the Hessian's eigenvalues "
+        f"(± 2 standard errors of {curvature.attrs['n_probes']} random probes), its largest eigenvalues as ticks.\n"
+        "Right: overlap of the leading eigenvectors of both.",
+    )
     return figure
 
 

@@ -30,13 +30,14 @@ _CAPTION = (
 )
 
 
+@mpl.rc_context(STYLE)
 def gradient_sketch(sketches: xr.Dataset, *, caption: str | None = None) -> Figure:
     """Draw minibatch gradients and their means in the plane of each panel.
 
     Parameters
     ----------
     sketches : Dataset
-        Of `langevin_nn.project_gradients`, concatenated along ``panel``, whose coordinate gives the titles.
+        Of `langevin_nn.ensemble.project_gradients`, concatenated along ``panel``, whose coordinate gives the titles.
     caption : str, optional
         What one sees; what was drawn, in which units and along which axes, unless given.
 
@@ -52,26 +53,25 @@ def gradient_sketch(sketches: xr.Dataset, *, caption: str | None = None) -> Figu
     side = min(2.9, 6.2 / columns - 0.2)
     height = rows * side + 0.65 * (rows - 1) + 1.6
     reach = 1.08 * max(1.0, float(np.abs(sketches["projected_gradient"]).max()))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, height))
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for k, axes in enumerate(grid.flat):
-            if k >= n_panels:
-                axes.set_visible(False)
-                continue
-            _draw(axes, sketches.isel(panel=k), names)
-            axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-            if k + columns >= n_panels:
-                axes.set_xlabel("along the mean gradient (rms norms)" if columns < 3 else "along the mean (rms)")
-            if k % columns == 0:
-                axes.set_ylabel("orthogonal to it (rms norms)")
-        shared_legend(figure, grid[0, 0], 2 * len(names))
-        figure.subplots_adjust(left=0.09, right=0.985, top=1 - 0.6 / height, bottom=1.0 / height, hspace=0.65 / side)
-        second = "the rest of that of " + repr(names[1]) if len(names) > 1 else "the largest direction orthogonal to it"
-        write_caption(
-            figure,
-            caption or _CAPTION.format(n=sketches.sizes["minibatch"]) + _AXES.format(first=names[0], second=second),
-        )
+    figure = Figure(figsize=(7.0, height))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for k, axes in enumerate(grid.flat):
+        if k >= n_panels:
+            axes.set_visible(False)
+            continue
+        _draw(axes, sketches.isel(panel=k), names)
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+        if k + columns >= n_panels:
+            axes.set_xlabel("along the mean gradient (rms norms)" if columns < 3 else "along the mean (rms)")
+        if k % columns == 0:
+            axes.set_ylabel("orthogonal to it (rms norms)")
+    shared_legend(figure, grid[0, 0], 2 * len(names))
+    figure.subplots_adjust(left=0.09, right=0.985, top=1 - 0.6 / height, bottom=1.0 / height, hspace=0.65 / side)
+    second = "the rest of that of " + repr(names[1]) if len(names) > 1 else "the largest direction orthogonal to it"
+    write_caption(
+        figure,
+        caption or _CAPTION.format(n=sketches.sizes["minibatch"]) + _AXES.format(first=names[0], second=second),
+    )
     return figure
 
 

@@ -1,44 +1,39 @@
-"""The N×P matrix of sample gradients as an operator: one block a layer, multiplied out only where it must be."""
+"""The columns of one layer in the N×P matrix of sample gradients, multiplied out only where they must be."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
-from itertools import pairwise
+from math import ceil
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["Block", "DenseBlock", "OuterProductBlock", "PositionBlock", "SampleGradients", "ScaledBlock"]
+__all__ = ["ELEMENTS_AT_A_TIME", "Block", "DenseBlock", "OuterProductBlock", "PositionBlock", "ScaledBlock", "pieces"]
 
 
 # What is worked through in pieces takes at most this many numbers at a time (8 MiB in float64).
-_ELEMENTS_AT_A_TIME = 2**20
+ELEMENTS_AT_A_TIME = 2**20
 # Rows and columns of the pieces of a Gram matrix, small enough that a piece stays in the cache.
 _TILE = 512
+_SMALL_TILE = 64
 
 
-def _pieces(n: int, size: int) -> Iterator[slice]:
+def pieces(n: int, size: int, first: int = 0) -> Iterator[slice]:
+    """Return slices of so many of n things, from one of them on."""
     size = max(1, size)
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+    return (slice(start, min(start + size, n)) for start in range(first, n, size))
 
 
 class Block(ABC):
-    """The columns of one layer's tensors; G below is its N × p matrix. All results are float64.
+    """The columns of one layer's tensors; G below is its N × p matrix. All results are float64."""
 
-    Whatever is not done better is done by multiplying out a few rows at a time.
+    # Whatever is not done better is done by multiplying out a few rows at a time.
 
-    Parameters
-    ----------
-    tensors : dict of str to int
-        Names of the layer's measured tensors with their numbers of parameters, in the order of the columns.
-    """
-
-    path: str
-    tensors: Mapping[str, int]
+    path: str  # how they were computed
+    tensors: Mapping[str, int]  # names of the measured tensors, with their numbers of parameters, as columns have them
 
     @property
     def n_samples(self) -> int:
@@ -93,21 +88,21 @@ class Block(ABC):
     def second_moments(self) -> Tensor:
         """Return Gᵀ G, shape (parameter, parameter)."""
         total = torch.zeros(self.n_parameters, self.n_parameters, dtype=torch.float64, device=self.device)
-        for piece in _pieces(self.n_samples, 8 * _ELEMENTS_AT_A_TIME // self.row_elements):
+        for piece in pieces(self.n_samples, 8 * ELEMENTS_AT_A_TIME // self.row_elements):
             rows = self.rows(piece)
             total.addmm_(rows.T, rows)
         return total
 
     def pieces(self) -> Iterator[slice]:
         """Yield slices of samples whose rows fit into a small piece of memory."""
-        return _pieces(self.n_samples, _ELEMENTS_AT_A_TIME // self.row_elements)
+        return pieces(self.n_samples, ELEMENTS_AT_A_TIME // self.row_elements)
 
     def squared_norms(self) -> Tensor:
         """Return the squared norm of each row, shape (sample,)."""
         # Results are written in place: what is kept between large pieces would keep their memory from being used again.
         norms = torch.empty(self.n_samples, dtype=torch.float64, device=self.device)
         for piece in self.pieces():
-            norms[piece] = self.rows(piece).square().sum(1)
+            norms[piece] = torch.linalg.vector_norm(self.rows(piece), dim=1).square_()
         return norms
 
     def squared_sums(self) -> Tensor:
@@ -128,13 +123,55 @@ class Block(ABC):
         """Return S G for coefficients S of shape (row, sample): shape (row, parameter)."""
         total = coefficients.new_zeros(len(coefficients), self.n_parameters)
         for piece in self.pieces():
-            total += coefficients[:, piece] @ self.rows(piece)
+            total.addmm_(coefficients[:, piece], self.rows(piece))
         return total
+
+    @property
+    def gram_passes(self) -> float:
+        """How often all rows are multiplied out for the inner products of all of them."""
+        return 1.0
+
+    def gram(self) -> Tensor:
+        """Return the inner products of all rows, shape (sample, sample)."""
+        gram = torch.empty(self.n_samples, self.n_samples, dtype=torch.float64, device=self.device)
+        for mine in pieces(self.n_samples, self.tile):
+            part = self.part(mine)
+            gram[mine, mine] = part.own_products()
+            for theirs in pieces(self.n_samples, self.tile, mine.stop):
+                gram[mine, theirs] = part.products(self.part(theirs))
+                gram[theirs, mine] = gram[mine, theirs].T
+        return gram
+
+    def own_products(self) -> Tensor:
+        """Return the inner products of all rows, of as many as are worked through at once."""
+        return self.products(self)
+
+    def gram_and_sums(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inner products of all rows, and S G."""
+        return self.gram(), self.combine(coefficients)
+
+    def norms_and_sums(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the squared norm of each row, and S G, from rows that are multiplied out once."""
+        norms = torch.empty(self.n_samples, dtype=torch.float64, device=self.device)
+        total = coefficients.new_zeros(len(coefficients), self.n_parameters)
+        for piece in self.pieces():
+            rows = self.rows(piece)
+            total.addmm_(coefficients[:, piece], rows)
+            norms[piece] = torch.linalg.vector_norm(rows, dim=1).square_()
+        return norms, total
+
+    def minibatch_sums(self, indices: Tensor, out: Tensor) -> None:
+        """Write the sum of the rows that each row of `indices` names into `out`, shape (minibatch, parameter)."""
+        at_a_time = max(1, ELEMENTS_AT_A_TIME // self.row_elements)
+        for total, drawn in zip(out, indices, strict=True):
+            total.zero_()
+            for few in drawn.split(at_a_time):
+                total += self.rows(few).sum(0)
 
     def minibatch_squared_norms(self, indices: Tensor) -> Tensor:
         """Return the squared norm of the mean over the samples in each row of `indices`, shape (minibatch,)."""
         norms = torch.empty(len(indices), dtype=torch.float64, device=self.device)
-        for piece in _pieces(len(indices), _ELEMENTS_AT_A_TIME // (indices.shape[1] * self.row_elements)):
+        for piece in pieces(len(indices), ELEMENTS_AT_A_TIME // (indices.shape[1] * self.row_elements)):
             rows = self.rows(indices[piece].reshape(-1))
             norms[piece] = rows.view(-1, indices.shape[1], rows.shape[1]).mean(1).square().sum(1)
         return norms
@@ -150,19 +187,9 @@ class Block(ABC):
 
 @dataclass(frozen=True)
 class DenseBlock(Block):
-    """Sample gradients that are stored, in the precision in which they came.
+    """Sample gradients that are stored, in the precision in which they came."""
 
-    Parameters
-    ----------
-    matrix : Tensor, shape (sample, parameter)
-        One gradient a row.
-    tensors : dict of str to int, optional
-        Names and sizes of the tensors.
-    path : str, optional
-        How they were computed.
-    """
-
-    matrix: Tensor
+    matrix: Tensor  # (sample, parameter)
     tensors: Mapping[str, int] = field(default_factory=dict)
     path: str = "sample gradients"
 
@@ -173,10 +200,26 @@ class DenseBlock(Block):
     def rows(self, samples: slice | Tensor) -> Tensor:  # noqa: D102
         return self.matrix[samples].double()
 
+    def own_products(self) -> Tensor:  # noqa: D102
+        nothing = torch.empty(0, self.n_samples, dtype=torch.float64, device=self.device)
+        return self.gram_and_sums(nothing)[0] if self.n_samples <= _TILE else self.products(self)
+
+    def gram_and_sums(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        if (n := self.n_samples) > _TILE:
+            return super().gram_and_sums(coefficients)
+        gram = torch.zeros(n, n, dtype=torch.float64, device=self.device)
+        sums = coefficients.new_empty(len(coefficients), self.n_parameters)
+        for columns in pieces(self.n_parameters, ELEMENTS_AT_A_TIME // n):
+            rows = self.matrix[:, columns].double()
+            sums[:, columns] = coefficients @ rows
+            for mine in pieces(n, _SMALL_TILE):  # each pair once, but for those within a tile
+                gram[mine, : mine.stop].addmm_(rows[mine], rows[: mine.stop].T)
+        return gram.tril_() + gram.tril(-1).T, sums
+
     def products(self, other: Block) -> Tensor:  # noqa: D102
         assert isinstance(other, DenseBlock)
         total = torch.zeros(self.n_samples, other.n_samples, dtype=torch.float64, device=self.device)
-        for columns in _pieces(self.n_parameters, _ELEMENTS_AT_A_TIME // _TILE):
+        for columns in pieces(self.n_parameters, ELEMENTS_AT_A_TIME // _TILE):
             total.addmm_(self.matrix[:, columns].double(), other.matrix[:, columns].double().T)
         return total
 
@@ -190,20 +233,10 @@ class DenseBlock(Block):
 
 @dataclass(frozen=True)
 class OuterProductBlock(Block):
-    """Sample gradients δ_k a_kᵀ of a linear layer, never multiplied out; with a bias, those of [δ_k a_kᵀ, δ_k].
+    """Sample gradients δ_k a_kᵀ of a linear layer, never multiplied out; with a bias, those of [δ_k a_kᵀ, δ_k]."""
 
-    Parameters
-    ----------
-    signals : Tensor, shape (sample, output)
-        Backpropagated signals δ, float64.
-    activations : Tensor, shape (sample, input)
-        Inputs a of the layer, float64.
-    tensors : dict of str to int, optional
-        Names and sizes of the tensors: the weight, and the bias where it is measured, too.
-    """
-
-    signals: Tensor
-    activations: Tensor
+    signals: Tensor  # δ, (sample, output), float64
+    activations: Tensor  # a, (sample, input), float64
     tensors: Mapping[str, int] = field(default_factory=dict)
     path = "outer products"
 
@@ -224,7 +257,7 @@ class OuterProductBlock(Block):
         n_out, n_in = (len(each) for each in factors)
         pairs = [torch.triu_indices(n, n, device=self.device) for n in (n_out, n_in)]
         total = torch.zeros(pairs[0].shape[1], pairs[1].shape[1], dtype=torch.float64, device=self.device)
-        for piece in _pieces(self.n_samples, _ELEMENTS_AT_A_TIME // sum(total.shape)):
+        for piece in pieces(self.n_samples, ELEMENTS_AT_A_TIME // sum(total.shape)):
             left, right = (each[i, piece] * each[j, piece] for each, (i, j) in zip(factors, pairs, strict=True))
             total.addmm_(left, right.T)
         of_out, of_in = (_places(n, each) for n, each in zip((n_out, n_in), pairs, strict=True))
@@ -254,6 +287,9 @@ class OuterProductBlock(Block):
     def squared_norms(self) -> Tensor:  # noqa: D102
         return self.signals.square().sum(1) * (self.activations.square().sum(1) + self._has_bias)
 
+    def norms_and_sums(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return self.squared_norms(), self.combine(coefficients)
+
     def squared_sums(self) -> Tensor:  # noqa: D102
         signals = self.signals.square()
         products = (signals.T @ self.activations.square()).flatten()
@@ -262,7 +298,7 @@ class OuterProductBlock(Block):
     def project(self, directions: Tensor) -> Tensor:  # noqa: D102
         n_out, n_in = self.signals.shape[1], self.activations.shape[1]
         out = directions.new_empty(self.n_samples, len(directions))
-        for piece in _pieces(len(directions), _ELEMENTS_AT_A_TIME // (self.n_samples * n_out)):
+        for piece in pieces(len(directions), ELEMENTS_AT_A_TIME // (self.n_samples * n_out)):
             few = directions[piece]
             # δᵀ(V a + b): the shorter of the two sides is multiplied by the directions.
             through = self.activations @ few[:, : n_out * n_in].reshape(-1, n_in).T
@@ -275,7 +311,7 @@ class OuterProductBlock(Block):
     def combine(self, coefficients: Tensor) -> Tensor:  # noqa: D102
         n_out = self.signals.shape[1]
         out = coefficients.new_empty(len(coefficients), self.n_parameters)
-        for piece in _pieces(len(coefficients), _ELEMENTS_AT_A_TIME // (self.n_samples * n_out)):
+        for piece in pieces(len(coefficients), ELEMENTS_AT_A_TIME // (self.n_samples * n_out)):
             weighted = (coefficients[piece, :, None] * self.signals).permute(0, 2, 1).reshape(-1, self.n_samples)
             products = weighted @ self.activations
             out[piece, : n_out * self.activations.shape[1]] = products.view(-1, n_out * self.activations.shape[1])
@@ -283,13 +319,21 @@ class OuterProductBlock(Block):
             out[:, -n_out:] = coefficients @ self.signals
         return out
 
+    def minibatch_sums(self, indices: Tensor, out: Tensor) -> None:  # noqa: D102
+        n = self.signals.shape[1] * self.activations.shape[1]
+        for total, drawn in zip(out, indices, strict=True):
+            signals = self.signals[drawn]
+            total[:n] = (signals.T @ self.activations[drawn]).flatten()
+            if self._has_bias:
+                total[n:] = signals.sum(0)
+
     def minibatch_squared_norms(self, indices: Tensor) -> Tensor:  # noqa: D102
         # ‖Σ δ_k a_kᵀ‖² is the sum of a minibatch's own little Gram matrix; of many samples the sum itself is smaller.
         size, n_out, n_in = indices.shape[1], self.signals.shape[1], self.activations.shape[1]
         by_samples = size * (n_out + n_in) <= n_out * n_in
         gathered = size * (n_out + n_in) + (2 * size**2 if by_samples else n_out * n_in)
         sums = self.signals.new_empty(len(indices))
-        for piece in _pieces(len(indices), _ELEMENTS_AT_A_TIME // gathered):
+        for piece in pieces(len(indices), ELEMENTS_AT_A_TIME // gathered):
             signals, activations = self.signals[indices[piece]], self.activations[indices[piece]]
             if by_samples:
                 products = activations @ activations.mT
@@ -317,29 +361,16 @@ def _places(n: int, pairs: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PositionBlock(Block):
-    """Sample gradients Σ_t δ_kt a_ktᵀ of a layer that acts at several positions, as convolutions do.
+    """Sample gradients Σ_t δ_kt a_ktᵀ of a layer that acts at several positions, as convolutions do."""
 
-    Rows are multiplied out when they are needed, since one row of a large layer takes more than its inputs and signals.
+    # Rows are multiplied out when they are needed, since one row of a large layer takes more than its inputs and signals.
 
-    Parameters
-    ----------
-    signals : Tensor, shape (sample, ...)
-        Backpropagated signals, as the layer's output.
-    activations : Tensor, shape (sample, ...)
-        Inputs of the layer.
-    multiply_out : callable
-        (activations, signals) → rows, shape (sample, parameter).
-    elements : int
-        Numbers that this takes for one sample.
-    tensors : dict of str to int
-        Names and sizes of the tensors.
-    """
-
-    signals: Tensor
-    activations: Tensor
-    multiply_out: Callable[[Tensor, Tensor], Tensor]
-    elements: int
+    signals: Tensor  # (sample, ...)
+    activations: Tensor  # (sample, ...)
+    multiply_out: Callable[[Tensor, Tensor], Tensor]  # (activations, signals) → rows
+    elements: int  # numbers that this takes for one sample
     tensors: Mapping[str, int]
+    room: int = 16 * ELEMENTS_AT_A_TIME  # how many numbers of rows may be held while inner products are computed
     path = "signals at positions"
 
     @property
@@ -348,15 +379,21 @@ class PositionBlock(Block):
 
     @property
     def tile(self) -> int:  # noqa: D102
-        return min(
-            _TILE, max(8, 4 * _ELEMENTS_AT_A_TIME // self.row_elements)
-        )  # rows are multiplied out for each piece
+        # Rows are multiplied out for each pair of pieces.
+        return min(_TILE, max(1, self.room // self.n_parameters))
+
+    @property
+    def gram_passes(self) -> float:  # noqa: D102
+        return (1 + ceil(self.n_samples / self.tile)) / 2
 
     def rows(self, samples: slice | Tensor) -> Tensor:  # noqa: D102
         return self.multiply_out(self.activations[samples], self.signals[samples]).double()
 
     def part(self, samples: slice) -> Block:  # noqa: D102
-        rows = self.multiply_out(self.activations[samples], self.signals[samples])
+        chosen = self.holding(*(tensor[samples] for tensor in self.held))
+        rows = self.signals.new_empty(chosen.n_samples, self.n_parameters)
+        for piece in chosen.pieces():
+            rows[piece] = self.multiply_out(self.activations[samples][piece], self.signals[samples][piece])
         return DenseBlock(rows, self.tensors, self.path)
 
     def products(self, other: Block) -> Tensor:  # noqa: D102
@@ -373,18 +410,10 @@ class PositionBlock(Block):
 
 @dataclass(frozen=True)
 class ScaledBlock(Block):
-    """The columns of another block, each times a number.
-
-    Parameters
-    ----------
-    block : Block
-        What is scaled.
-    factors : Tensor, shape (parameter,)
-        One a column, float64.
-    """
+    """The columns of another block, each times a number."""
 
     block: Block
-    factors: Tensor
+    factors: Tensor  # (parameter,), float64
 
     @property
     def path(self) -> str:  # type: ignore[override]
@@ -419,354 +448,16 @@ class ScaledBlock(Block):
     def combine(self, coefficients: Tensor) -> Tensor:  # noqa: D102
         return self.block.combine(coefficients) * self.factors
 
+    @property
+    def tile(self) -> int:  # noqa: D102
+        return min(_TILE, max(1, 16 * ELEMENTS_AT_A_TIME // max(1, self.n_parameters)))
+
+    @property
+    def gram_passes(self) -> float:  # noqa: D102
+        return (1 + ceil(self.n_samples / self.tile)) / 2
+
+    def part(self, samples: slice) -> Block:  # noqa: D102
+        return DenseBlock(self.block.rows(samples) * self.factors, self.tensors, self.path)
+
     def products(self, other: Block) -> Tensor:  # noqa: D102
-        return self.rows(slice(None)) @ other.rows(slice(None)).T
-
-
-class SampleGradients:
-    """The gradients ∇ℓ_k of all samples at one point, as an N × P operator.
-
-    Everything the gradient ensemble needs is a product with this matrix: weighted sums of rows, projections on
-    directions, norms of rows, inner products of rows. Linear layers give them from activations and backpropagated
-    signals without storing the matrix. All results are float64.
-
-    Parameters
-    ----------
-    blocks : dict of str to Block
-        The columns of each layer, by name of the layer.
-    order : sequence of str, optional
-        Names of all tensors in the order of the parameters; that of the blocks unless said.
-    losses : Tensor, shape (sample,), optional
-        ℓ_k, where they came along.
-
-    Examples
-    --------
-    >>> gradients = SampleGradients({"w": DenseBlock(torch.eye(3, dtype=torch.float64))})
-    >>> gradients.combine(torch.full((1, 3), 1 / 3, dtype=torch.float64))
-    tensor([[0.3333, 0.3333, 0.3333]], dtype=torch.float64)
-    """
-
-    def __init__(
-        self, blocks: Mapping[str, Block], order: Sequence[str] | None = None, losses: Tensor | None = None
-    ) -> None:
-        self.blocks = dict(blocks)
-        self._order = tuple(order) if order is not None else None
-        self._losses = losses
-
-    @property
-    def losses(self) -> Tensor | None:
-        """ℓ_k of each sample where they are known, shape (sample,)."""
-        return self._losses
-
-    @classmethod
-    def from_matrix(cls, matrix: Tensor) -> SampleGradients:
-        """Wrap stored sample gradients.
-
-        Parameters
-        ----------
-        matrix : Tensor, shape (sample, parameter)
-            One gradient a row.
-
-        Returns
-        -------
-        SampleGradients
-            In float64.
-        """
-        return cls({"": DenseBlock(torch.as_tensor(matrix).double())})
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the layers."""
-        return tuple(self.blocks)
-
-    @property
-    def paths(self) -> dict[str, str]:
-        """How the sample gradients of each tensor are computed, by name of the tensor, in the order of the parameters."""
-        paths = {name: block.path for block in self.blocks.values() for name in block.tensors}
-        return paths if self._order is None else {name: paths[name] for name in self._order}
-
-    @property
-    def n_samples(self) -> int:
-        """N."""
-        return next(iter(self.blocks.values())).n_samples
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of measured parameters."""
-        return sum(block.n_parameters for block in self.blocks.values())
-
-    @property
-    def n_bytes(self) -> int:
-        """Memory that the matrix's representation holds."""
-        return sum(block.n_bytes for block in self.blocks.values())
-
-    @property
-    def n_pieces(self) -> int:
-        """In how many pieces they are computed anew at each use; 1 where they are held."""
-        return 1
-
-    @property
-    def pair_cost(self) -> float:
-        """Operations for the inner product of two sample gradients, half of them saved by symmetry."""
-        return float(sum(block.pair_cost for block in self.blocks.values()))
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is computed."""
-        return next(iter(self.blocks.values())).device
-
-    @cached_property
-    def _columns(self) -> dict[str, slice | Tensor]:
-        """Positions of each layer's parameters among all: a slice where they are contiguous."""
-        sizes = {(layer, name): n for layer, block in self.blocks.items() for name, n in block.tensors.items()}
-        order = list(sizes)
-        if self._order is not None:
-            order.sort(key=lambda pair: self._order.index(pair[1]))  # type: ignore[union-attr]
-        starts, start = {}, 0
-        for pair in order:
-            starts[pair], start = start, start + sizes[pair]
-        columns: dict[str, slice | Tensor] = {}
-        for layer, block in self.blocks.items():
-            pieces = [range(starts[layer, name], starts[layer, name] + n) for name, n in block.tensors.items()]
-            if all(one.stop == other.start for one, other in pairwise(pieces)):
-                columns[layer] = slice(pieces[0].start, pieces[-1].stop)
-            else:
-                columns[layer] = torch.cat([torch.arange(p.start, p.stop, device=self.device) for p in pieces])
-        return columns
-
-    def split(self, vectors: Tensor) -> dict[str, Tensor]:
-        """Return the part of vectors that belongs to each layer.
-
-        Parameters
-        ----------
-        vectors : Tensor, shape (row, parameter)
-            Gradients, directions.
-
-        Returns
-        -------
-        dict of str to Tensor, shapes (row, parameter of the layer)
-            By name of the layer.
-        """
-        return {layer: vectors[:, columns] for layer, columns in self._columns.items()}
-
-    def squared_norms(self) -> Tensor:
-        """Return ‖∇ℓ_k‖².
-
-        Returns
-        -------
-        Tensor, shape (sample,)
-            Float64.
-        """
-        return self.squared_norms_by_layer().sum(0)
-
-    def squared_norms_by_layer(self) -> Tensor:
-        """Return ‖∇ℓ_k‖² within each layer.
-
-        Returns
-        -------
-        Tensor, shape (layer, sample)
-            Their sum over layers is that of the whole gradient.
-        """
-        return torch.stack([block.squared_norms() for block in self.blocks.values()])
-
-    def project(self, directions: Tensor) -> Tensor:
-        """Return the inner products of sample gradients and directions.
-
-        Parameters
-        ----------
-        directions : Tensor, shape (direction, parameter)
-            Any vectors.
-
-        Returns
-        -------
-        Tensor, shape (sample, direction)
-            ∇ℓ_k · v.
-        """
-        return self.project_by_layer(directions).sum(0)
-
-    def project_by_layer(self, directions: Tensor) -> Tensor:
-        """Return the inner products within each layer.
-
-        Parameters
-        ----------
-        directions : Tensor, shape (direction, parameter)
-            Any vectors.
-
-        Returns
-        -------
-        Tensor, shape (layer, sample, direction)
-            Their sum over layers is ∇ℓ_k · v.
-        """
-        parts = self.split(directions)
-        return torch.stack([block.project(parts[name].contiguous()) for name, block in self.blocks.items()])
-
-    def combine(self, coefficients: Tensor) -> Tensor:
-        """Return weighted sums of sample gradients.
-
-        Parameters
-        ----------
-        coefficients : Tensor, shape (row, sample)
-            The c_k of each sum.
-
-        Returns
-        -------
-        Tensor, shape (row, parameter)
-            Σ_k c_k ∇ℓ_k.
-        """
-        total = coefficients.new_empty(len(coefficients), self.n_parameters)
-        for name, block in self.blocks.items():
-            total[:, self._columns[name]] = block.combine(coefficients)
-        return total
-
-    def minibatch_squared_norms(self, indices: Tensor) -> Tensor:
-        """Return ‖g^μ‖² without forming the minibatch gradients.
-
-        Parameters
-        ----------
-        indices : Tensor of int, shape (minibatch, row)
-            The samples of each minibatch.
-
-        Returns
-        -------
-        Tensor, shape (minibatch,)
-            Squared norms of their mean gradients.
-        """
-        return torch.stack([block.minibatch_squared_norms(indices) for block in self.blocks.values()]).sum(0)
-
-    def cross_gram(self, other: SampleGradients, out: Tensor) -> None:
-        """Write the inner products with the sample gradients of others, in pieces that stay in the cache.
-
-        Parameters
-        ----------
-        other : SampleGradients
-            Of the same layers.
-        out : Tensor, shape (sample, other sample)
-            Where to write; of a symmetric matrix the upper half is computed and mirrored.
-        """
-        tile = min(block.tile for block in self.blocks.values())
-        for mine in _pieces(out.shape[0], tile):
-            parts = {name: block.part(mine) for name, block in self.blocks.items()}
-            for theirs in _pieces(out.shape[1], tile):
-                if other is self and theirs.start < mine.start:
-                    continue
-                products = (part.products(other.blocks[name].part(theirs)) for name, part in parts.items())
-                out[mine, theirs] = reduce(Tensor.add_, products)
-                if other is self and theirs.start > mine.start:
-                    out[theirs, mine] = out[mine, theirs].T
-
-    def gram(self) -> Tensor:
-        """Return the inner products of all pairs of sample gradients.
-
-        Returns
-        -------
-        Tensor, shape (sample, sample)
-            K_ij = ∇ℓ_i · ∇ℓ_j.
-        """
-        out = torch.empty(self.n_samples, self.n_samples, dtype=torch.float64, device=self.device)
-        self.cross_gram(self, out)
-        return out
-
-    @property
-    def moment_cost(self) -> float:
-        """Operations a sample and entry of `second_moments`."""
-        return next(iter(self.blocks.values())).moment_cost if len(self.blocks) == 1 else Block.moment_cost
-
-    def second_moments(self) -> Tensor:
-        """Return Σ_k ∇ℓ_k ∇ℓ_kᵀ.
-
-        Returns
-        -------
-        Tensor, shape (parameter, parameter)
-            Takes 8·P² bytes.
-        """
-        if len(self.blocks) == 1:
-            return next(iter(self.blocks.values())).second_moments()
-        p = self.n_parameters
-        total = torch.zeros(p, p, dtype=torch.float64, device=self.device)
-        for piece in _pieces(self.n_samples, 8 * _ELEMENTS_AT_A_TIME // p):
-            rows = self.rows(piece)
-            total.addmm_(rows.T, rows)
-        return total
-
-    def rows(self, samples: slice | Tensor) -> Tensor:
-        """Return some sample gradients.
-
-        Parameters
-        ----------
-        samples : slice or Tensor of int
-            Which.
-
-        Returns
-        -------
-        Tensor, shape (row, parameter)
-            One gradient a row, float64.
-        """
-        parts = {name: block.rows(samples) for name, block in self.blocks.items()}
-        first = next(iter(parts.values()))
-        out = first.new_empty(len(first), self.n_parameters)
-        for name, part in parts.items():
-            out[:, self._columns[name]] = part
-        return out
-
-    def trace(self) -> Tensor:
-        """Return Tr Σ, the summed variance of the sample gradients.
-
-        Returns
-        -------
-        Tensor, shape ()
-            Mean of ‖∇ℓ_k‖² less ‖ḡ‖².
-        """
-        norms = self.squared_norms()
-        uniform = torch.full((1, len(norms)), 1 / len(norms), dtype=norms.dtype, device=norms.device)
-        return (norms.mean() - self.combine(uniform).square().sum()).clamp_min(0)
-
-    def squared_sums(self) -> Tensor:
-        """Return Σ_k (∇ℓ_k)_i².
-
-        Returns
-        -------
-        Tensor, shape (parameter,)
-            The diagonal of `second_moments`, which is not formed.
-        """
-        total = torch.empty(self.n_parameters, dtype=torch.float64, device=self.device)
-        for name, block in self.blocks.items():
-            total[self._columns[name]] = block.squared_sums()
-        return total
-
-    def variances(self) -> Tensor:
-        """Return the diagonal of Σ, the variance of each component of the sample gradients.
-
-        Returns
-        -------
-        Tensor, shape (parameter,)
-            Its sum is `trace`.
-        """
-        uniform = torch.full((1, self.n_samples), 1 / self.n_samples, dtype=torch.float64, device=self.device)
-        return (self.squared_sums() / self.n_samples - self.combine(uniform)[0].square()).clamp_min(0)
-
-    def scaled(self, factors: Tensor) -> SampleGradients:
-        """Return the same gradients in other units, each component times a number.
-
-        Parameters
-        ----------
-        factors : Tensor, shape (parameter,)
-            One a component.
-
-        Returns
-        -------
-        SampleGradients
-            Held as these are.
-        """
-        parts = self.split(factors.to(self.device).double()[None])
-        blocks = {name: ScaledBlock(block, parts[name][0]) for name, block in self.blocks.items()}
-        return SampleGradients(blocks, self._order, self._losses)
-
-    def dense(self) -> Tensor:
-        """Return the matrix itself.
-
-        Returns
-        -------
-        Tensor, shape (sample, parameter)
-            One gradient a row, float64; takes 8·N·P bytes.
-        """
-        return self.rows(slice(None))
+        return self.part(slice(None)).products(other.part(slice(None)))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from langevin_nn.gradients.functional import WeightedLoss
 from langevin_nn.gradients.layout import ParameterLayout
+from langevin_nn.gradients.samples import Samples, number_of, taken
 
 __all__ = ["GradientDerivative"]
-
-WeightedLoss = Callable[[dict[str, Tensor], Tensor, Tensor, Tensor], Tensor]
 
 
 class GradientDerivative:
@@ -39,7 +37,7 @@ class GradientDerivative:
         total: WeightedLoss,
         layout: ParameterLayout,
         weights: Tensor,
-        inputs: Tensor,
+        inputs: Samples,
         labels: Tensor,
         at_a_time: int,
     ) -> None:
@@ -61,7 +59,7 @@ class GradientDerivative:
             ∇²L v, computed in that precision and summed over pieces in double precision.
         """
         products = torch.zeros_like(vectors, dtype=torch.float64)
-        for start in range(0, len(self._inputs), self._at_a_time):
+        for start in range(0, number_of(self._inputs), self._at_a_time):
             weights, gradient = self._graph(slice(start, start + self._at_a_time))
             if not gradient.requires_grad:  # of a loss that is linear in the weights
                 continue
@@ -77,10 +75,10 @@ class GradientDerivative:
             return self._kept
         with torch.enable_grad():
             weights = self._weights.clone().requires_grad_()
-            inputs, labels = self._inputs[samples], self._labels[samples]
-            shares = weights.new_full((len(inputs),), 1 / len(self._inputs))
+            inputs, labels = taken(self._inputs, samples), self._labels[samples]
+            shares = weights.new_full((len(labels),), 1 / number_of(self._inputs))
             total = self._total(self._layout.split(weights), inputs, labels, shares)
             (gradient,) = torch.autograd.grad(total, weights, create_graph=True, materialize_grads=True)
-        if len(inputs) == len(self._inputs):
+        if len(labels) == number_of(self._inputs):
             self._kept = weights, gradient
         return weights, gradient

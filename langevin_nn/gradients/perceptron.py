@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from langevin_nn.kernels import perceptron as kernel
+from langevin_nn.formulas import GELU, RELU, TANH
 
 __all__ = ["PerceptronGradient", "recognised"]
 
 
-_ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: kernel.RELU, nn.Tanh: kernel.TANH, nn.GELU: kernel.GELU}
+_ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: RELU, nn.Tanh: TANH, nn.GELU: GELU}
+
+
+@cache
+def _kernel() -> Any:
+    """Return the kernel, which loads the compiler: only what runs needs it."""
+    return import_module("langevin_nn.kernels.perceptron")
 
 
 def recognised(module: nn.Module, inputs: Tensor) -> tuple[tuple[int, ...], type[nn.Module]] | None:
-    """Return widths and activation of a multi-layer perceptron, None for other networks.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Known where it is a ``Sequential`` of ``Linear`` layers with biases and one kind of activation between them,
-        ReLU, tanh or the exact GELU, without hooks or shared tensors.
-    inputs : Tensor, shape (sample, ...)
-        Known where they are vectors.
-
-    Returns
-    -------
-    widths : tuple of int
-        Units of each layer, the inputs first.
-    activation : type
-        Of the modules between the layers.
-
-    Examples
-    --------
-    >>> recognised(nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 4)), torch.zeros(1, 3))
-    ((3, 2, 4), <class 'torch.nn.modules.activation.Tanh'>)
-    """
-    if type(module) is not nn.Sequential or inputs.ndim != 2 or len(module) % 2 == 0:
+    """Return widths, the inputs first, and activation of a multi-layer perceptron; None for other networks."""
+    # Known are a `Sequential` of `Linear` layers with biases and one kind of activation between them, without hooks or shared
+    # tensors, and inputs that are vectors.
+    if type(module) is not nn.Sequential or not isinstance(inputs, Tensor) or inputs.ndim != 2 or len(module) % 2 == 0:
         return None
     if any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules()):
         return None
@@ -60,38 +50,17 @@ def recognised(module: nn.Module, inputs: Tensor) -> tuple[tuple[int, ...], type
 
 @dataclass(frozen=True)
 class PerceptronGradient:
-    """Σ_k c_k ∇ℓ_k of a perceptron with cross-entropy loss, for a batch of replicas.
+    """Σ_k c_k ∇ℓ_k of a perceptron with cross-entropy loss, for a batch of replicas."""
 
-    Agrees with `TracedGradient` to float32 rounding.
-
-    Parameters
-    ----------
-    widths : tuple of int
-        Units of each layer, the inputs first.
-    activation : int
-        Code of the activation in `langevin_nn.kernels.perceptron`.
-    """
+    # Agrees with `TracedGradient` to float32 rounding.
 
     widths: tuple[int, ...]
-    activation: int
+    activation: int  # its code in `langevin_nn.formulas`
     path = "perceptron kernel"
 
     @classmethod
     def of(cls, module: nn.Module, inputs: Tensor) -> PerceptronGradient | None:
-        """Return the fast path of a network, or None where it has none.
-
-        Parameters
-        ----------
-        module : torch.nn.Module
-            Taken where `recognised` knows it.
-        inputs : Tensor, shape (sample, ...)
-            Taken where they are vectors of float32 on the CPU.
-
-        Returns
-        -------
-        PerceptronGradient or None
-            The fast path.
-        """
+        """Return the fast path of a network that `recognised` knows, where all is float32 on the CPU; else None."""
         known = recognised(module, inputs)
         tensors = [inputs, *module.parameters()]
         if known is None or any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in tensors):
@@ -101,29 +70,10 @@ class PerceptronGradient:
     def __call__(
         self, weights: Tensor, inputs: Tensor, labels: Tensor, coefficients: Tensor, indices: Tensor | None
     ) -> Tensor:
-        """Return the weighted gradients.
-
-        Parameters
-        ----------
-        weights : Tensor, shape (replica, parameter)
-            Where.
-        inputs : Tensor, shape (sample, feature)
-            All samples.
-        labels : Tensor, shape (replica or 1, sample)
-            All labels.
-        coefficients : Tensor, shape (replica, row)
-            The c_k of the samples in `indices`, or of all.
-        indices : Tensor or None, shape (replica, row)
-            Samples to use; None for all, in order.
-
-        Returns
-        -------
-        Tensor, shape (replica, parameter)
-            Σ_k c_k ∇ℓ_k.
-        """
+        """Return the weighted gradients, as a `WeightedGradient` does."""
         rows = indices if indices is not None else torch.arange(len(inputs))[None]
         out = torch.empty_like(weights)
-        kernel.weighted_gradient(
+        _kernel().weighted_gradient(
             weights.contiguous().numpy(),
             inputs.numpy(),
             labels.numpy(),
@@ -146,35 +96,14 @@ class PerceptronGradient:
         momentum: float,
         weight_decay: float,
     ) -> tuple[Tensor, Tensor]:
-        """Make a block of updates v ← μv + g + λw, w ← w − Δt v, g the mean gradient over each minibatch.
-
-        Parameters
-        ----------
-        weights, velocities : Tensor, shape (replica, parameter)
-            Before.
-        inputs : Tensor, shape (sample, feature)
-            All samples.
-        labels : Tensor, shape (replica or 1, sample)
-            All labels.
-        indices : Tensor of int64, shape (replica, step, row)
-            The samples of each minibatch.
-        time_steps : Tensor, shape (replica,)
-            Δt.
-        momentum, weight_decay : float
-            μ and λ.
-
-        Returns
-        -------
-        weights, velocities : Tensor, shape (replica, parameter)
-            After; where μ = 0 the velocities are of no use to anybody.
-        """
+        """Make a block of updates, as a `Descent` does; where μ = 0 the velocities are of no use to anybody."""
         weights, velocities = weights.contiguous().clone(), velocities.contiguous().clone()
         if momentum == 0:
-            direct = kernel.at_once(indices.shape[2], momentum, weight_decay)
+            direct = _kernel().at_once(indices.shape[2], momentum, weight_decay)
             velocities = weights.new_zeros(0 if direct else len(weights), weights.shape[1])
         with np.errstate(over="ignore"):  # what is beyond float32 makes weights that are found to diverge
             rates = np.float32(momentum), np.float32(weight_decay)
-        kernel.descend(
+        _kernel().descend(
             weights.numpy(),
             velocities.numpy(),
             inputs.numpy(),

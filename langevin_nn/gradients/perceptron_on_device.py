@@ -18,17 +18,9 @@ _AT_ONCE = 2**26  # activations: 256 MiB in float32
 
 @dataclass(frozen=True)
 class BatchedPerceptronGradient:
-    """Σ_k c_k ∇ℓ_k of a perceptron with cross-entropy loss, in operations of torch that wait for nothing.
+    """Σ_k c_k ∇ℓ_k of a perceptron with cross-entropy loss, in operations of torch that wait for nothing."""
 
-    They can be captured as a CUDA graph. Agrees with `TracedGradient` to rounding.
-
-    Parameters
-    ----------
-    widths : tuple of int
-        Units of each layer, the inputs first.
-    activation : type
-        Of the modules between the layers: ``nn.ReLU``, ``nn.Tanh`` or ``nn.GELU``.
-    """
+    # They can be captured as a CUDA graph. Agrees with `TracedGradient` to rounding.
 
     widths: tuple[int, ...]
     activation: type[nn.Module]
@@ -36,20 +28,7 @@ class BatchedPerceptronGradient:
 
     @classmethod
     def of(cls, module: nn.Module, inputs: Tensor) -> BatchedPerceptronGradient | None:
-        """Return this path of a network, or None where it has none.
-
-        Parameters
-        ----------
-        module : torch.nn.Module
-            Taken where `recognised` knows it.
-        inputs : Tensor, shape (sample, ...)
-            Taken where they are vectors, as precise as the weights.
-
-        Returns
-        -------
-        BatchedPerceptronGradient or None
-            The path.
-        """
+        """Return this path of a network that `recognised` knows, with inputs as precise as the weights; else None."""
         known = recognised(module, inputs)
         if known is None or any(each.dtype != inputs.dtype for each in module.parameters()):
             return None
@@ -58,26 +37,7 @@ class BatchedPerceptronGradient:
     def __call__(
         self, weights: Tensor, inputs: Tensor, labels: Tensor, coefficients: Tensor, indices: Tensor | None
     ) -> Tensor:
-        """Return the weighted gradients.
-
-        Parameters
-        ----------
-        weights : Tensor, shape (replica, parameter)
-            Where.
-        inputs : Tensor, shape (sample, feature)
-            All samples.
-        labels : Tensor, shape (replica or 1, sample)
-            All labels.
-        coefficients : Tensor, shape (replica, row)
-            The c_k of the samples in `indices`, or of all.
-        indices : Tensor or None, shape (replica, row)
-            Samples to use; None for all, in order.
-
-        Returns
-        -------
-        Tensor, shape (replica, parameter)
-            Σ_k c_k ∇ℓ_k.
-        """
+        """Return the weighted gradients, as a `WeightedGradient` does."""
         labels = labels.expand(len(weights), -1)
         at_once = max(1, _AT_ONCE // max(1, coefficients.shape[1] * sum(self.widths)))
         pieces = []

@@ -13,11 +13,16 @@ from torch import Tensor, nn
 
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.gradients.functional import Loss
-from langevin_nn.provenance import digest
+from langevin_nn.gradients.samples import Samples, leaves, number_of, taken
+from langevin_nn.provenance import digest, told
 
 __all__ = ["Descent", "GradientPath", "Kept", "Problem", "WeightedGradient", "identity_of", "joined"]
 
+# Weights (replica, parameter), all inputs (sample, ...), labels (replica or 1, sample, ...), coefficients (replica, row) and
+# the samples that they weigh (replica, row), None for all in order → Σ_k c_k ∇ℓ_k (replica, parameter).
 WeightedGradient = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+# Updates v ← μv + g + λw, w ← w − Δt v, g the mean gradient over each minibatch: weights and velocities (replica, parameter),
+# all inputs and labels, indices (replica, step, row), Δt (replica,), μ and λ → weights and velocities.
 Descent = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -30,28 +35,15 @@ class Kept(dict[Any, Any]):
 
 @dataclass(frozen=True, eq=False)
 class GradientPath:
-    """How weighted gradients Σ_k c_k ∇ℓ_k of a network are computed; all ways agree to rounding.
+    """How weighted gradients Σ_k c_k ∇ℓ_k of a network are computed; all ways agree to rounding."""
 
-    Parameters
-    ----------
-    name : str
-        As files have it.
-    function : callable
-        (weights, inputs, labels, coefficients, indices) → Tensor, shape (replica, parameter).
-    capturable : callable
-        The same in operations that neither check their arguments nor wait for a device.
-    descend : callable, optional
-        A kernel for whole blocks of updates v ← μv + g + λw, w ← w − Δt v, g the mean gradient over each minibatch, where
-        there is one: (weights, velocities, inputs, labels, indices, Δt, μ, λ) → weights and velocities.
-    kept : Kept, optional
-        For what was captured with it.
-    """
-
-    name: str
+    name: str  # as files have it
     function: WeightedGradient
-    capturable: WeightedGradient
-    descend: Descent | None = None
-    kept: Kept = field(default_factory=Kept)
+    capturable: (
+        WeightedGradient | None
+    )  # in operations that neither check their arguments nor wait for a device, if any
+    descend: Descent | None = None  # a kernel for whole blocks of updates, where there is one
+    kept: Kept = field(default_factory=Kept)  # for what was captured with it
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +60,15 @@ class Problem:
         Their labels.
     identity : str, optional
         Problems of equal identity differ in their labels only, and can be joined; without one it joins no other.
+    rows_at_once : int, optional
+        Of how many samples of a replica a pass may keep what it needs; of more, gradients are summed over pieces.
     """
 
     path: GradientPath
-    inputs: Tensor
+    inputs: Samples
     labels: Tensor
     identity: str | None = None
+    rows_at_once: int = 2**62
 
     def weighted_gradient(self, weights: Tensor, coefficients: Tensor, indices: Tensor | None = None) -> Tensor:
         """Return Σ_k c_k ∇ℓ_k(w).
@@ -102,12 +97,25 @@ class Problem:
                 f"labels are given for {len(self.labels)} replicas, weights for {len(weights)}: expected as many, or labels "
                 "that all replicas share"
             )
-        expected = (len(weights), len(self.inputs) if indices is None else indices.shape[-1])
+        expected = (len(weights), number_of(self.inputs) if indices is None else indices.shape[-1])
         for name, tensor in {"coefficients": coefficients, "indices": indices}.items():
             if tensor is not None and tuple(tensor.shape) != expected:
                 raise ConfigurationError(f"{name} have shape {tuple(tensor.shape)}: expected (replica, …) = {expected}")
         self._check(indices)
-        return self.path.function(weights, self.inputs, self.labels, coefficients.to(weights.dtype), indices)
+        coefficients = coefficients.to(weights.dtype)
+        if expected[1] <= self.rows_at_once:
+            return self.path.function(weights, self.inputs, self.labels, coefficients, indices)
+        total = torch.zeros_like(weights)
+        for start in range(0, expected[1], self.rows_at_once):
+            some = slice(start, start + self.rows_at_once)
+            if indices is None:
+                samples = taken(self.inputs, some), self.labels[:, some]
+                total += self.path.function(weights, *samples, coefficients[:, some].contiguous(), None)
+            else:
+                total += self.path.function(
+                    weights, self.inputs, self.labels, coefficients[:, some], indices[:, some].contiguous()
+                )
+        return total
 
     def descend(self, weights: Tensor, velocities: Tensor, indices: Tensor, *rates: Any) -> tuple[Tensor, Tensor]:
         """Make a block of minibatch updates by the path's kernel.
@@ -135,9 +143,9 @@ class Problem:
         if indices is None or not indices.numel():
             return
         first, last = int(indices.min()), int(indices.max())
-        if first < 0 or last >= len(self.inputs):
+        if first < 0 or last >= number_of(self.inputs):
             raise ConfigurationError(
-                f"indices run from {first} to {last}: expected 0 to {len(self.inputs) - 1}, the training samples"
+                f"indices run from {first} to {last}: expected 0 to {number_of(self.inputs) - 1}, the training samples"
             )
 
 
@@ -162,7 +170,7 @@ def joined(problems: Sequence[Problem], replicas: Sequence[int]) -> Problem:
     return replace(problems[0], labels=torch.cat([labels.expand(n, *labels.shape[1:]) for labels, n in each]))
 
 
-def identity_of(path: GradientPath, module: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor) -> str | None:
+def identity_of(path: GradientPath, module: nn.Module, loss: Loss, inputs: Samples, labels: Tensor) -> str | None:
     """Return what names a problem but for its labels: path, network, loss, inputs, precision and device.
 
     Parameters
@@ -185,8 +193,8 @@ def identity_of(path: GradientPath, module: nn.Module, loss: Loss, inputs: Tenso
     if constants is None:
         return None
     first = next(module.parameters())
-    same = (path.name, str(module), loss, first.dtype, first.device, labels.shape[2:])
-    return f"{same} {constants} {digest(inputs, *module.buffers())}"
+    same = (path.name, str(module), told(loss), first.dtype, first.device, labels.shape[2:])
+    return f"{same} {constants} {digest(*leaves(inputs), *module.buffers())}"
 
 
 def _constants(module: nn.Module) -> str | None:

@@ -1,10 +1,11 @@
-"""Refusal of networks for which "the gradient of sample k" has no meaning."""
+"""Refusal of networks for which "the gradient of sample k" has no meaning, and of devices that are not there."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +13,10 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from langevin_nn.checks import shown
 from langevin_nn.errors import ConfigurationError, SampleMixingError
 from langevin_nn.gradients.layout import ParameterLayout
+from langevin_nn.gradients.samples import Samples, joined_samples, leaves, mapped, number_of, shapes, taken
 
 __all__ = [
     "arrangements",
@@ -21,12 +24,14 @@ __all__ = [
     "doubled",
     "general_point",
     "in_double",
+    "is_samples",
     "refuse_labels_without_loss",
     "refuse_loss_mixing",
     "refuse_sample_mixing",
     "refuse_sparse_gradients",
     "sample_losses",
     "trial_positions",
+    "usable_device",
     "with_moved",
 ]
 
@@ -37,35 +42,56 @@ _LARGE = 1_000_000
 _OF_A_LOSS = (RuntimeError, ValueError, IndexError, TypeError)
 
 
-def trial_positions(n_samples: int) -> Tensor:
+def usable_device(device: str | torch.device) -> torch.device:
+    """Return a device on which numbers can be kept here, or raise.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        What came.
+
+    Returns
+    -------
+    torch.device
+        The same.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such device.
+    """
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ConfigurationError(
+            f"device={shown(str(device))} cannot be used here ({str(error).splitlines()[0][:200]}): expected a device of "
+            f"this machine, {'cpu or cuda' if torch.cuda.is_available() else 'cpu, since no GPU is available to torch'}; "
+            "choose another or leave it out"
+        ) from error
+    return chosen
+
+
+def trial_positions(n_samples: int, tried: int = _TRIED) -> Tensor:
     """Return the positions of a few samples from all over the data, in random order, the same at each call.
 
     Parameters
     ----------
     n_samples : int
         N.
+    tried : int, optional
+        How many, at most.
 
     Returns
     -------
     Tensor of int64, shape (trial sample,)
         On the CPU.
     """
-    return torch.randperm(n_samples, generator=torch.Generator().manual_seed(1))[:_TRIED]
+    return torch.randperm(n_samples, generator=torch.Generator().manual_seed(1))[:tried]
 
 
 def arrangements(n: int) -> list[Tensor]:
-    """Return orders in which trial samples are passed together: all of them, and fewer, each in an order of its own.
-
-    Parameters
-    ----------
-    n : int
-        Of how many trial samples.
-
-    Returns
-    -------
-    list of Tensor of int64
-        Positions among them.
-    """
+    """Return orders in which n trial samples are passed together: all of them, and fewer, each in an order of its own."""
     generator = torch.Generator().manual_seed(2)
     return [torch.randperm(n, generator=generator)[:size] for size in (n, *(each for each in _TOGETHER if each < n))]
 
@@ -75,62 +101,47 @@ def _repeated(n: int, size: int) -> Tensor:
     return torch.randint(n, (size,), generator=torch.Generator().manual_seed(3))
 
 
-def with_moved(inputs: Tensor) -> Tensor:
-    """Return samples and, where numbers can be changed, as many that are moved a little, so that no two are alike.
-
-    Parameters
-    ----------
-    inputs : Tensor, shape (sample, ...)
-        A few.
-
-    Returns
-    -------
-    Tensor, shape (sample or 2·sample, ...)
-        Those given come first.
-    """
-    if not inputs.is_floating_point():
+def with_moved(inputs: Samples) -> Samples:
+    """Return samples, then, where numbers can be changed, as many moved a little, so that no two are alike."""
+    if not any(each.is_floating_point() for each in leaves(inputs)):
         return inputs
-    kick = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return torch.cat([inputs, inputs + 0.1 * kick.to(inputs.device, inputs.dtype)])
+    generator = torch.Generator().manual_seed(1)
+
+    def twice(each: Tensor) -> Tensor:
+        if not each.is_floating_point():
+            return torch.cat([each, each])
+        kick = torch.randn(each.shape, generator=generator, dtype=torch.float64)
+        return torch.cat([each, each + 0.1 * kick.to(each.device, each.dtype)])
+
+    return mapped(twice, inputs)
+
+
+def is_samples(outputs: Any) -> bool:
+    """Return whether something is a tensor, or a tuple or dictionary of such."""
+    if isinstance(outputs, Tensor):
+        return True
+    held = outputs.values() if type(outputs) is dict else outputs if type(outputs) is tuple else ()
+    return bool(held) and all(map(is_samples, held))
+
+
+def _rows(outputs: Samples) -> Tensor:
+    """Return all numbers of each sample in one row; a tensor as it is."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    return torch.cat([each.reshape(len(each), -1) for each in leaves(outputs)], dim=1)
 
 
 def in_double(module: torch.nn.Module, parameters: Mapping[str, Tensor]) -> tuple[torch.nn.Module, dict[str, Tensor]]:
-    """Return a copy of a network at some weights in float64, where differences are told from rounding.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network.
-    parameters : mapping of str to Tensor
-        Its weights.
-
-    Returns
-    -------
-    module : torch.nn.Module
-        Which shares nothing with it.
-    parameters : dict of str to Tensor
-        The weights.
-    """
+    """Return a copy of a network and its weights in float64, where differences are told from rounding."""
     return deepcopy(module).double(), {name: tensor.double() for name, tensor in parameters.items()}
 
 
 def doubled(tensor: Tensor) -> Tensor:
-    """Return floating-point numbers in float64, anything else as it is.
-
-    Parameters
-    ----------
-    tensor : Tensor
-        Any.
-
-    Returns
-    -------
-    Tensor
-        Of the same shape.
-    """
+    """Return floating-point numbers in float64, anything else as it is."""
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
-def general_point(module: torch.nn.Module, layout: ParameterLayout, weights: Tensor, inputs: Tensor) -> Tensor:
+def general_point(module: torch.nn.Module, layout: ParameterLayout, weights: Tensor, inputs: Samples) -> Tensor:
     """Return weights near some others at which nothing vanishes by chance, and all outputs are finite.
 
     Parameters
@@ -149,14 +160,14 @@ def general_point(module: torch.nn.Module, layout: ParameterLayout, weights: Ten
     Tensor, shape (parameter,)
         The weights themselves where numbers beyond their neighbourhood are all that the network gives.
     """
-    few = inputs[trial_positions(len(inputs)).to(inputs.device)]
+    few = taken(inputs, trial_positions(number_of(inputs)))
     for moved in (_perturbed(weights), _perturbed(weights, relative=True)):
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             try:
                 outputs = functional_call(module, layout.split(moved), (few,))
             except (RuntimeError, ValueError, IndexError, TypeError):
                 return weights  # whoever needs the outputs says what is wrong
-        if isinstance(outputs, Tensor) and bool(torch.isfinite(outputs).all()):
+        if is_samples(outputs) and all(bool(torch.isfinite(each).all()) for each in leaves(outputs)):
             return moved
     return weights
 
@@ -168,7 +179,7 @@ def _perturbed(weights: Tensor, *, relative: bool = False) -> Tensor:
     return weights + 0.1 * (weights * kick.clamp(-5, 5) if relative else kick)
 
 
-def refuse_sample_mixing(module: torch.nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> None:
+def refuse_sample_mixing(module: torch.nn.Module, parameters: dict[str, Tensor], inputs: Samples) -> None:
     """Raise if a sample's output depends on the other samples of its batch or on hidden randomness.
 
     Parameters
@@ -191,43 +202,52 @@ def refuse_sample_mixing(module: torch.nn.Module, parameters: dict[str, Tensor],
         if isinstance(layer, _BatchNorm) and (layer.training or layer.running_mean is None):
             raise SampleMixingError(
                 f"layer {name!r} ({type(layer).__name__}) normalises over the batch: sample gradients, and with them "
-                "every order parameter, are undefined there; put it into evaluation mode with .eval(), or use GroupNorm "
-                "or LayerNorm instead"
+                "every order parameter, are undefined there; put it into evaluation mode with .eval(), and add "
+                "BatchStatistics() to the noise where updates are to use those of the minibatch, or use GroupNorm or "
+                "LayerNorm instead"
             )
         if isinstance(layer, _DropoutNd) and layer.training and layer.p > 0:
             raise SampleMixingError(
                 f"layer {name!r} ({type(layer).__name__}, p={layer.p}) draws random numbers of its own: the gradient "
-                "noise would no longer be that of the minibatches alone; put it into evaluation mode with .eval()"
+                "noise would no longer be that of the minibatches alone; put it into evaluation mode with .eval(), and add "
+                "DropoutNoise() to the noise where updates are to draw masks"
             )
     untouched = deepcopy(module)  # evaluations may leave what cannot be copied
-    few = with_moved(inputs[trial_positions(len(inputs)).to(inputs.device)])
+    few = with_moved(taken(inputs, trial_positions(number_of(inputs))))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             together = functional_call(module, parameters, (few,))
             again = functional_call(module, parameters, (few,))
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        except Exception as error:  # whatever a user's code raises there
             raise ConfigurationError(
-                f"the network cannot take inputs of shape (sample, {', '.join(map(str, inputs.shape[1:]))}) and type "
-                f"{inputs.dtype}: {str(error).splitlines()[0]}; reshape or convert them (images to floating point)"
+                f"the network cannot take inputs of {shapes(inputs)}: {_first_line(error)}; reshape or convert them "
+                "(images to "
+                "floating point); several inputs come in a tuple, in the order of the network's arguments, or by name in a "
+                "dictionary"
             ) from error
-        if not isinstance(together, Tensor):
+        several = () if isinstance(together, Tensor) or not is_samples(together) else leaves(together)
+        if not is_samples(together) or any(not each.ndim or len(each) != number_of(few) for each in several):
             raise ConfigurationError(
                 f"the network returned something of type {type(together).__name__}: expected one tensor, whose first "
-                "dimension are the samples, as outputs for the loss; wrap it in a module that picks the tensor"
+                "dimension are the samples, as outputs for the loss; say with output= what of it they are: a "
+                "position, a name "
+                "or a function"
             )
+        together, again = _rows(together), _rows(again)
         if not torch.equal(together.isnan(), again.isnan()) or not torch.equal(
             together.nan_to_num(), again.nan_to_num()
         ):
             raise SampleMixingError(
-                "the network gave two different outputs for the same inputs: expected a function of inputs and weights "
-                "alone; remove the random layer or put the network into evaluation mode with .eval()"
+                f"{_first_that_varies(module, parameters, few)} gave two different outputs for the same inputs: expected "
+                "a function of inputs and weights alone; remove the random layer or put the network into evaluation mode "
+                "with .eval(), and add DropoutNoise() to the noise where updates are to draw"
             )
         try:
-            mixing = _mixing(*in_double(untouched, parameters), doubled(few), 1e-5, 2e-6)
+            mixing = _mixing(*in_double(untouched, parameters), mapped(doubled, few), 1e-5, 2e-6)
         except (RuntimeError, TypeError):  # its code fixes the precision, or the device knows one only
             mixing = _mixing(module, parameters, few, 1e-3, 1e-3)
     if mixing is not None:
-        culprit = _first_that_mixes(module, parameters, few[mixing])
+        culprit = _first_that_mixes(module, parameters, taken(few, mixing))
         raise SampleMixingError(
             f"the output {culprit} for a sample changes with the other samples of the batch: expected an independent "
             "output for each sample, since sample gradients are undefined otherwise; use layers that normalise within "
@@ -236,12 +256,12 @@ def refuse_sample_mixing(module: torch.nn.Module, parameters: dict[str, Tensor],
 
 
 def _mixing(
-    module: torch.nn.Module, parameters: dict[str, Tensor], few: Tensor, of_spread: float, of_largest: float
+    module: torch.nn.Module, parameters: dict[str, Tensor], few: Samples, of_spread: float, of_largest: float
 ) -> Tensor | None:
     """Return the first arrangement of samples in which an output differs from that of the sample alone."""
-    rows = [functional_call(module, parameters, (few[k : k + 1],)) for k in range(len(few))]
+    rows = [_rows(functional_call(module, parameters, (taken(few, slice(k, k + 1)),))) for k in range(number_of(few))]
     if any(row.shape != (1, *rows[0].shape[1:]) for row in rows):
-        return arrangements(len(few))[0]
+        return arrangements(number_of(few))[0]
     alone = torch.cat(rows)
     # A trial that leaves the network's domain says nothing.
     usable = torch.isfinite(alone.reshape(len(alone), -1)).all(1).nonzero()[:, 0].cpu()
@@ -252,7 +272,7 @@ def _mixing(
     many = _MANY if sum(each.numel() for each in parameters.values()) <= _LARGE else _FEWER
     for order in (*arrangements(len(usable)), _repeated(len(usable), many)):
         try:
-            together = functional_call(module, parameters, (few[usable[order]],))
+            together = _rows(functional_call(module, parameters, (taken(few, usable[order]),)))
         except (RuntimeError, ValueError, IndexError):
             if len(order) == many:  # more than it takes, or than there is memory for
                 return None
@@ -264,36 +284,54 @@ def _mixing(
     return None
 
 
-def _first_that_mixes(module: torch.nn.Module, parameters: dict[str, Tensor], few: Tensor) -> str:
-    """Name the first layer, in the order of execution, whose outputs differ when a sample comes alone."""
-    found: list[tuple[str, Tensor]] = []
+def _layer_outputs(
+    module: torch.nn.Module, parameters: dict[str, Tensor], *passes: Samples
+) -> list[list[tuple[str, Tensor]]]:
+    """Return what each layer gives in some passes, with its name, in the order of execution."""
+    found: list[list[tuple[str, Tensor]]] = []
 
     def remember(name: str, layer: torch.nn.Module) -> torch.utils.hooks.RemovableHandle:
         def hook(_: torch.nn.Module, __: object, output: object) -> None:
-            if isinstance(output, Tensor):
-                found.append((f"of layer {name!r} ({type(layer).__name__})", output.detach().clone()))
+            first = (
+                output[0] if isinstance(output, tuple) and output else output
+            )  # recurrent layers return their state, too
+            if isinstance(first, Tensor):
+                found[-1].append((f"layer {name!r} ({type(layer).__name__})", first.detach().clone()))
 
         return layer.register_forward_hook(hook)
 
     handles = [remember(name, layer) for name, layer in module.named_modules() if name]
     try:
         with torch.no_grad():
-            functional_call(module, parameters, (few,))
-            together = list(found)
-            found.clear()
-            functional_call(module, parameters, (few[:1],))
+            for each in passes:
+                found.append([])
+                functional_call(module, parameters, (each,))
     finally:
         for handle in handles:
             handle.remove()
-    for (name, output), (_, alone) in zip(together, found, strict=False):
-        if len(output) != len(few) or output.shape[1:] != alone.shape[1:]:
+    return found
+
+
+def _first_that_mixes(module: torch.nn.Module, parameters: dict[str, Tensor], few: Samples) -> str:
+    """Name the first layer, in the order of execution, whose outputs differ when a sample comes alone."""
+    both = _layer_outputs(module, parameters, few, taken(few, slice(0, 1)))
+    for (name, output), (_, alone) in zip(*both, strict=False):
+        if not output.ndim or not alone.ndim or len(output) != number_of(few) or output.shape[1:] != alone.shape[1:]:
             continue
         if not torch.allclose(output[:1], alone, rtol=1e-3, atol=1e-5):
-            return name
+            return f"of {name}"
     return "of the network"
 
 
-def refuse_loss_mixing(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, labels: Tensor) -> str | None:
+def _first_that_varies(module: torch.nn.Module, parameters: dict[str, Tensor], few: Samples) -> str:
+    """Name the first layer, in the order of execution, whose outputs differ from pass to pass."""
+    for (name, one), (_, other) in zip(*_layer_outputs(module, parameters, few, few), strict=False):
+        if one.shape != other.shape or not torch.equal(one.nan_to_num(), other.nan_to_num()):
+            return str(name)
+    return "the network"
+
+
+def refuse_loss_mixing(loss: Callable[[Tensor, Tensor], Tensor], outputs: Samples, labels: Tensor) -> str | None:
     """Raise if the loss of a sample depends on the outputs or labels of the others, as one that broadcasts does.
 
     Parameters
@@ -315,7 +353,7 @@ def refuse_loss_mixing(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor
     SampleMixingError
         Naming the shapes and the remedy.
     """
-    pairs = [(outputs[k : k + 1], labels[k : k + 1]) for k in range(len(outputs))]
+    pairs = [(taken(outputs, slice(k, k + 1)), labels[k : k + 1]) for k in range(len(labels))]
     said = alone = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -325,29 +363,30 @@ def refuse_loss_mixing(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor
             said = str(error).splitlines()[0]
     if alone is None or not bool(torch.isfinite(alone).all()):
         # A squeeze() that knows no minibatch of one, or a deviation among one: each comes twice.
-        alone = torch.stack([loss(*(torch.cat([each, each]) for each in pair))[0] for pair in pairs])
+        alone = torch.stack([loss(*(joined_samples([each, each]) for each in pair))[0] for pair in pairs])
     usable = torch.isfinite(alone).nonzero()[:, 0]
     if not len(usable):
         return said
     rounding = max(1e-6, torch.finfo(alone.dtype).eps)
-    allowed = rounding * (20 * alone[usable].abs().max() + outputs[usable].abs().max())
+    largest = max(float(each[usable.to(each.device)].abs().max()) for each in leaves(outputs) if each.numel())
+    allowed = rounding * (20 * alone[usable].abs().max() + largest)
     for order in (usable[each] for each in (*arrangements(len(usable)), _repeated(len(usable), _MANY))):
-        if not bool(((loss(outputs[order], labels[order]) - alone[order]).abs() <= allowed).all()):
-            n, remedy = len(outputs), "take no mean, sum or extremum over the first dimension, that of the samples"
-            if {outputs.shape[1:], labels.shape[1:]} == {(), (1,)}:
+        if not bool(((loss(taken(outputs, order), labels[order]) - alone[order]).abs() <= allowed).all()):
+            n, remedy = len(labels), "take no mean, sum or extremum over the first dimension, that of the samples"
+            if isinstance(outputs, Tensor) and {outputs.shape[1:], labels.shape[1:]} == {(), (1,)}:
                 remedy = (
                     f"if one is taken from the other they broadcast to ({n}, {n}): give both the same shape, with "
                     f"outputs.squeeze(-1) or labels[:, None]; else {remedy}"
                 )
             raise SampleMixingError(
                 "the loss of a sample changes with the other samples of its minibatch: outputs have shape "
-                f"{tuple(outputs.shape)}, labels {tuple(labels.shape)}; expected the loss of each sample to depend on its "
+                f"{_shape(outputs)}, labels {tuple(labels.shape)}; expected the loss of each sample to depend on its "
                 f"own output and label alone, since sample gradients are undefined otherwise; {remedy}"
             )
     return said
 
 
-def sample_losses(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, labels: Tensor) -> Tensor:
+def sample_losses(loss: Callable[[Tensor, Tensor], Tensor], outputs: Samples, labels: Tensor) -> Tensor:
     """Return the losses of a few samples, or say why there are none.
 
     Parameters
@@ -373,7 +412,7 @@ def sample_losses(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, lab
         return loss(outputs, labels)
     except _OF_A_LOSS as error:
         given = (
-            f"outputs of shape {tuple(outputs.shape)} ({outputs.dtype}) and labels of shape {tuple(labels.shape)} "
+            f"outputs of shape {_shape(outputs)} ({leaves(outputs)[0].dtype}) and labels of shape {tuple(labels.shape)} "
             f"({labels.dtype})"
         )
         if _works(loss, labels, outputs):
@@ -381,6 +420,8 @@ def sample_losses(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, lab
                 f"the loss fails on {given} and takes them the other way round: expected loss(outputs, labels), one loss a "
                 "sample; swap its arguments"
             ) from error
+        if not isinstance(outputs, Tensor):
+            given += ", several as the network returns them (output= picks one)"
         raise ConfigurationError(
             f"the loss fails on {given} ({type(error).__name__}: {_first_line(error)}): expected loss(outputs, labels), "
             "which returns one loss a sample; see that it takes the outputs first, and what shape and type of labels it takes"
@@ -388,7 +429,7 @@ def sample_losses(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, lab
 
 
 def refuse_labels_without_loss(
-    loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, name: str, labels: Tensor
+    loss: Callable[[Tensor, Tensor], Tensor], output: Samples, name: str, labels: Tensor
 ) -> None:
     """Raise where a loss takes some classes and fails on the smallest or the largest of them.
 
@@ -412,7 +453,7 @@ def refuse_labels_without_loss(
         return
     classes = torch.unique(labels)
     usual = classes[len(classes) // 2]
-    twice = torch.cat([output, output])  # a squeeze() may know no minibatch of one
+    twice = joined_samples([output, output])  # a squeeze() may know no minibatch of one
     for value in (classes[0], classes[-1]):
         first, ordinary = (each.expand(2, *labels.shape[1:]) for each in (value, usual))
         if value != usual and _works(loss, twice, ordinary) and not _works(loss, twice, first):
@@ -438,8 +479,41 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
+def refuse_altered_embeddings(module: torch.nn.Module) -> None:
+    """Raise where an embedding depends on the other samples, or moves weights when it is evaluated.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+
+    Raises
+    ------
+    SampleMixingError
+        If the gradients of its words depend on how often they come in a minibatch.
+    ConfigurationError
+        If it shortens its rows in the forward pass.
+    """
+    for name, layer in module.named_modules():
+        if not isinstance(layer, torch.nn.Embedding | torch.nn.EmbeddingBag):
+            continue
+        of_layer = f"layer {name!r} ({type(layer).__name__})"
+        if layer.scale_grad_by_freq:
+            raise SampleMixingError(
+                f"{of_layer} divides gradients by how often a word comes in the minibatch (scale_grad_by_freq=True), so that "
+                "the gradient of a minibatch is no mean over its samples: expected a layer that treats samples apart; make "
+                "it with scale_grad_by_freq=False"
+            )
+        if layer.max_norm is not None:
+            raise ConfigurationError(
+                f"{of_layer} shortens rows of its weight whenever it is evaluated (max_norm={layer.max_norm:g}), so that "
+                "weights move without an update: expected a forward pass that leaves them; make it with max_norm=None, and "
+                "normalise what it returns, if need be"
+            )
+
+
 def refuse_sparse_gradients(parameters: Mapping[str, Tensor], losses: Callable[[Mapping[str, Tensor]], Tensor]) -> None:
-    """Raise where the gradient of a tensor is sparse, which no sum over parameters takes.
+    """Raise where the gradient of a tensor is sparse, which no sum over parameters takes, or there is none.
 
     Parameters
     ----------
@@ -451,12 +525,18 @@ def refuse_sparse_gradients(parameters: Mapping[str, Tensor], losses: Callable[[
     Raises
     ------
     ConfigurationError
-        With the tensors.
+        With the tensors; or if losses have no gradient.
     """
     tracked = {name: each.detach().requires_grad_() for name, each in parameters.items()}
     try:
         with torch.enable_grad():
-            found = torch.autograd.grad(losses(tracked).sum(), list(tracked.values()), allow_unused=True)
+            values = losses(tracked)
+            if not values.requires_grad:
+                raise ConfigurationError(
+                    "the losses do not depend on any weight, as far as torch can see: expected a loss with a gradient, since "
+                    "training follows it; leave out detach(), item(), torch.no_grad() and conversions to NumPy"
+                )
+            found = torch.autograd.grad(values.sum(), list(tracked.values()), allow_unused=True)
     except (RuntimeError, NotImplementedError):  # whoever needs a gradient says what is wrong
         return
     sparse = [
@@ -466,6 +546,26 @@ def refuse_sparse_gradients(parameters: Mapping[str, Tensor], losses: Callable[[
         raise ConfigurationError(
             f"the gradients of {', '.join(sparse)} are sparse tensors: expected dense ones, since noise and weights are "
             "dense vectors over all parameters; make the layer with sparse=False, which computes the same"
+        )
+
+
+def refuse_undefined_losses(*tried: Tensor) -> None:
+    """Raise where no loss is a number, at whatever weights it was tried.
+
+    Parameters
+    ----------
+    *tried : Tensor, shape (sample,)
+        Losses at several weights.
+
+    Raises
+    ------
+    ConfigurationError
+        If all of them are NaN.
+    """
+    if all(bool(torch.isnan(losses).all()) for losses in tried):
+        raise ConfigurationError(
+            "the losses of all samples that were tried are NaN, at the network's weights and near them: expected numbers, "
+            "since every gradient would be NaN; look at what the loss divides by or takes the logarithm of"
         )
 
 
@@ -490,3 +590,7 @@ def check_sample_losses(losses: Tensor, n_samples: int) -> None:
             f"sample, shape ({n_samples},), since the framework weighs samples itself; pass reduction='none' and sum over "
             "the outputs"
         )
+
+
+def _shape(outputs: Samples) -> str:
+    return ", ".join(str(tuple(each.shape)) for each in leaves(outputs))

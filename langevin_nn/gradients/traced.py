@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
+from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,30 +15,24 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from langevin_nn.gradients.functional import Loss, weighted_loss
 from langevin_nn.gradients.layout import ParameterLayout
+from langevin_nn.gradients.samples import Samples, leaves, mapped, taken
 from langevin_nn.threads import side_by_side
 
 __all__ = ["TracedGradient"]
 
 # A pass of less is mostly Python, whose threads wait for one another. Seconds.
 _WORTH_A_THREAD = 2e-3
+# How often all replicas at once must have had the bits of each alone before they are taken without looking.
+_TRIALS = 2
+_MANY = 16  # replicas, from which on that is worth a trial
 
 
 class TracedGradient:
-    """Σ_k c_k ∇ℓ_k for a batch of replicas, through ``torch.func``.
+    """Σ_k c_k ∇ℓ_k for a batch of replicas, through ``torch.func``."""
 
-    The vectorised gradient is traced once for each shape into a flat graph of tensor operations, which leaves out most
-    of what ``vmap`` and autograd cost in Python at every call. It is the path of every network for which there is no
-    kernel, and the oracle of those for which there is one. On a CPU the replicas of a large network run side by side.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network.
-    layout : ParameterLayout
-        Order of its parameters.
-    loss : callable
-        (outputs, labels) → one loss a sample.
-    """
+    # The vectorised gradient is traced once for each shape into a flat graph of tensor operations, which leaves out most of
+    # what `vmap` and autograd cost in Python at every call. It is the path of every network for which there is no kernel,
+    # and the oracle of those for which there is one. On a CPU the replicas of a large network run side by side.
 
     path = "torch.func"
 
@@ -44,32 +41,14 @@ class TracedGradient:
         self._gradient = grad(weighted_loss(module, loss))
         self._graphs: dict[tuple[object, ...], Callable[..., Tensor]] = {}
         self._seconds: dict[tuple[int, bool], float] = {}
+        self._alike: dict[tuple[object, ...], int] = {}
 
     def untraced(
-        self, weights: Tensor, inputs: Tensor, labels: Tensor, coefficients: Tensor, own_inputs: bool = False
+        self, weights: Tensor, inputs: Samples, labels: Tensor, coefficients: Tensor, own_inputs: bool = False
     ) -> Tensor:
-        """Return the weighted gradients as a function that ``torch.func`` can transform further.
-
-        Parameters
-        ----------
-        weights : Tensor, shape (replica, parameter)
-            Where.
-        inputs : Tensor, shape (row, ...) or (replica, row, ...)
-            The samples.
-        labels : Tensor, shape (replica, row, ...)
-            Their labels.
-        coefficients : Tensor, shape (replica, row)
-            The c_k.
-        own_inputs : bool, optional
-            Whether each replica has inputs of its own.
-
-        Returns
-        -------
-        Tensor, shape (replica, parameter)
-            Σ_k c_k ∇ℓ_k.
-        """
+        """Return the weighted gradients at inputs (row, ...), or, if they are own ones, (replica, row, ...)."""
         if len(weights) == 1:  # without vectorisation the graph is half as long
-            own = inputs[0] if own_inputs else inputs
+            own = mapped(lambda each: each[0], inputs) if own_inputs else inputs
             gradients = self._gradient(self._layout.split(weights[0]), own, labels[0], coefficients[0])
             return self._layout.flatten(gradients)[None]
         axes = (0, 0 if own_inputs else None, 0, 0)
@@ -77,28 +56,9 @@ class TracedGradient:
         return torch.cat([gradients[name].reshape(len(weights), -1) for name in self._layout.shapes], dim=1)
 
     def __call__(
-        self, weights: Tensor, inputs: Tensor, labels: Tensor, coefficients: Tensor, indices: Tensor | None
+        self, weights: Tensor, inputs: Samples, labels: Tensor, coefficients: Tensor, indices: Tensor | None
     ) -> Tensor:
-        """Return the weighted gradients.
-
-        Parameters
-        ----------
-        weights : Tensor, shape (replica, parameter)
-            Where.
-        inputs : Tensor, shape (sample, ...)
-            All samples.
-        labels : Tensor, shape (replica or 1, sample)
-            All labels.
-        coefficients : Tensor, shape (replica, row)
-            The c_k of the samples in `indices`, or of all.
-        indices : Tensor or None, shape (replica, row)
-            Samples to use; None for all, in order.
-
-        Returns
-        -------
-        Tensor, shape (replica, parameter)
-            Σ_k c_k ∇ℓ_k.
-        """
+        """Return the weighted gradients, as a `WeightedGradient` does."""
         labels = labels.expand(len(weights), *labels.shape[1:])
         if weights.device.type == "cpu" and len(weights) > 1:
             # Batched products round differently for other numbers of replicas; one by one, each has bits of its own.
@@ -109,21 +69,46 @@ class TracedGradient:
             key = (coefficients.shape[1], indices is not None)
             if self._seconds.get(key, 0.0) > _WORTH_A_THREAD:
                 return torch.cat(side_by_side(of_replica, range(len(weights))))
-            first = of_replica(0)
-            started = time.perf_counter()
-            others = [of_replica(r) for r in range(1, len(weights))]
-            # The first goes to tracing, once for all threads.
-            self._seconds[key] = (time.perf_counter() - started) / len(others)
-            return torch.cat([first, *others])
+            # Of networks whose sums are none of products, all replicas at once have the bits of each alone, and are far
+            # faster: known where they had them.
+            shape = (*weights.shape, *key)
+            if self._alike.get(shape, 0) >= _TRIALS:
+                return self._at_once(weights, inputs, labels, coefficients, indices)
+            found, seconds = [of_replica(0)], inf  # the first goes to tracing, once for all threads
+            for r in range(1, len(weights)):
+                started = time.perf_counter()
+                found.append(of_replica(r))
+                seconds = min(seconds, time.perf_counter() - started)  # whatever else the machine does
+            self._seconds[key] = seconds
+            gradients = torch.cat(found)
+            trials = self._alike.get(shape, 0)
+            if len(weights) >= _MANY and seconds <= _WORTH_A_THREAD and trials >= 0:
+                same = self._same_at_once(gradients, weights, inputs, labels, coefficients, indices)
+                self._alike[shape] = trials + 1 if same else -1
+            return gradients
+        return self._at_once(weights, inputs, labels, coefficients, indices)
+
+    def _same_at_once(self, gradients: Tensor, *given: Any) -> bool:
+        """Return whether all replicas at once have these bits."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*batching rule")  # it would loop over replicas inside
+            try:
+                return torch.equal(self._at_once(*given), gradients)
+            except Exception:  # whatever cannot be vectorised goes one by one
+                return False
+
+    def _at_once(
+        self, weights: Tensor, inputs: Samples, labels: Tensor, coefficients: Tensor, indices: Tensor | None
+    ) -> Tensor:
         if indices is not None:
-            inputs = inputs[indices]
+            inputs = taken(inputs, indices)
             labels = torch.gather(labels, 1, indices) if labels.ndim == 2 else _gather_rows(labels, indices)
         own_inputs = indices is not None
-        shape = (weights.shape, inputs.shape, weights.dtype, weights.device, own_inputs)
+        shape = (weights.shape, *(each.shape for each in leaves(inputs)), weights.dtype, weights.device, own_inputs)
         with torch.no_grad():
             if shape not in self._graphs:
 
-                def flat(w: Tensor, x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+                def flat(w: Tensor, x: Samples, y: Tensor, c: Tensor) -> Tensor:
                     return self.untraced(w, x, y, c, own_inputs)
 
                 try:

@@ -10,28 +10,20 @@ from numba.extending import intrinsic
 __all__ = ["borrowed", "double_from_bits", "double_to_bits", "flat", "single_from_bits", "single_to_bits"]
 
 
-@intrinsic
-def double_from_bits(_context, _bits):
-    """Return the float64 of 64 bits."""
-    return types.float64(types.uint64), lambda _, builder, __, values: builder.bitcast(values[0], ir.DoubleType())
+def _reinterpreted(given, wanted, kind):
+    """Return a function that reads the bits of one type as another."""
+
+    @intrinsic
+    def read(_context, _number):
+        return wanted(given), lambda _, builder, __, values: builder.bitcast(values[0], kind)
+
+    return read
 
 
-@intrinsic
-def double_to_bits(_context, _number):
-    """Return the 64 bits of a float64."""
-    return types.uint64(types.float64), lambda _, builder, __, values: builder.bitcast(values[0], ir.IntType(64))
-
-
-@intrinsic
-def single_from_bits(_context, _bits):
-    """Return the float32 of 32 bits."""
-    return types.float32(types.uint32), lambda _, builder, __, values: builder.bitcast(values[0], ir.FloatType())
-
-
-@intrinsic
-def single_to_bits(_context, _number):
-    """Return the 32 bits of a float32."""
-    return types.uint32(types.float32), lambda _, builder, __, values: builder.bitcast(values[0], ir.IntType(32))
+double_from_bits = _reinterpreted(types.uint64, types.float64, ir.DoubleType())
+double_to_bits = _reinterpreted(types.float64, types.uint64, ir.IntType(64))
+single_from_bits = _reinterpreted(types.uint32, types.float32, ir.FloatType())
+single_to_bits = _reinterpreted(types.float32, types.uint32, ir.IntType(32))
 
 
 @intrinsic

@@ -32,22 +32,8 @@ _KEPT = 64  # files a function, the newest
 class CompiledCache(NullCache):
     """Keeps the compiled forms of one function beside its file, or where Numba is told to keep them.
 
-    Parameters
-    ----------
-    function : function
-        Plain Python; its file says where.
-    identity : str
-        What it computes, and with which options it is compiled: another identity is another file.
-
-    Attributes
-    ----------
-    loaded : list of Path
-        Files from which compiled forms came.
-
-    Raises
-    ------
-    RuntimeError
-        If there is no place, as for a function that was typed into an interpreter.
+    Another `identity`, what the function computes and with which options, is another file. A function without a place, as one
+    that was typed into an interpreter, raises RuntimeError. `loaded` lists the files from which compiled forms came.
     """
 
     def __init__(self, function: Callable[..., Any], identity: str) -> None:
@@ -57,31 +43,13 @@ class CompiledCache(NullCache):
         self._identity = identity
         self.loaded: list[Path] = []
 
-    @property
-    def cache_path(self) -> str:
-        """The folder."""
-        return str(self._folder)
-
     def _path(self, signature: Any, codegen: Any) -> Path:
         arguments, result = normalize_signature(signature)
         key = f"{self._identity} {arguments} {result} {codegen.magic_tuple()} {numba.__version__}"
         return self._folder / f"{self._name}-{sha256(key.encode()).hexdigest()[:32]}.nbc"
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return a compiled form.
-
-        Parameters
-        ----------
-        sig : numba signature
-            Of which.
-        target_context : object
-            Numba's.
-
-        Returns
-        -------
-        object or None
-            Numba's result; None where there is none, or a file that is damaged.
-        """
+        """Return Numba's result for a signature; None where there is none, or a file that is damaged."""
         target_context.refresh()
         path = self._path(sig, target_context.codegen())
         try:
@@ -95,15 +63,7 @@ class CompiledCache(NullCache):
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep a compiled form. Whoever writes the same file at once writes the same; a full disk is no error.
-
-        Parameters
-        ----------
-        sig : numba signature
-            Of which.
-        data : object
-            Numba's result; one that holds addresses of this process is not kept.
-        """
+        """Keep a compiled form, unless it holds addresses of this process; a full disk is no error."""
         if data.library.has_dynamic_globals or data.lifted:
             return
         path = self._path(sig, data.codegen)
@@ -123,9 +83,9 @@ class CompiledCache(NullCache):
 
 @functools.cache
 def _sources(file: str) -> str:
-    """Return a digest of all kernels and of one more file: what a kernel is made of lies nowhere else."""
-    found = sha256()
-    for path in [*sorted(Path(__file__).parent.glob("*.py")), Path(file)]:
+    """Return a digest of all kernels and formulas, and of one more file: what a kernel is made of lies nowhere else."""
+    found, here = sha256(), Path(__file__).parent
+    for path in [*sorted(here.glob("*.py")), here.parent / "formulas.py", Path(file)]:
         found.update(path.read_bytes())
     return found.hexdigest()
 
@@ -133,24 +93,7 @@ def _sources(file: str) -> str:
 def compile_function(
     function: Callable[..., Any], signatures: Any, cache: CompiledCache | None = None, **options: Any
 ) -> Any:
-    """Compile a function, or take it from its cache.
-
-    Parameters
-    ----------
-    function : function
-        Plain Python.
-    signatures : signature, list of signature or None
-        Compiled at once, and nothing else; None for whatever it is called with.
-    cache : CompiledCache, optional
-        Of this function.
-    **options : object
-        Of `numba.njit`.
-
-    Returns
-    -------
-    compiled function
-        Of Numba.
-    """
+    """Compile a function for these signatures alone, or for whatever it is called with; or take it from its cache."""
     made: Any = njit(**options)(function)
     if cache is not None:
         made._cache = cache
@@ -163,25 +106,13 @@ def compile_function(
 
 
 def cached(signatures: Any = None, /, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a kernel of this package, unless it is in the cache on disk: a decorator.
-
-    Parameters
-    ----------
-    signatures : signature or list of signature, optional
-        Compiled at once, and nothing else; whatever it is called with unless said.
-    **options : object
-        Of `numba.njit`.
-
-    Returns
-    -------
-    callable
-        Makes a compiled function of a plain one.
-    """
+    """Compile a kernel of this package, unless it is in the cache on disk: a decorator, as `compile_function`."""
 
     def decorated(function: Callable[..., Any]) -> Any:
         cache = None
-        with suppress(RuntimeError):
-            cache = CompiledCache(function, f"{function.__qualname__} {_sources(inspect.getfile(function))}")
+        if function.__closure__ is None:  # what it encloses is not in its file
+            with suppress(RuntimeError, OSError):
+                cache = CompiledCache(function, f"{function.__qualname__} {_sources(inspect.getfile(function))}")
         return compile_function(function, signatures, cache, **options)
 
     return decorated

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from time import monotonic
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
@@ -21,10 +21,12 @@ from numba.core.types import WrapperAddressProtocol
 from numpy.typing import NDArray
 
 from langevin_nn.errors import ConfigurationError, UntoldFunctionWarning
+from langevin_nn.formulas import MATRIX, NOTHING, POINT, POTENTIAL, TILE, FieldFormula
 from langevin_nn.identity import identity
-from langevin_nn.kernels.cache import CompiledCache, compile_function
+from langevin_nn.kernels.cache import CompiledCache, cached, compile_function
+from langevin_nn.kernels.fields import TILES, no_matrix, no_point, no_potential, no_tile, signatures
 
-__all__ = ["Compiled", "Pointer", "announced", "compiled", "pointer", "quiet"]
+__all__ = ["Compiled", "Pointer", "announced", "compiled", "pointer", "quiet", "slots", "tile"]
 
 _PATIENCE = 1.0  # seconds
 
@@ -35,18 +37,7 @@ _ROUNDING = {8: 1e-8, 4: 1e-3}  # of the largest number, by bytes of precision
 
 @contextmanager
 def announced(what: str) -> Iterator[None]:
-    """Say what is being compiled, unless it comes from the cache.
-
-    Parameters
-    ----------
-    what : str
-        As the reader calls it.
-
-    Yields
-    ------
-    None
-        While it is compiled.
-    """
+    """Say what is being compiled, unless it comes from the cache."""
 
     def say() -> None:
         print(f"langevin_nn: compiling {what}; this takes some seconds, once", file=sys.stderr, flush=True)
@@ -62,28 +53,14 @@ def announced(what: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Numba from warning that functions as arguments are experimental.
-
-    Yields
-    ------
-    None
-        While it is kept.
-    """
+    """Keep Numba from warning that functions as arguments are experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumbaExperimentalFeatureWarning)
         yield
 
 
 class Pointer(WrapperAddressProtocol):
-    """The address of a compiled function: to pass it costs a tenth of passing the function.
-
-    Parameters
-    ----------
-    function : compiled function
-        Kept alive.
-    signature : numba signature
-        One for which it is compiled.
-    """
+    """The address of a compiled function, which is kept alive: to pass it costs a tenth of passing the function."""
 
     def __init__(self, function: Any, signature: Any) -> None:
         result = function.get_compile_result(signature)
@@ -94,54 +71,59 @@ class Pointer(WrapperAddressProtocol):
         return int(self._address)
 
     def signature(self) -> Any:
-        """Return the signature.
-
-        Returns
-        -------
-        numba signature
-            That with which it is called.
-        """
+        """Return that with which it is called."""
         return self._signature
 
 
 @lru_cache(maxsize=1024)
 def pointer(function: Any, kind: int, dtype: np.dtype[Any]) -> Pointer:
-    """Return the address of a compiled kernel.
-
-    Parameters
-    ----------
-    function : compiled function
-        Of this package.
-    kind : int
-        Of `langevin_nn.kernels.fields`.
-    dtype : numpy.dtype
-        float64 or float32.
-
-    Returns
-    -------
-    Pointer
-        For kernels.
-    """
+    """Return the address of a compiled kernel of this package."""
     return Pointer(function, _signature(kind, dtype))
 
 
 def _signature(kind: int, dtype: np.dtype[Any]) -> Any:
-    from langevin_nn.kernels.fields import signatures
-
     return signatures(float64 if dtype == np.float64 else float32)[kind]
+
+
+@cache
+def tile(function: Callable[..., Any]) -> Any:
+    """Return a formula over a tile, compiled when it is first asked for.
+
+    Parameters
+    ----------
+    function : callable
+        At the top of a module: what changes comes through its constants. One that is compiled stays as it is.
+
+    Returns
+    -------
+    compiled function
+        For both precisions.
+    """
+    if isinstance(function, Dispatcher):
+        return function
+    with announced(f"{function.__name__}()"):
+        return cached(TILES, error_model="numpy")(function)
+
+
+def slots(
+    field: FieldFormula, dtype: np.dtype[Any], near: NDArray[np.float64] | None = None, rank: int = 0
+) -> tuple[Pointer, ...]:
+    """Return the functions that a kernel takes for a field (tile, point, potential, matrix): one its own, three stand-ins."""
+    stand_ins = {TILE: no_tile, POINT: no_point, POTENTIAL: no_potential, MATRIX: no_matrix}
+    found = {kind: pointer(function, kind, dtype) for kind, function in stand_ins.items()}
+    if field.kind != NOTHING:
+        assert field.function is not None
+        found[field.kind] = (
+            pointer(tile(field.function), TILE, dtype)
+            if field.kind == TILE
+            else compiled(field.function, field.kind, dtype, near, rank).pointer
+        )
+    return tuple(found.values())
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A user's function, compiled.
-
-    Parameters
-    ----------
-    function : compiled function
-        To be called from Python.
-    pointer : Pointer
-        For kernels.
-    """
+    """A user's function, compiled: to be called from Python, and for kernels."""
 
     function: Any
     pointer: Pointer
@@ -193,7 +175,7 @@ def compiled(
     function : callable
         Plain Python that Numba understands.
     kind : int
-        `POINT`, `POTENTIAL` or `MATRIX` of `langevin_nn.kernels.fields`.
+        `POINT`, `POTENTIAL` or `MATRIX` of `langevin_nn.formulas`.
     dtype : numpy.dtype
         float64 or float32.
     near : ndarray of float64, shape (parameter,), optional
@@ -235,8 +217,6 @@ def _kept(request: _Request) -> Compiled:
 
 
 def _made(request: _Request, cache: CompiledCache | None) -> Compiled:
-    from langevin_nn.kernels.fields import POTENTIAL
-
     signature, name = _signature(request.kind, request.dtype), request.name
     options = request.function.targetoptions if request.own_options else {"error_model": "numpy"}
     try:
@@ -357,8 +337,6 @@ def _is_of_library(module: str) -> bool:
 @np.errstate(all="ignore")
 def _hold_against_the_plain_function(request: _Request, made: Any) -> None:
     """Raise unless the compiled function gives at a few points what the plain one gives, but for rounding."""
-    from langevin_nn.kernels.fields import MATRIX, POTENTIAL
-
     near = request.near
     assert near is not None
     dtype = np.dtype(np.float64) if request.kind == POTENTIAL else request.dtype

@@ -12,14 +12,28 @@ import numpy as np
 from numba import boolean, float32, float64, get_num_threads, int64, njit, prange, set_num_threads, types, uint64
 from numpy.typing import NDArray
 
+from langevin_nn.formulas import (
+    BROWNIAN,
+    COLOURED,
+    FULL,
+    LANES,
+    MATRIX,
+    MAXIMUM_TERMS,
+    NOTHING,
+    POINT,
+    POTENTIAL,
+    STABLE,
+    TILE,
+    FieldFormula,
+    NoiseFormula,
+)
 from langevin_nn.kernels.bits import borrowed
 from langevin_nn.kernels.cache import cached
-from langevin_nn.kernels.compilation import announced, quiet
-from langevin_nn.kernels.fields import MATRIX, NOTHING, POINT, POTENTIAL, TILE, function_types
-from langevin_nn.kernels.normals import LANES, fill_normals, steps_per_fill
+from langevin_nn.kernels.compilation import announced, quiet, slots
+from langevin_nn.kernels.fields import signatures
+from langevin_nn.kernels.normals import fill_normals, steps_per_fill
 from langevin_nn.kernels.schemes import (
     BAOAB,
-    FULL,
     LEIMKUHLER_MATTHEWS,
     STRONG_ADDITIVE,
     Dynamics,
@@ -28,12 +42,8 @@ from langevin_nn.kernels.schemes import (
     write_gradient,
     write_kick,
 )
-from langevin_nn.kernels.sources import BROWNIAN, COLOURED, STABLE, CompiledField, CompiledNoise
 
-__all__ = ["MAXIMUM_TERMS", "advance", "kernel"]
-
-# Drift terms that a kernel can sum.
-MAXIMUM_TERMS = 3
+__all__ = ["advance", "kernel"]
 
 # Numbers before those of step 0, for schemes that remember the step before: no run gets there.
 _BEFORE_THE_START = np.uint64(2**62)
@@ -190,20 +200,9 @@ def _threads(number: int) -> Iterator[None]:
 
 @cache
 def kernel(dtype: Any) -> Any:
-    """Return the compiled integrator for one precision.
-
-    Parameters
-    ----------
-    dtype : numpy.dtype
-        float64 or float32.
-
-    Returns
-    -------
-    compiled function
-        With the arguments of `_advance`.
-    """
+    """Return the compiled integrator for one precision, with the arguments of `_advance`."""
     real: Any = {np.dtype(np.float64): float64, np.dtype(np.float32): float32}[dtype]
-    function = function_types(real)
+    function = {kind: types.FunctionType(each) for kind, each in signatures(real).items()}
     row, matrix = real[::1], real[:, ::1]
     terms = [types.UniTuple(function[kind], MAXIMUM_TERMS) for kind in (TILE, POINT, POTENTIAL)]
     signature = int64[::1](
@@ -217,8 +216,8 @@ def kernel(dtype: Any) -> Any:
 
 def advance(
     scheme: int,
-    drift: Sequence[CompiledField],
-    noise: CompiledNoise,
+    drift: Sequence[FieldFormula],
+    noise: NoiseFormula,
     positions: NDArray[Any],
     memory: NDArray[Any],
     noise_memory: NDArray[Any],
@@ -229,10 +228,10 @@ def advance(
     n_steps: int,
     time_step: float,
     strength: float,
-    parameters: Sequence[float] = (),
-    diverged: NDArray[np.bool_] | None = None,
-    given: NDArray[Any] | None = None,
-    watch: int = 64,
+    parameters: Sequence[float],
+    diverged: NDArray[np.bool_],
+    given: NDArray[Any] | None,
+    watch: int,
 ) -> NDArray[np.int64]:
     """Advance replicas in place.
 
@@ -240,9 +239,9 @@ def advance(
     ----------
     scheme : int
         Of `langevin_nn.kernels.schemes`.
-    drift : sequence of CompiledField
+    drift : sequence of FieldFormula
         Terms, at most `MAXIMUM_TERMS`.
-    noise : CompiledNoise
+    noise : NoiseFormula
         What is added.
     positions : ndarray of float64 or float32, shape (replica, parameter)
         Changed in place; its precision is that of everything.
@@ -260,13 +259,13 @@ def advance(
         Δt.
     strength : float
         What multiplies the noise besides its power of the time step.
-    parameters : sequence of float, optional
+    parameters : sequence of float
         Of the scheme.
-    diverged : ndarray of bool, shape (replica,), optional
+    diverged : ndarray of bool, shape (replica,)
         Replicas that have diverged and are not watched.
-    given : ndarray, shape (replica, step, number), optional
+    given : ndarray or None, shape (replica, step, number)
         Standard normal numbers to use in the place of drawn ones.
-    watch : int, optional
+    watch : int
         Look for divergence after so many steps.
 
     Returns
@@ -280,12 +279,11 @@ def advance(
     def row(values: Any) -> NDArray[Any]:
         return np.array(values, dtype).reshape(-1)
 
-    terms = [*drift, *[CompiledField(NOTHING)] * (MAXIMUM_TERMS - len(drift))]
+    terms = [*drift, *[FieldFormula(NOTHING)] * (MAXIMUM_TERMS - len(drift))]
     near = positions[0].astype(np.float64) if len(positions) else None
-    tiles, points, potentials, _ = zip(*(each.slots(dtype, near) for each in terms), strict=True)
-    amplitude = noise.field.slots(dtype, near, noise.rank)
+    tiles, points, potentials, _ = zip(*(slots(each, dtype, near) for each in terms), strict=True)
+    amplitude = slots(noise.field, dtype, near, noise.rank)
     given = np.empty((0, 0, 0), dtype) if given is None else np.ascontiguousarray(given, dtype)
-    diverged = np.zeros(len(positions), np.bool_) if diverged is None else np.ascontiguousarray(diverged, np.bool_)
     n_tiles = -(-len(positions) // LANES)
     small = n_tiles * LANES * positions.shape[1] * n_steps < _WORTH_THREADS
     with quiet(), _threads(1 if small else min(n_tiles, get_num_threads())):
@@ -318,7 +316,7 @@ def advance(
             dtype.type(time_step**noise.time_step_exponent),
             dtype.type(strength),
             row(parameters),
-            diverged,
+            np.ascontiguousarray(diverged, np.bool_),
             watch,
         )
     return failed

@@ -17,13 +17,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from langevin_nn.formulas import LANES
 from langevin_nn.kernels.bits import double_from_bits, double_to_bits, single_from_bits, single_to_bits
 from langevin_nn.kernels.cache import cached
 
-__all__ = ["LANES", "draw_normals", "fill_normals", "philox", "steps_per_fill"]
-
-# Replicas that advance together; a multiple of every vector width, so that no lane is treated apart.
-LANES = 64
+__all__ = ["draw_normals", "fill_normals", "philox", "steps_per_fill"]
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -48,20 +46,7 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
 
 @njit(inline="always")
 def philox(c0, c1, c2, c3, k0, k1):
-    """Return the block of a counter.
-
-    Parameters
-    ----------
-    c0, c1, c2, c3 : uint64
-        The counter, 32 bits in each.
-    k0, k1 : uint64
-        The key, 32 bits in each.
-
-    Returns
-    -------
-    tuple of uint64
-        Four words of 32 random bits.
-    """
+    """Return the block of a counter under a key, 32 bits in each word."""
     for _ in range(10):
         p0, p1 = _M0 * c0, _M1 * c2
         c0, c1, c2, c3 = (p1 >> _HALF) ^ c1 ^ k0, p1 & _LOW, (p0 >> _HALF) ^ c3 ^ k1, p0 & _LOW
@@ -169,18 +154,7 @@ def _fill_single(out, replicas, key, first, words):
 
 @njit
 def steps_per_fill(per_step):
-    """Return after how many steps the numbers of a replica end with a block, in either precision.
-
-    Parameters
-    ----------
-    per_step : int
-        Numbers a step.
-
-    Returns
-    -------
-    int
-        1, 2 or 4.
-    """
+    """Return after how many steps the numbers of a replica end with a block, in either precision."""
     if per_step % 4 == 0:
         return 1
     return 2 if per_step % 2 == 0 else 4
@@ -188,33 +162,14 @@ def steps_per_fill(per_step):
 
 @njit
 def fill_normals(out, replicas, key, first, words):
-    """Write the numbers of `LANES` replicas from one on.
-
-    Parameters
-    ----------
-    out : ndarray of float64 or float32, shape (number, lane)
-        As many rows as `steps_per_fill` steps need.
-    replicas : ndarray of uint64, shape (lane,)
-        Their indices.
-    key : uint64
-        Of seed and purpose.
-    first : uint64
-        Index of the first number, a multiple of 4.
-    words : ndarray of uint32, shape (4, lane)
-        Scratch.
-    """
+    """Write the numbers of `LANES` replicas from `first` on, a multiple of 4, into rows for `steps_per_fill` steps."""
     if out.itemsize == 8:
         _fill_double(out, replicas, key, first // np.uint64(2))
     else:
         _fill_single(out, replicas, key, first // np.uint64(4), words)
 
 
-@cached(
-    [
-        "void(float64[:, :, ::1], uint64[::1], uint64, uint64)",
-        "void(float32[:, :, ::1], uint64[::1], uint64, uint64)",
-    ],
-)
+@cached([f"void({real}[:, :, ::1], uint64[::1], uint64, uint64)" for real in ("float64", "float32")])
 def _draw(out, replicas, key, first_step):
     n_replicas, n_steps, per_step = out.shape
     together = steps_per_fill(per_step)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from langevin_nn.formulas import RELU, TANH
 from langevin_nn.kernels.bits import single_from_bits
 from langevin_nn.kernels.cache import cached
 from langevin_nn.kernels.products import add_combinations, dot_products, row_addresses
 
-__all__ = ["GELU", "RELU", "TANH", "at_once", "descend", "weighted_gradient"]
-
-RELU, TANH, GELU = 0, 1, 2
+__all__ = ["at_once", "descend", "weighted_gradient"]
 
 _CHUNK = 50  # rows of one pass: with their layers they stay in the core's own caches
 # NaN and infinity are kept: a replica that diverges must be seen. What may be rounded in more than one way is compiled in one
@@ -209,7 +208,7 @@ def weighted_gradient(weights, inputs, labels, indices, coefficients, widths, ac
     widths : ndarray of int64, shape (layer + 1,)
         Units of each layer, the inputs first.
     activation : int
-        `RELU`, `TANH` or `GELU`.
+        `RELU`, `TANH` or `GELU` of `langevin_nn.formulas`.
     out : ndarray of float32, shape (replica, parameter)
         The result.
     """
@@ -271,24 +270,16 @@ def descend(weights, velocities, inputs, labels, indices, time_steps, momentum, 
 
     Parameters
     ----------
-    weights : ndarray of float32, shape (replica, parameter)
-        Weight matrix (out, in) and bias of each layer, one after the other.
+    weights, inputs, labels, widths, activation : ndarray or int
+        As in `weighted_gradient`.
     velocities : ndarray of float32, shape (replica or 0, parameter)
         v; none where μ = λ = 0 and a minibatch is one pass (`at_once`): its gradient then goes to the weights directly.
-    inputs : ndarray of float32, shape (sample, feature)
-        All samples.
-    labels : ndarray of int64, shape (replica or 1, sample)
-        All labels.
     indices : ndarray of int64, shape (replica, step, row)
         The samples of each minibatch.
     time_steps : ndarray of float32, shape (replica,)
         Δt.
     momentum, weight_decay : float32
         μ and λ.
-    widths : ndarray of int64, shape (layer + 1,)
-        Units of each layer, the inputs first.
-    activation : int
-        `RELU`, `TANH` or `GELU`.
     """
     n_rows = indices.shape[2]
     for index in prange(weights.shape[0]):

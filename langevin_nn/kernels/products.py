@@ -48,13 +48,7 @@ _VECTOR, _MASK = ir.VectorType(_FLOAT, LANES), ir.VectorType(ir.IntType(1), LANE
 
 
 class _Emitter:
-    """Writes instructions on vectors.
-
-    Parameters
-    ----------
-    builder : llvmlite.ir.IRBuilder
-        Where to.
-    """
+    """Writes instructions on vectors."""
 
     def __init__(self, builder: ir.IRBuilder) -> None:
         self.builder = builder
@@ -250,15 +244,7 @@ _narrow, _narrow_row = (_combinations(i, 1, True) for i in (_HEIGHT, 1))
 
 @cached()
 def row_addresses(matrix, out):
-    """Write the addresses of the rows of a contiguous matrix.
-
-    Parameters
-    ----------
-    matrix : ndarray of float32, shape (row, column)
-        Whose.
-    out : ndarray of int64, shape (row or more,)
-        The result.
-    """
+    """Write the addresses of the rows of a contiguous matrix."""
     start = np.int64(matrix.ctypes.data)
     for i in range(matrix.shape[0]):
         out[i] = start + i * matrix.shape[1] * 4
@@ -266,19 +252,7 @@ def row_addresses(matrix, out):
 
 @cached()
 def dot_products(rows, n_rows, matrix, out):
-    """Write the dot products of rows with those of a matrix, out = A Bᵀ.
-
-    Parameters
-    ----------
-    rows : ndarray of int64, shape (row or more,)
-        The address of each row of A, `column` numbers of float32.
-    n_rows : int
-        How many.
-    matrix : ndarray of float32, shape (other row, column)
-        B, contiguous.
-    out : ndarray of float32, shape (row, other row)
-        The result, contiguous.
-    """
+    """Write the dot products of rows, given by their addresses, with those of a contiguous matrix: out = A Bᵀ."""
     n_columns, length = matrix.shape
     a, b, c = np.int64(rows.ctypes.data), np.int64(matrix.ctypes.data), np.int64(out.ctypes.data)
     b_bytes, c_bytes = length * 4, n_columns * 4
@@ -303,19 +277,7 @@ def dot_products(rows, n_rows, matrix, out):
 
 @cached()
 def add_combinations(coefficients, terms, transposed, out):
-    """Add linear combinations of rows to a matrix, out += A B, or Aᵀ B.
-
-    Parameters
-    ----------
-    coefficients : ndarray of float32, shape (row, term), or (term, row) where `transposed`
-        A, contiguous.
-    terms : ndarray of int64, shape (term or more,)
-        The address of each row of B, `column` numbers of float32.
-    transposed : bool
-        Whether A is given transposed.
-    out : ndarray of float32, shape (row, column)
-        The result, contiguous.
-    """
+    """Add linear combinations of rows, given by their addresses, to a contiguous matrix: out += A B, or Aᵀ B."""
     n_rows, length = out.shape
     n_terms = coefficients.shape[0] if transposed else coefficients.shape[1]
     a, b, c = np.int64(coefficients.ctypes.data), np.int64(terms.ctypes.data), np.int64(out.ctypes.data)

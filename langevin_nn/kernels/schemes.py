@@ -8,21 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from langevin_nn.formulas import CONSTANT_DENSE, CONSTANT_DIAGONAL, DIAGONAL, FULL, LANES, NOTHING, POINT, SILENT, TILE
 from langevin_nn.kernels.bits import flat
-from langevin_nn.kernels.fields import NOTHING, POINT, TILE, write_field
-from langevin_nn.kernels.normals import LANES
+from langevin_nn.kernels.fields import write_field
 
 __all__ = [
     "BAOAB",
-    "CONSTANT_DENSE",
-    "CONSTANT_DIAGONAL",
-    "DIAGONAL",
     "EULER_MARUYAMA",
-    "FULL",
     "HEUN",
     "LEIMKUHLER_MATTHEWS",
     "MILSTEIN",
-    "SILENT",
     "STRONG_ADDITIVE",
     "WEAK_SECOND_ORDER",
     "Dynamics",
@@ -33,9 +28,6 @@ __all__ = [
 ]
 
 EULER_MARUYAMA, HEUN, MILSTEIN, WEAK_SECOND_ORDER, STRONG_ADDITIVE, LEIMKUHLER_MATTHEWS, BAOAB = range(7)
-
-# How F depends on the weights: F ξ is nothing, a constant vector times ξ, a constant matrix, or one of them at x.
-SILENT, CONSTANT_DIAGONAL, CONSTANT_DENSE, DIAGONAL, FULL = range(5)
 
 # No fused multiplications: where a sum has two products, which of them is fused may differ between vectors and remainders.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy"}
@@ -94,19 +86,7 @@ def _copy(out, source):
 
 @njit(**_OPTIONS)
 def write_gradient(dynamics, x, out, scratch):
-    """Write the sum of all drift terms.
-
-    Parameters
-    ----------
-    dynamics : Dynamics
-        With the terms.
-    x : ndarray, shape (parameter, lane)
-        Where.
-    out : ndarray, shape (parameter, lane)
-        The sum.
-    scratch : ndarray, shape (parameter, lane)
-        Overwritten.
-    """
+    """Write the sum of all drift terms."""
     for term in range(len(dynamics.tiles)):
         kind = dynamics.kinds[term]
         if kind == NOTHING:
@@ -176,21 +156,7 @@ def _multiply_lanes(matrices, z, out):
 
 @njit(**_OPTIONS)
 def write_kick(dynamics, x, z, out, amplitude):
-    """Write F(x) z.
-
-    Parameters
-    ----------
-    dynamics : Dynamics
-        With the noise.
-    x : ndarray, shape (parameter, lane)
-        Where.
-    z : ndarray, shape (rank, lane)
-        What the factor multiplies.
-    out : ndarray, shape (parameter, lane)
-        The product.
-    amplitude : ndarray
-        Scratch for F(x).
-    """
+    """Write F(x) z."""
     if dynamics.noise == CONSTANT_DIAGONAL:
         for i in range(out.shape[0]):
             scale = dynamics.factor[i, 0]
@@ -354,23 +320,7 @@ def _baoab(x, z, velocity, dynamics, work):
 
 @njit(**_INLINE)
 def step(scheme, x, z, memory, dynamics, work):
-    """Make one step of a scheme.
-
-    Parameters
-    ----------
-    scheme : int
-        Which.
-    x : ndarray, shape (parameter, lane)
-        Changed in place.
-    z : ndarray, shape (number, lane)
-        What the noise multiplies: standard normal numbers where it is Brownian.
-    memory : ndarray, shape (number, lane)
-        What the scheme remembers, changed in place.
-    dynamics : Dynamics
-        Drift, noise, time step.
-    work : Work
-        Scratch.
-    """
+    """Make one step of a scheme: `x` and what it remembers change in place, `z` is what the noise multiplies."""
     if scheme == EULER_MARUYAMA:
         _euler_maruyama(x, z, dynamics, work)
     elif scheme == HEUN:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.former import RenamedMethods
+from langevin_nn.formulas import FieldFormula, NoiseFormula
 from langevin_nn.gradients import Problem, SampleGradients
+from langevin_nn.readable import Readable, counted, precision
 from langevin_nn.seeds import Seeds
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledField, CompiledNoise
 
 __all__ = ["EmpiricalLandscape", "Landscape", "MomentLandscape"]
 
 
-class Landscape(ABC):
+class Landscape(RenamedMethods, Readable, ABC):
     """A loss over weight space; `weights` always have shape (replica, parameter)."""
 
     n_parameters: int
     dtype: torch.dtype
     device: torch.device
+
+    def _said(self) -> Iterator[str]:
+        yield from counted(self, n_parameters="parameter", n_samples="sample")
+        yield from precision(self)
 
     @abstractmethod
     def initial_weights(self, replicas: tuple[int, ...], seeds: Seeds) -> Tensor:
@@ -94,26 +98,26 @@ class Landscape(ABC):
         """What replicas of several landscapes can share; None where each is asked for its own gradients."""
         return None
 
-    def compiled_gradient(self) -> CompiledField:
-        """Return ∇L for the compiled integrators.
+    def gradient_formula(self) -> FieldFormula:
+        """Return what ∇L is made of, for the integrators.
 
         Returns
         -------
-        CompiledField
-            In the words of `langevin_nn.kernels`.
+        FieldFormula
+            In the words of `langevin_nn.formulas`.
 
         Raises
         ------
         ConfigurationError
-            If it has no compiled form.
+            If it says none.
         """  # noqa: DOC202
         raise ConfigurationError(
-            f"{type(self).__name__} has no compiled gradient: expected a landscape with a formula for the compiled "
+            f"{type(self).__name__} has no formula of its gradient: expected a landscape that says one, for the "
             "integrators; use update=Plain(), the Euler–Maruyama scheme for any landscape"
         )
 
-    def compiled_noise(self, batch_size: int | None = None, replacement: bool = False) -> CompiledNoise:
-        """Return the landscape's own noise, of covariance C, for the compiled integrators.
+    def noise_formula(self, batch_size: int | None = None, replacement: bool = False) -> NoiseFormula:
+        """Return the landscape's own noise, of covariance C, for the integrators.
 
         Parameters
         ----------
@@ -124,8 +128,8 @@ class Landscape(ABC):
 
         Returns
         -------
-        CompiledNoise
-            In the words of `langevin_nn.kernels`.
+        NoiseFormula
+            In the words of `langevin_nn.formulas`.
 
         Raises
         ------

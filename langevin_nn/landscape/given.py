@@ -22,25 +22,7 @@ _ENTRIES = 4_000  # of a tensor that are looked at
 
 
 def weights_unlike_drawn(module: nn.Module, layout: ParameterLayout) -> str | None:
-    """Say which tensor of a network is surely not one that its layers draw, and why; None where there is none.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network.
-    layout : ParameterLayout
-        Order of its parameters.
-
-    Returns
-    -------
-    str or None
-        For a message.
-
-    Raises
-    ------
-    ConfigurationError
-        If a layer owns parameters and cannot draw them.
-    """
+    """Say which tensor of a network is surely not one that its layers draw, and why; None where there is none."""
     looked_at: dict[str, Tensor] = {}
     for name, positions in layout.split(torch.arange(layout.n_parameters)).items():
         flat = positions.reshape(-1)
@@ -94,20 +76,7 @@ def _share_of_values(x: Floats) -> float:
 
 
 def loss_unlike_drawn(own: float, drawn: Floats) -> str | None:
-    """Say that a loss is surely lower than where weights were drawn; None where it is not.
-
-    Parameters
-    ----------
-    own : float
-        At the weights in question.
-    drawn : ndarray, shape (draw,)
-        At weights that were drawn.
-
-    Returns
-    -------
-    str or None
-        For a message.
-    """
+    """Say that a loss is surely lower than those where weights were drawn; None where it is not."""
     values = np.array([own, *drawn])
     if not np.isfinite(values).all() or own >= 0.5 * drawn.min() or drawn.min() <= 0:
         return None

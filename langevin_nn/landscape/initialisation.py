@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.gradients.copies import copied
 from langevin_nn.gradients.layout import ParameterLayout
 from langevin_nn.seeds import Seeds
 
@@ -16,38 +16,12 @@ __all__ = ["draw_weights", "flat_parameters", "redrawn", "without_frozen"]
 
 
 def flat_parameters(module: nn.Module, layout: ParameterLayout) -> Tensor:
-    """Return a network's own weights as a vector.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network.
-    layout : ParameterLayout
-        Order of its parameters.
-
-    Returns
-    -------
-    Tensor, shape (parameter,)
-        A copy.
-    """
+    """Return a network's own weights as a vector, a copy."""
     return layout.flatten({name: tensor.detach() for name, tensor in module.named_parameters()})
 
 
 def without_frozen(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """Make constants (buffers) of the parameters that are not trained.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network, which is changed.
-
-    Returns
-    -------
-    module : torch.nn.Module
-        The same.
-    names : tuple of str
-        Of the parameters that have ``requires_grad=False``.
-    """
+    """Make constants (buffers) of the parameters that are not trained; return the network, changed, and their names."""
     names = tuple(name for name, tensor in module.named_parameters() if not tensor.requires_grad)
     for layer in module.modules() if names else ():
         frozen = {name: tensor for name, tensor in layer.named_parameters(recurse=False) if not tensor.requires_grad}
@@ -60,34 +34,11 @@ def without_frozen(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 def draw_weights(
     source: nn.Module | Callable[[], nn.Module], layout: ParameterLayout, seeds: Seeds, replica: int
 ) -> Tensor:
-    """Draw the weights at which one replica starts.
-
-    PyTorch's initialisers take no generator, so its global one is seeded for the while and put back.
-
-    Parameters
-    ----------
-    source : torch.nn.Module or callable
-        A network whose layers know how to reset themselves, or a function that makes a fresh one.
-    layout : ParameterLayout
-        Order of the parameters.
-    seeds : Seeds
-        The tree of randomness.
-    replica : int
-        Index of the replica.
-
-    Returns
-    -------
-    Tensor, shape (parameter,)
-        On the CPU, so that every device starts from the same bits.
-
-    Raises
-    ------
-    ConfigurationError
-        If a layer of the network owns parameters and cannot draw them.
-    """
+    """Draw the weights at which one replica starts, on the CPU, so that every device starts from the same bits."""
+    # PyTorch's initialisers take no generator, so its global one is seeded for the while and put back.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.integer("initial weights", replica))
-        module = _reset(deepcopy(source).cpu()) if isinstance(source, nn.Module) else without_frozen(source())[0].cpu()
+        module = _reset(copied(source).cpu()) if isinstance(source, nn.Module) else without_frozen(source())[0].cpu()
     made = ParameterLayout.of(module)
     if dict(made.shapes) != dict(layout.shapes):
         raise ConfigurationError(
@@ -98,25 +49,8 @@ def draw_weights(
 
 
 def redrawn(module: nn.Module, layout: ParameterLayout, count: int, kept: Tensor | slice) -> Tensor:
-    """Return weights that the layers of a network draw, one time after the other, the same at each call.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network.
-    layout : ParameterLayout
-        Order of its parameters.
-    count : int
-        How many times.
-    kept : Tensor of int64 or slice
-        Which entries are returned.
-
-    Returns
-    -------
-    Tensor, shape (draw, kept parameter)
-        On the CPU.
-    """
-    fresh = deepcopy(module).cpu()
+    """Return entries of weights that a network's layers draw, shape (draw, kept parameter), the same at each call."""
+    fresh = copied(module).cpu()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return torch.stack([flat_parameters(_reset(fresh), layout)[kept] for _ in range(count)])

@@ -1,9 +1,9 @@
-"""A user's own potential: a plain function, compiled and cached."""
+"""A user's own potential: a plain function of a point."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +13,12 @@ from torch import Tensor
 from langevin_nn.checks import point as checked_point
 from langevin_nn.checks import whole_number
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.evaluation import evaluate
+from langevin_nn.formulas import MATRIX, POINT, POTENTIAL, FieldFormula, NoiseFormula
 from langevin_nn.landscape.base import MomentLandscape
 from langevin_nn.provenance import described_function
+from langevin_nn.readable import brief
 from langevin_nn.seeds import Seeds
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledField, CompiledNoise
 
 __all__ = ["PotentialLandscape", "try_out"]
 
@@ -31,7 +31,7 @@ _STEP, _AGREEMENT = 1e-5, 1e-5
 def try_out(
     name: str, function: Callable[[Any, Any], None], point: NDArray[np.float64], shape: tuple[int, ...]
 ) -> None:
-    """Call a user's function once as plain Python, which minds the bounds of arrays as compiled code does not.
+    """Call a user's function once as plain Python, which minds the bounds of arrays: where it runs, nothing does.
 
     Parameters
     ----------
@@ -97,6 +97,9 @@ def _refuse_impure(name: str, function: Callable[[NDArray[np.float64]], Any], po
 class PotentialLandscape(MomentLandscape):
     """L(x) from a plain function of one point.
 
+    Hessian products are central differences of the gradient: about nine digits in float64; six, of the scale of the
+    potential, where the gradient is itself made of differences.
+
     Parameters
     ----------
     potential : callable
@@ -108,7 +111,7 @@ class PotentialLandscape(MomentLandscape):
         ten digits, at 2P potentials a step.
     amplitude : callable, optional
         ``amplitude(x, out)`` writes a factor F of the landscape's own noise covariance, or its diagonal; see
-        `langevin_nn.LandscapeNoise`. No noise unless said.
+        `langevin_nn.noise.LandscapeNoise`. No noise unless said.
     rank : int, optional
         Columns of that factor; a diagonal unless said.
     start : array, shape (parameter,), optional
@@ -119,7 +122,7 @@ class PotentialLandscape(MomentLandscape):
     Raises
     ------
     ConfigurationError
-        If a function cannot be compiled, or the gradient is not that of the potential.
+        If a function is none that Numba understands, or the gradient is not that of the potential.
 
     Examples
     --------
@@ -143,7 +146,7 @@ class PotentialLandscape(MomentLandscape):
         self.n_parameters = whole_number("n_parameters", n_parameters, expected, least=1, most=MOST_PARAMETERS)
         if dtype not in (torch.float64, torch.float32):
             raise ConfigurationError(
-                f"dtype={dtype}: expected torch.float64 or torch.float32, for which the integrators are compiled"
+                f"dtype={dtype}: expected torch.float64 or torch.float32, which the integrators know"
             )
         for name, function in (("potential", potential), ("gradient", gradient), ("amplitude", amplitude)):
             if function is not None and not callable(function):
@@ -161,6 +164,10 @@ class PotentialLandscape(MomentLandscape):
         if amplitude is not None:
             shape = (self.n_parameters,) if rank is None else (self.n_parameters, int(rank))
             try_out("amplitude", amplitude, self.start, shape)
+
+    def _said(self) -> Iterator[str]:
+        yield brief(getattr(self.potential, "py_func", self.potential))
+        yield from super()._said()
 
     def _check_potential(self) -> None:
         """Raise unless the potential gives a number where replicas start."""
@@ -203,9 +210,7 @@ class PotentialLandscape(MomentLandscape):
             return float(self.potential(point))
 
     def _evaluated(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        from langevin_nn.kernels.fields import evaluate
-
-        return np.asarray(evaluate(self.compiled_gradient(), points))
+        return np.asarray(evaluate(self.gradient_formula(), points))
 
     @property
     def description(self) -> dict[str, object]:
@@ -223,24 +228,7 @@ class PotentialLandscape(MomentLandscape):
     def gradient(self, weights: Tensor) -> Tensor:  # noqa: D102
         return torch.as_tensor(self._evaluated(weights.double().numpy())).to(self.dtype)
 
-    def hessian_product(self, weights: Tensor, vectors: Tensor) -> Tensor:
-        """Return ∇²L(x) v by central differences of the gradient.
-
-        To about nine digits in float64; to six, of the scale of the potential, where the gradient is itself made of
-        differences.
-
-        Parameters
-        ----------
-        weights : Tensor, shape (replica, parameter)
-            Where.
-        vectors : Tensor, shape (replica, parameter)
-            One v a replica.
-
-        Returns
-        -------
-        Tensor, shape (replica, parameter)
-            The products.
-        """
+    def hessian_product(self, weights: Tensor, vectors: Tensor) -> Tensor:  # noqa: D102
         points, along = weights.double().numpy(), vectors.double().numpy()
         sizes = np.linalg.norm(along, axis=1, keepdims=True)
         unit = along / np.where(sizes > 0, sizes, 1)
@@ -248,9 +236,7 @@ class PotentialLandscape(MomentLandscape):
         return torch.as_tensor(change * sizes).to(self.dtype)
 
     def noise_factor(self, weights: Tensor | None = None) -> Tensor:  # noqa: D102
-        from langevin_nn.kernels.fields import evaluate
-
-        noise = self.compiled_noise()
+        noise = self.noise_formula()
         if noise.rank == 0:
             return torch.zeros(self.n_parameters, 1, dtype=torch.float64)
         if weights is None:
@@ -261,22 +247,16 @@ class PotentialLandscape(MomentLandscape):
         values = torch.as_tensor(evaluate(noise.field, weights.double().numpy()[None], rows)[0])
         return torch.diag(values) if noise.is_diagonal else values.reshape(self.n_parameters, noise.rank)
 
-    def compiled_gradient(self) -> CompiledField:  # noqa: D102
-        from langevin_nn.kernels.fields import POINT, POTENTIAL
-        from langevin_nn.kernels.sources import CompiledField
-
+    def gradient_formula(self) -> FieldFormula:  # noqa: D102
         if self._gradient is None:
-            return CompiledField(POTENTIAL, self.potential)
-        return CompiledField(POINT, self._gradient)
+            return FieldFormula(POTENTIAL, self.potential)
+        return FieldFormula(POINT, self._gradient)
 
-    def compiled_noise(self, batch_size: int | None = None, replacement: bool = False) -> CompiledNoise:  # noqa: D102
-        from langevin_nn.kernels.fields import MATRIX, POINT
-        from langevin_nn.kernels.sources import CompiledField, CompiledNoise
-
+    def noise_formula(self, batch_size: int | None = None, replacement: bool = False) -> NoiseFormula:  # noqa: D102
         if self._amplitude is None:
-            return CompiledNoise.silent()
+            return NoiseFormula.silent()
         kind = POINT if self._rank is None else MATRIX
-        return CompiledNoise.dependent(CompiledField(kind, self._amplitude), self.n_parameters, self._rank)
+        return NoiseFormula.dependent(FieldFormula(kind, self._amplitude), self.n_parameters, self._rank)
 
     def boltzmann_density(self, temperature: float, *axes: Any) -> NDArray[np.float64]:
         """Return exp(−L/T)/Z on a grid, for one or two dimensions.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor
 
 from langevin_nn.checks import covariance, numbers, point, symmetric
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.formulas import FieldFormula, NoiseFormula, linear_field
 from langevin_nn.landscape.base import MomentLandscape
 from langevin_nn.seeds import Seeds
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledField, CompiledNoise
+from langevin_nn.threads import row_by_row
 
 __all__ = ["QuadraticLandscape"]
 
@@ -82,7 +81,7 @@ class QuadraticLandscape(MomentLandscape):
         return 0.5 * (displacement * self.gradient(weights)).sum(1)
 
     def gradient(self, weights: Tensor) -> Tensor:  # noqa: D102
-        return (weights - torch.as_tensor(self.minimum)) @ torch.as_tensor(self.hessian)
+        return row_by_row(weights - torch.as_tensor(self.minimum), torch.as_tensor(self.hessian))
 
     def hessian_product(self, weights: Tensor, vectors: Tensor) -> Tensor:  # noqa: D102
         return vectors @ torch.as_tensor(self.hessian)
@@ -90,15 +89,11 @@ class QuadraticLandscape(MomentLandscape):
     def noise_factor(self, weights: Tensor | None = None) -> Tensor:  # noqa: D102
         return self._factor
 
-    def compiled_gradient(self) -> CompiledField:  # noqa: D102
-        from langevin_nn.kernels.sources import linear_field  # loads the compiler, which few runs need
-
+    def gradient_formula(self) -> FieldFormula:  # noqa: D102
         return linear_field(self.hessian, self.minimum)
 
-    def compiled_noise(self, batch_size: int | None = None, replacement: bool = False) -> CompiledNoise:  # noqa: D102
-        from langevin_nn.kernels.sources import CompiledNoise
-
-        return CompiledNoise.constant(self._factor.numpy())
+    def noise_formula(self, batch_size: int | None = None, replacement: bool = False) -> NoiseFormula:  # noqa: D102
+        return NoiseFormula.constant(self._factor.numpy())
 
     def stationary_covariance(self, learning_rate: float) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the covariance S to which w ← w − α (∇L + F ξ) settles.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +11,11 @@ from torch import Tensor
 
 from langevin_nn.checks import numbers, point, whole_number
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.gradients.blocks import SampleGradients
+from langevin_nn.formulas import TILE, FieldFormula, NoiseFormula, linear_field, regression_factor
+from langevin_nn.gradients.sample_gradients import SampleGradients
 from langevin_nn.landscape.base import EmpiricalLandscape
 from langevin_nn.seeds import Seeds
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledField, CompiledNoise
+from langevin_nn.threads import row_by_row
 
 __all__ = ["LinearRegressionLandscape"]
 
@@ -26,7 +25,7 @@ class LinearRegressionLandscape(EmpiricalLandscape):
 
     Sample gradients are g_k = (x_k·θ − y_k) x_k, so that the covariance of a minibatch gradient, (f/B) Σ(θ), is a
     polynomial of second degree in θ. It vanishes nowhere where labels are noisy, and at the minimum where they are not.
-    True minibatches and every Langevin source run on it, on the Python path as in the compiled integrators.
+    True minibatches and every Langevin source run on it, step by step as in the integrators.
 
     Parameters
     ----------
@@ -83,11 +82,11 @@ class LinearRegressionLandscape(EmpiricalLandscape):
         return torch.as_tensor(np.tile(self.start, (len(replicas), 1)))
 
     def sample_losses(self, weights: Tensor) -> Tensor:  # noqa: D102
-        return 0.5 * (weights @ self._x.T - self._y).square()
+        return 0.5 * (row_by_row(weights, self._x.T) - self._y).square()
 
     def weighted_gradient(self, weights: Tensor, coefficients: Tensor, indices: Tensor | None = None) -> Tensor:  # noqa: D102
         if indices is None:
-            return (coefficients * (weights @ self._x.T - self._y)) @ self._x
+            return row_by_row(coefficients * (row_by_row(weights, self._x.T) - self._y), self._x)
         rows = self._x[indices]
         residuals = torch.einsum("rkp,rp->rk", rows, weights) - self._y[indices]
         return torch.einsum("rk,rkp->rp", coefficients * residuals, rows)
@@ -182,15 +181,10 @@ class LinearRegressionLandscape(EmpiricalLandscape):
             )
         return (1.0 if replacement else (n - batch_size) / max(n - 1, 1)) / batch_size
 
-    def compiled_gradient(self) -> CompiledField:  # noqa: D102
-        from langevin_nn.kernels.sources import linear_field
-
+    def gradient_formula(self) -> FieldFormula:  # noqa: D102
         return linear_field(self.hessian, self.minimum)
 
-    def compiled_noise(self, batch_size: int | None = None, replacement: bool = False) -> CompiledNoise:  # noqa: D102
-        from langevin_nn.kernels.fields import TILE, regression_factor
-        from langevin_nn.kernels.sources import CompiledField, CompiledNoise
-
+    def noise_formula(self, batch_size: int | None = None, replacement: bool = False) -> NoiseFormula:  # noqa: D102
         if batch_size is None:
             raise ConfigurationError(
                 "the noise of linear regression is that of its minibatches: expected a batch_size; use "
@@ -201,6 +195,6 @@ class LinearRegressionLandscape(EmpiricalLandscape):
         mean = self.inputs.T @ extended / self.n_samples
         second = np.einsum("ki,kj,kl,km->ijlm", self.inputs, self.inputs, extended, extended, optimize=True)
         constants = [[self._scale(batch_size, replacement)], minimum, mean.ravel(), second.ravel() / self.n_samples]
-        return CompiledNoise.dependent(
-            CompiledField(TILE, regression_factor, np.concatenate(constants)), self.n_parameters, self.n_parameters
+        return NoiseFormula.dependent(
+            FieldFormula(TILE, regression_factor, np.concatenate(constants)), self.n_parameters, self.n_parameters
         )

@@ -19,32 +19,9 @@ _ELSEWHERE = ("_parameters", "_buffers", "_modules", "training")
 
 
 def digests_of_user_code(module: nn.Module, loss: Any, constants: Iterable[str]) -> dict[str, Any]:
-    """Return digests of a loss, of layers and of constants that a run depends on, for its configuration.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network.
-    loss : callable
-        (outputs, labels) → one loss a sample.
-    constants : iterable of str
-        Names of buffers that are told elsewhere.
-
-    Returns
-    -------
-    dict of str to object
-        ``loss_sha256``, ``layers_sha256`` and ``buffers_sha256``; each only where there is a user's own, or what a layer does
-        not print, or a buffer. ``loss_code`` and ``layers_code`` with what is ``unknown``, only if anything is.
-
-    Examples
-    --------
-    >>> digests_of_user_code(nn.Linear(2, 1), nn.functional.mse_loss, ())
-    {}
-    >>> import operator
-    >>> one, other = (digests_of_user_code(nn.Linear(2, 1), each, ()) for each in (operator.sub, operator.mul))
-    >>> list(one), one == other
-    (['loss_sha256'], False)
-    """
+    """Return digests of a loss, of layers and of buffers not told elsewhere that a run depends on."""
+    # Each is there only where there is a user's own, or what a layer does not print, or a buffer; what is unknown of the code
+    # of one is told beside it.
     found: dict[str, Any] = {}
     if isinstance(loss, nn.Module) or _is_own(loss if isinstance(loss, FunctionType) else type(loss)):
         found |= _told("loss", loss)

@@ -45,7 +45,8 @@ class SVAG(SampleWeightNoise):
 
     Examples
     --------
-    >>> from langevin_nn import LinearRegressionLandscape, Process, advance
+    >>> from langevin_nn import Process, advance
+    >>> from langevin_nn.landscape import LinearRegressionLandscape
     >>> landscape = LinearRegressionLandscape([[1.0], [1.0]], [-1.0, 1.0])
     >>> process = Process(landscape, SVAG(1, amplification=4), learning_rate=0.1, time_step=0.025)
     >>> state = advance(process, process.start(replicas=3_000, seed=0), steps=4)
@@ -70,18 +71,7 @@ class SVAG(SampleWeightNoise):
         return 1.0
 
     def strength_ratio(self, learning_rate: float) -> float:
-        """Return 1/l: the covariance of one update is l C.
-
-        Parameters
-        ----------
-        learning_rate : float
-            α.
-
-        Returns
-        -------
-        float
-            Whatever the learning rate.
-        """
+        """Return 1/l, whatever the learning rate: the covariance of one update is l C."""
         return 1 / self.amplification
 
     def check_rates(self, learning_rate: float, time_step: float) -> None:  # noqa: D102

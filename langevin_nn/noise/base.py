@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, fields, is_dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,11 +15,12 @@ from langevin_nn.checks import truth, whole_number
 from langevin_nn.draws import Draws
 from langevin_nn.ensemble import covariance_factor
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.former import RenamedMethods
+from langevin_nn.formulas import NoiseFormula
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
+from langevin_nn.rates import Rate
+from langevin_nn.readable import Readable
 from langevin_nn.seeds import Key
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledNoise
 
 __all__ = ["AdditiveNoise", "Noise", "SampleWeightNoise", "SampleWeights"]
 
@@ -88,11 +90,11 @@ class SampleWeights:
         SampleWeights, shape (replica, row)
             Of this update.
         """
-        coefficients = self.coefficients[step if len(self.coefficients) > 1 else 0]
+        coefficients = self.coefficients.select(0, step if self.coefficients.shape[0] > 1 else 0)
         return SampleWeights(coefficients, None if self.indices is None else self.indices[step])
 
 
-class Noise(ABC):
+class Noise(RenamedMethods, Readable, ABC):
     """A law of gradient noise η with ⟨η⟩ = 0.
 
     An update moves the weights by α^`learning_rate_exponent` Δt^`time_step_exponent` η. Noise of the gradient moves them
@@ -100,8 +102,9 @@ class Noise(ABC):
 
     Attributes
     ----------
-    family : {"sample_weights", "additive"}
-        Whether the noise is a law of the c_k in Σ c_k ∇ℓ_k, or a vector added to the gradient.
+    family : {"sample_weights", "additive", "forward", "sum"}
+        Whether the noise is a law of the c_k in Σ c_k ∇ℓ_k, a vector added to the gradient, a forward pass that is random
+        itself, or a sum of such sources.
     law : {"brownian", "coloured", "stable"}
         What its increments are: independent and Gaussian in the limit, correlated in time, or of heavy tails.
     calculus : {"ito", "stratonovich"}
@@ -113,7 +116,7 @@ class Noise(ABC):
         at any Δt.
     """
 
-    family: ClassVar[Literal["sample_weights", "additive"]]
+    family: ClassVar[Literal["sample_weights", "additive", "forward", "sum"]]
     law: ClassVar[Literal["brownian", "coloured", "stable"]] = "brownian"
     calculus: Literal["ito", "stratonovich"] = "ito"
     batch_size: int | None = None
@@ -160,8 +163,8 @@ class Noise(ABC):
         """
         return float(learning_rate ** (2 * (self.learning_rate_exponent - 1 + self.time_step_exponent)))
 
-    def compiled(self, landscape: Landscape) -> CompiledNoise:
-        """Return the noise for the compiled integrators.
+    def formula(self, landscape: Landscape) -> NoiseFormula:
+        """Return what the noise is made of, F(x) ζ, for the integrators.
 
         Parameters
         ----------
@@ -170,16 +173,16 @@ class Noise(ABC):
 
         Returns
         -------
-        CompiledNoise
-            In the words of `langevin_nn.kernels`.
+        NoiseFormula
+            In the words of `langevin_nn.formulas`.
 
         Raises
         ------
         ConfigurationError
-            If it has no compiled form.
+            If it is no factor times numbers.
         """  # noqa: DOC202
         raise ConfigurationError(
-            f"{type(self).__name__} has no compiled form: expected noise F(x) ζ with a factor F for the compiled "
+            f"{type(self).__name__} has no formula: expected noise F(x) ζ with a factor F for the "
             "integrators; use update=Plain(), the Euler–Maruyama scheme for any drift and noise"
         )
 
@@ -218,7 +221,7 @@ class Noise(ABC):
                 f"{landscape.n_samples}, since a minibatch is drawn from them without replacement; choose a smaller one"
             )
 
-    def check_rates(self, learning_rate: float, time_step: float) -> None:  # noqa: B027  # most run at any
+    def check_rates(self, learning_rate: float, time_step: float) -> None:
         """Raise where this source cannot run at some rates.
 
         Parameters
@@ -233,6 +236,51 @@ class Noise(ABC):
         ConfigurationError
             If the source is made for another time step.
         """
+
+    def __add__(self, other: Noise) -> Noise:
+        """Return noise from both sources, independent of one another."""
+        if not isinstance(other, Noise):
+            return NotImplemented
+        from langevin_nn.noise.total import SumNoise  # which is made of such as this
+
+        return SumNoise((self, other))
+
+    @property
+    def parts(self) -> tuple[Noise, ...]:
+        """The sources that it is a sum of; itself alone unless it is one."""
+        return (self,)
+
+    @property
+    def rates(self) -> tuple[Rate, ...]:
+        """What of the source changes along a run: its batch size, its temperature."""
+        given: list[Any] = [getattr(self, each.name) for each in fields(self)] if is_dataclass(self) else []
+        inner = (each.rates for each in given if isinstance(each, Noise))
+        return (*(each for each in given if isinstance(each, Rate)), *(rate for rates in inner for rate in rates))
+
+    def at(self, step: int) -> Noise:
+        """Return the source as one update sees it, of which all rates are numbers.
+
+        Parameters
+        ----------
+        step : int
+            Number of updates made before it.
+
+        Returns
+        -------
+        Noise
+            Itself where nothing changes; a batch size is rounded.
+        """
+        if not self.rates:
+            return self
+        found = copy(self)
+        for each in fields(self):  # type: ignore[arg-type]  # only dataclasses have rates
+            value = getattr(self, each.name)
+            if isinstance(value, Rate):
+                now = value.at(step)
+                object.__setattr__(found, each.name, max(1, round(now)) if each.name == "batch_size" else now)
+            elif isinstance(value, Noise):
+                object.__setattr__(found, each.name, value.at(step))
+        return found
 
     def over(self, time_step: float) -> Noise:
         """Return the source as steps of one length see it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import expm1, sqrt, tanh
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +13,13 @@ from torch import Tensor
 
 from langevin_nn.checks import number
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.formulas import COLOURED, STABLE, NoiseFormula
 from langevin_nn.landscape import Landscape
 from langevin_nn.noise.base import Noise
 from langevin_nn.noise.factored import PURPOSE, FactoredNoise, checked_factor, drawn_in
 from langevin_nn.noise.stable import stable_numbers
+from langevin_nn.rates import Rate
 from langevin_nn.seeds import Key
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledNoise
 
 __all__ = ["AnisotropicNoise", "ColouredNoise", "ConstantNoise", "DiagonalNoise", "StableNoise", "ThermalNoise"]
 
@@ -30,10 +29,8 @@ _SHORTEST = 1e-60  # correlation time, below which ζ leaves single precision
 class ConstantNoise(FactoredNoise):
     """η = F ζ with the same F everywhere."""
 
-    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
-        from langevin_nn.kernels.sources import CompiledNoise
-
-        return CompiledNoise.constant(self._factor(landscape))
+    def formula(self, landscape: Landscape) -> NoiseFormula:  # noqa: D102
+        return NoiseFormula.constant(self._factor(landscape))
 
     def _factor(self, landscape: Landscape) -> NDArray[np.float64]:
         """Return F, shape (parameter, rank), or its diagonal, shape (parameter,)."""
@@ -92,7 +89,7 @@ class ThermalNoise(ConstantNoise):
 
     Parameters
     ----------
-    temperature : float
+    temperature : float or Rate
         T, in units of the loss.
 
     Raises
@@ -102,7 +99,9 @@ class ThermalNoise(ConstantNoise):
 
     Examples
     --------
-    >>> from langevin_nn import EulerMaruyama, Process, QuadraticLandscape, advance
+    >>> from langevin_nn import Process, advance
+    >>> from langevin_nn.landscape import QuadraticLandscape
+    >>> from langevin_nn.update import EulerMaruyama
     >>> landscape = QuadraticLandscape([[2.0]], [[0.0]])
     >>> process = Process(landscape, ThermalNoise(0.5), learning_rate=0.01, update=EulerMaruyama())
     >>> state = advance(process, process.start(replicas=20_000, seed=0), steps=1000)
@@ -110,11 +109,12 @@ class ThermalNoise(ConstantNoise):
     0.25
     """
 
-    temperature: float
+    temperature: Any
 
     def __post_init__(self) -> None:
         expected = "a finite number T ≥ 0, since √(2T) multiplies the noise"
-        object.__setattr__(self, "temperature", number("temperature", self.temperature, expected, least=0))
+        if not isinstance(self.temperature, Rate):
+            object.__setattr__(self, "temperature", number("temperature", self.temperature, expected, least=0))
 
     @property
     def learning_rate_exponent(self) -> float:
@@ -171,27 +171,14 @@ class ColouredNoise(ConstantNoise):
         return 0.5
 
     def start(self, landscape: Landscape, weights: Tensor) -> Tensor:  # noqa: D102
-        return torch.zeros(len(weights), self.compiled(landscape).rank, dtype=weights.dtype)
+        return torch.zeros(len(weights), self.formula(landscape).rank, dtype=weights.dtype)
 
-    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
-        from langevin_nn.kernels.sources import COLOURED, CompiledNoise
-
+    def formula(self, landscape: Landscape) -> NoiseFormula:  # noqa: D102
         law = {"law": COLOURED, "time_step_exponent": 1.0}
-        return CompiledNoise.constant(self._factor(landscape), **law)
+        return NoiseFormula.constant(self._factor(landscape), **law)
 
     def strength_ratio(self, learning_rate: float) -> float:
-        """Return 1: in the long run Δw = √α F ∫ζ dt is √(αΔt) η.
-
-        Parameters
-        ----------
-        learning_rate : float
-            α.
-
-        Returns
-        -------
-        float
-            Whatever the learning rate.
-        """
+        """Return 1, whatever the learning rate: in the long run Δw = √α F ∫ζ dt is √(αΔt) η."""
         return 1.0
 
     def over(self, time_step: float) -> Noise:  # noqa: D102
@@ -254,15 +241,13 @@ class _ColouredStep(FactoredNoise):
     time_step: float
     law = "coloured"
 
-    def compiled(self, landscape: Landscape) -> CompiledNoise:
-        return replace(self.noise.compiled(landscape), parameters=self.noise.law_parameters(self.time_step))
+    def formula(self, landscape: Landscape) -> NoiseFormula:
+        return replace(self.noise.formula(landscape), parameters=self.noise.law_parameters(self.time_step))
 
     def _driving(self, landscape: Landscape, weights: Tensor, memory: Tensor, key: Key) -> tuple[NDArray[Any], Tensor]:
-        from langevin_nn.kernels.normals import draw_normals
-
         lost, gain, share, rest, *first = self.noise.law_parameters(self.time_step)
-        rank, precision = self.compiled(landscape).rank, drawn_in(weights)
-        pairs = draw_normals(key.replicas, key.seeds.key(PURPOSE), key.step, 1, 2 * rank, precision)[:, 0]
+        rank, precision = self.formula(landscape).rank, drawn_in(weights)
+        pairs = key.counted_normals(PURPOSE, 2 * rank, precision)
         one, other = pairs[:, :rank], pairs[:, rank:]
         if key.step == 0:
             after = first[0] * one
@@ -307,11 +292,9 @@ class StableNoise(ConstantNoise):
         """1/index, that of a stable process."""
         return 1 / self.index
 
-    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
-        from langevin_nn.kernels.sources import STABLE, CompiledNoise
-
+    def formula(self, landscape: Landscape) -> NoiseFormula:  # noqa: D102
         law = {"law": STABLE, "parameters": (float(self.index),), "time_step_exponent": 1 / self.index}
-        return CompiledNoise.constant(self._factor(landscape), **law)
+        return NoiseFormula.constant(self._factor(landscape), **law)
 
     def strength(self, memory: Any, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
         if self.index < 2:
@@ -319,8 +302,6 @@ class StableNoise(ConstantNoise):
         return 2 * super().strength(memory, landscape, weights, sample_trace)
 
     def _driving(self, landscape: Landscape, weights: Tensor, memory: Any, key: Key) -> tuple[NDArray[Any], Any]:
-        from langevin_nn.kernels.normals import draw_normals
-
-        rank = self.compiled(landscape).rank
-        pairs = draw_normals(key.replicas, key.seeds.key(PURPOSE), key.step, 1, 2 * rank, drawn_in(weights))[:, 0]
+        rank = self.formula(landscape).rank
+        pairs = key.counted_normals(PURPOSE, 2 * rank, drawn_in(weights))
         return stable_numbers(pairs, self.index), memory

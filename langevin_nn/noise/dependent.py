@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from math import prod
+from typing import Any, Literal
 
 from langevin_nn.checks import kind_of, one_of, whole_number
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.evaluation import evaluate
+from langevin_nn.formulas import MATRIX, POINT, FieldFormula, NoiseFormula
 from langevin_nn.landscape import Landscape
 from langevin_nn.landscape.potential import MOST_COLUMNS, try_out
 from langevin_nn.noise.factored import FactoredNoise
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledNoise
+from langevin_nn.seeds import Seeds
 
 __all__ = ["LandscapeNoise", "StateDependentNoise"]
 
@@ -49,7 +50,10 @@ class StateDependentNoise(FactoredNoise):
     Geometric Brownian motion, whose mean grows with the drift alone in Itô's reading:
 
     >>> import numpy as np
-    >>> from langevin_nn import EulerMaruyama, LinearDrift, PotentialLandscape, Process, advance
+    >>> from langevin_nn import Process, advance
+    >>> from langevin_nn.drift import LinearDrift
+    >>> from langevin_nn.landscape import PotentialLandscape
+    >>> from langevin_nn.update import EulerMaruyama
     >>> def proportional(x, out):
     ...     out[0] = 0.5 * x[0]
     >>> flat = PotentialLandscape(lambda x: 0 * x[0], 1, start=[1.0])
@@ -74,25 +78,15 @@ class StateDependentNoise(FactoredNoise):
             expected = "a whole number from 1, the columns of F; leave it out for a diagonal"
             object.__setattr__(self, "rank", whole_number("rank", self.rank, expected, least=1, most=MOST_COLUMNS))
 
-    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
-        from langevin_nn.kernels.fields import MATRIX, POINT
-        from langevin_nn.kernels.sources import CompiledField, CompiledNoise
-
+    def formula(self, landscape: Landscape) -> NoiseFormula:  # noqa: D102
         kind = POINT if self.rank is None else MATRIX
-        return CompiledNoise.dependent(CompiledField(kind, self.amplitude), landscape.n_parameters, self.rank)
+        return NoiseFormula.dependent(FieldFormula(kind, self.amplitude), landscape.n_parameters, self.rank)
 
     def check(self, landscape: Landscape) -> None:  # noqa: D102
-        import numpy as np
-
-        from langevin_nn.kernels.compilation import compiled
-        from langevin_nn.kernels.fields import MATRIX, POINT
-        from langevin_nn.seeds import Seeds
-
         start = landscape.initial_weights((0,), Seeds(0))[0].double().cpu().numpy()
-        kind, rank = (POINT, 0) if self.rank is None else (MATRIX, self.rank)
-        compiled(self.amplitude, kind, np.dtype(np.float64), start, rank)
         shape = (landscape.n_parameters,) if self.rank is None else (landscape.n_parameters, self.rank)
         try_out("amplitude", self.amplitude, start, shape)
+        evaluate(self.formula(landscape).field, start[None], prod(shape))
         super().check(landscape)
 
 
@@ -119,11 +113,11 @@ class LandscapeNoise(FactoredNoise):
 
     def check(self, landscape: Landscape) -> None:  # noqa: D102
         super().check(landscape)
-        if self.compiled(landscape).rank == 0:
+        if self.formula(landscape).rank == 0:
             raise ConfigurationError(
                 f"this {type(landscape).__name__} has no noise of its own: expected one that was given an amplitude; use "
                 "Silent() for none, or another source"
             )
 
-    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
-        return landscape.compiled_noise(self.batch_size, self.replacement)
+    def formula(self, landscape: Landscape) -> NoiseFormula:  # noqa: D102
+        return landscape.noise_formula(self.batch_size, self.replacement)

@@ -16,15 +16,7 @@ __all__ = ["HeldVariances", "MatchedDiagonal"]
 
 @dataclass(frozen=True)
 class HeldVariances:
-    """The diagonal of C and its age.
-
-    Parameters
-    ----------
-    variances : Tensor, shape (replica, parameter)
-        C_ii, float64.
-    step : int
-        When they were measured.
-    """
+    """The diagonal of C in float64, shape (replica, parameter), and when it was measured."""
 
     variances: Tensor
     step: int

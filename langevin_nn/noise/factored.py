@@ -1,9 +1,9 @@
-"""Noise F(x) ζ: a factor times numbers that a law draws, the same ones in every path that a process may take."""
+"""Noise F(x) ζ: a factor times numbers that a law draws, the same ones whichever way a process advances."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,12 +12,11 @@ from torch import Tensor
 
 from langevin_nn.checks import numbers
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.evaluation import evaluate
+from langevin_nn.formulas import NoiseFormula
 from langevin_nn.landscape import Landscape
 from langevin_nn.noise.base import AdditiveNoise
 from langevin_nn.seeds import Key
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledNoise
 
 __all__ = ["PURPOSE", "FactoredNoise", "checked_factor"]
 
@@ -26,30 +25,10 @@ PURPOSE = "factored noise"
 
 
 def checked_factor(name: str, value: Any, dimensions: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return a factor as an array, or raise.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    value : object
-        What came.
-    dimensions : tuple of int
-        How many dimensions it may have.
-
-    Returns
-    -------
-    ndarray of float64
-        Read-only.
-
-    Raises
-    ------
-    ConfigurationError
-        If it is no array of finite numbers of such a shape.
-    """
+    """Return a factor as a read-only array of finite numbers, of one of these dimensionalities, or raise."""
     wanted = " or ".join({0: "a number", 1: "(parameter,)", 2: "(parameter, rank)"}[each] for each in dimensions)
     expected = f"an array of finite numbers, {wanted}, since it multiplies the noise; pass a NumPy array or a tensor"
-    array = numbers(name, value, expected)
+    array = np.asarray(numbers(name, value, expected), order="C")  # as a file gives it back: products round by layout
     if array.ndim not in dimensions:
         raise ConfigurationError(
             f"{name} has shape {array.shape}: expected {wanted}, since it multiplies the noise; reshape it"
@@ -63,18 +42,7 @@ def checked_factor(name: str, value: Any, dimensions: tuple[int, ...]) -> NDArra
 
 
 def drawn_in(weights: Tensor) -> type:
-    """Return the precision in which numbers are drawn.
-
-    Parameters
-    ----------
-    weights : Tensor
-        What the noise moves.
-
-    Returns
-    -------
-    type
-        That of the weights where it is single, else double.
-    """
+    """Return the precision in which numbers are drawn: that of the weights where it is single, else double."""
     return np.float32 if weights.dtype == torch.float32 else np.float64
 
 
@@ -82,15 +50,15 @@ class FactoredNoise(AdditiveNoise):
     """η = F(x) ζ, with ζ ~ N(0, 1) unless a law says otherwise."""
 
     @abstractmethod
-    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
+    def formula(self, landscape: Landscape) -> NoiseFormula:  # noqa: D102
         ...
 
     def dependence(self, landscape: Landscape) -> Literal["constant", "diagonal", "full"]:  # noqa: D102
-        return self.compiled(landscape).dependence
+        return self.formula(landscape).dependence
 
     def check(self, landscape: Landscape) -> None:  # noqa: D102
         super().check(landscape)
-        noise = self.compiled(landscape)
+        noise = self.formula(landscape)
         if noise.factor.size and len(noise.factor) != landscape.n_parameters:
             raise ConfigurationError(
                 f"the noise factor has {len(noise.factor)} rows: expected {landscape.n_parameters}, one a parameter of the "
@@ -99,9 +67,7 @@ class FactoredNoise(AdditiveNoise):
 
     def _amplitudes(self, landscape: Landscape, weights: Tensor) -> NDArray[np.float64]:
         """Return F, shape (parameter,) or (parameter, rank), with the replica first where it depends on the weights."""
-        from langevin_nn.kernels.fields import evaluate
-
-        noise = self.compiled(landscape)
+        noise = self.formula(landscape)
         if noise.factor.size:
             return noise.factor[:, 0] if noise.is_diagonal else noise.factor
         shape = (noise.rank,) if noise.is_diagonal else (weights.shape[1], noise.rank)
@@ -110,15 +76,13 @@ class FactoredNoise(AdditiveNoise):
 
     def _driving(self, landscape: Landscape, weights: Tensor, memory: Any, key: Key) -> tuple[NDArray[Any], Any]:
         """Return ζ of one update, shape (replica, rank)."""
-        from langevin_nn.kernels.normals import draw_normals
-
-        rank = self.compiled(landscape).rank
-        return draw_normals(key.replicas, key.seeds.key(PURPOSE), key.step, 1, rank, drawn_in(weights))[:, 0], memory
+        rank = self.formula(landscape).rank
+        return key.counted_normals(PURPOSE, rank, drawn_in(weights)), memory
 
     def increment(self, landscape: Landscape, weights: Tensor, memory: Any, key: Key) -> tuple[Tensor, Any]:  # noqa: D102
         driving, memory = self._driving(landscape, weights, memory, key)
         amplitudes = self._amplitudes(landscape, weights)
-        if self.compiled(landscape).is_diagonal:
+        if self.formula(landscape).is_diagonal:
             noise = amplitudes * driving
         else:
             noise = np.einsum("...pr,...r->...p", amplitudes, driving)
@@ -126,5 +90,5 @@ class FactoredNoise(AdditiveNoise):
 
     def strength(self, memory: Any, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
         squared = torch.as_tensor(np.array(self._amplitudes(landscape, weights))).square()
-        constant = self.compiled(landscape).factor.size > 0
+        constant = self.formula(landscape).factor.size > 0
         return squared.sum()[None] if constant else squared.flatten(1).sum(1)

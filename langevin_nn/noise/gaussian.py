@@ -33,5 +33,6 @@ class MatchedGaussian(SampleWeightNoise):
 
     def sample_weights(self, n_samples: int, memory: None, draws: Draws, steps: int) -> tuple[SampleWeights, None]:  # noqa: D102
         factor = covariance_factor(n_samples, self.batch_size, self.replacement)
-        drawn = draws.normals("sample weights", n_samples, steps, centred=True)
-        return SampleWeights(draws.tensor(drawn.mul_((factor / n_samples) ** 0.5).add_(1 / n_samples))), memory
+        scale = (factor / n_samples) ** 0.5
+        drawn = draws.normals("sample weights", n_samples, steps, centred=True, scale=scale, shift=1 / n_samples)
+        return SampleWeights(draws.tensor(drawn)), memory

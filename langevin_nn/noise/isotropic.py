@@ -16,15 +16,7 @@ __all__ = ["HeldTrace", "IsotropicNoise"]
 
 @dataclass(frozen=True)
 class HeldTrace:
-    """An estimate of Tr C and its age.
-
-    Parameters
-    ----------
-    trace : Tensor, shape (replica,)
-        Tr C where it was last measured.
-    step : int
-        When that was.
-    """
+    """Tr C where it was last measured, shape (replica,), and when that was."""
 
     trace: Tensor
     step: int

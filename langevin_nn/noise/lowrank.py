@@ -23,20 +23,10 @@ _TOLERANCE = 1e-3  # residual of an eigenvector, relative to its eigenvalue
 
 @dataclass(frozen=True)
 class HeldFactor:
-    """The leading part of C and its age.
+    """The leading part of C and when it was measured."""
 
-    Parameters
-    ----------
-    factor : Tensor, shape (replica, parameter, rank)
-        F, in the precision of the weights: its columns are √e_l u_l.
-    lost_trace : Tensor, shape (replica,)
-        Tr C − Tr F Fᵀ.
-    step : int
-        When they were measured.
-    """
-
-    factor: Tensor
-    lost_trace: Tensor
+    factor: Tensor  # F, shape (replica, parameter, rank), in the precision of the weights: its columns are √e_l u_l
+    lost_trace: Tensor  # Tr C − Tr F Fᵀ, shape (replica,)
     step: int
 
     @property
@@ -100,12 +90,12 @@ class LowRankNoise(RefreshedNoise):
         factor, n = memory.factor, weights.shape[1]
         rank = factor.shape[2]
         normals = torch.as_tensor(key.normals("low-rank noise", rank)).to(weights)
-        noise = (factor @ normals[:, :, None])[:, :, 0]
+        noise = _products(factor, normals)
         if self.remainder == "none" or rank == n:
             return noise
         rest = torch.as_tensor(key.normals("remainder", n)).to(weights)
         directions = torch.nn.functional.normalize(factor, dim=1)
-        rest = rest - (directions @ (directions.mT @ rest[:, :, None]))[:, :, 0]
+        rest = rest - _products(directions, _products(directions.mT, rest))
         amplitude = (memory.lost_trace / (n - rank)).sqrt().to(weights)
         return noise + amplitude[:, None] * rest
 
@@ -114,3 +104,8 @@ class LowRankNoise(RefreshedNoise):
     ) -> Tensor:
         kept = memory.kept_trace.cpu()
         return kept + memory.lost_trace if self.remainder == "isotropic" else kept
+
+
+def _products(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Multiply by replica, each in memory of its own: a product rounds otherwise where rows of a batch lie off the grid."""
+    return torch.stack([one.clone() @ other.clone() for one, other in zip(matrices, vectors, strict=True)])

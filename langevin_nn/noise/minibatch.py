@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isclose
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from langevin_nn.draws import Draws
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import Landscape
-from langevin_nn.noise.base import SampleWeightNoise, SampleWeights
+from langevin_nn.noise.base import Noise, SampleWeightNoise, SampleWeights
 
 __all__ = ["EpochOrder", "IndependentMinibatches", "Minibatches", "ShuffledMinibatches"]
 
@@ -89,18 +89,11 @@ class Minibatches(SampleWeightNoise):
 
 @dataclass(frozen=True)
 class EpochOrder:
-    """The order in which samples come in one epoch.
-
-    Parameters
-    ----------
-    epoch : int
-        Its number; −1 before the first.
-    order : Tensor of int64, shape (replica, sample)
-        A permutation of the samples for each replica.
-    """
+    """The order in which samples come in one epoch, −1 before the first: a permutation for each replica."""
 
     epoch: int
     order: Tensor
+    used: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,6 +122,10 @@ class ShuffledMinibatches(Minibatches):
                 "steps become shorter; take IndependentMinibatches, SVAG or MatchedGaussian, or leave time_step out"
             )
 
+    def at(self, step: int) -> Noise:  # noqa: D102
+        # How far an epoch has come cannot be told from the update where others before it were of another size.
+        return self if not self.rates else _UnevenMinibatches(super().at(step).batch_size or 1)
+
     def start(self, landscape: Landscape, weights: Tensor) -> EpochOrder:  # noqa: D102
         return EpochOrder(-1, torch.empty(0, dtype=torch.int64))
 
@@ -146,6 +143,23 @@ class ShuffledMinibatches(Minibatches):
             step += last - first
         rows = torch.cat(pieces, 1).to(torch.int64)
         return rows.reshape(len(rows), steps, size).transpose(0, 1), memory
+
+
+@dataclass(frozen=True)
+class _UnevenMinibatches(ShuffledMinibatches):
+    """Shuffled epochs of which each update takes as many samples as it is told; an epoch ends where too few are left."""
+
+    _called = "ShuffledMinibatches"
+
+    def minibatches(self, n_samples: int, memory: EpochOrder, draws: Draws, steps: int) -> tuple[Tensor, EpochOrder]:
+        pieces = []
+        for _ in range(steps):
+            if memory.epoch < 0 or memory.used + self.batch_size > n_samples:
+                number = memory.epoch + 1
+                memory = EpochOrder(number, draws.permutations("epoch order", n_samples, number))
+            pieces.append(memory.order[:, memory.used : memory.used + self.batch_size])
+            memory = replace(memory, used=memory.used + self.batch_size)
+        return torch.stack(pieces).to(torch.int64), memory
 
 
 @dataclass(frozen=True)

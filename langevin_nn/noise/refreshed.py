@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -13,15 +13,7 @@ from langevin_nn.landscape import EmpiricalLandscape, Landscape, SampleGradients
 from langevin_nn.noise.base import AdditiveNoise
 from langevin_nn.seeds import Key
 
-__all__ = ["Held", "RefreshedNoise"]
-
-
-class Held(Protocol):
-    """What such a source remembers."""
-
-    @property
-    def step(self) -> int:
-        """When it was measured."""
+__all__ = ["RefreshedNoise"]
 
 
 class RefreshedNoise(AdditiveNoise):
@@ -58,8 +50,8 @@ class RefreshedNoise(AdditiveNoise):
 
         Returns
         -------
-        Held
-            The memory until the next refresh.
+        object
+            The memory until the next refresh, whose ``step`` says when it was measured.
         """
 
     @abstractmethod
@@ -68,7 +60,7 @@ class RefreshedNoise(AdditiveNoise):
 
         Parameters
         ----------
-        memory : Held
+        memory : object
             What was measured last.
         weights : Tensor, shape (replica, parameter)
             Of their number, as precise, and where they are.

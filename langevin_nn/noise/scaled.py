@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import sqrt
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from langevin_nn.checks import instance, number
 from langevin_nn.draws import Draws
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.formulas import NoiseFormula
 from langevin_nn.landscape import Landscape
 from langevin_nn.noise.base import AdditiveNoise, Noise, SampleWeightNoise, SampleWeights
+from langevin_nn.noise.forward import ForwardNoise
+from langevin_nn.noise.total import SumNoise
+from langevin_nn.rates import Rate
 from langevin_nn.seeds import Key
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledNoise
 
 __all__ = ["ScaledIncrement", "ScaledNoise", "ScaledSampleWeights", "unscaled"]
 
@@ -32,7 +34,7 @@ class ScaledNoise(Noise):
     ----------
     noise : Noise
         The source.
-    temperature : float
+    temperature : float or Rate
         κ; 1 for the source as it is, 0 for none.
 
     Raises
@@ -42,7 +44,9 @@ class ScaledNoise(Noise):
 
     Examples
     --------
-    >>> from langevin_nn import LinearRegressionLandscape, MatchedGaussian, Process, advance
+    >>> from langevin_nn import Process, advance
+    >>> from langevin_nn.landscape import LinearRegressionLandscape
+    >>> from langevin_nn.noise import MatchedGaussian
     >>> landscape = LinearRegressionLandscape([[1.0], [1.0]], [-1.0, 1.0])
     >>> hot = Process(landscape, ScaledNoise(MatchedGaussian(1), temperature=4.0), learning_rate=0.1)
     >>> state = advance(hot, hot.start(replicas=20_000, seed=0), steps=1)
@@ -51,10 +55,19 @@ class ScaledNoise(Noise):
     """
 
     noise: Noise
-    temperature: float
+    temperature: Any
+    _called: ClassVar[str] = "ScaledNoise"  # what one writes; the two kinds of it are made from that
+    _takes: ClassVar[type] = Noise
 
     def __new__(cls, noise: Noise | None = None, temperature: float = 1.0) -> ScaledNoise:
-        """Return the kind that goes with the source: a law of sample weights, or increments."""
+        """Return the kind that goes with the source: a law of sample weights, or increments; of a sum, the sum of it."""
+        if isinstance(noise, SumNoise):
+            return SumNoise(tuple(ScaledNoise(each, temperature) for each in noise.terms))  # type: ignore[return-value]
+        if isinstance(noise, ForwardNoise):
+            raise ConfigurationError(
+                f"{noise!r} at another temperature came: expected noise that can be multiplied alone, and a random forward "
+                "pass gives it together with its mean; change its probability, or scale the other sources and add it to them"
+            )
         if cls is ScaledNoise:
             cls = ScaledSampleWeights if isinstance(noise, SampleWeightNoise) else ScaledIncrement
         return object.__new__(cls)
@@ -62,11 +75,8 @@ class ScaledNoise(Noise):
     def __post_init__(self) -> None:
         instance("noise", self.noise, self._takes, "an instance of a noise source, MatchedGaussian(25) for example")
         expected = "a finite number κ ≥ 0, since √κ multiplies the noise"
-        object.__setattr__(self, "temperature", number("temperature", self.temperature, expected, least=0))
-
-    @property
-    def _takes(self) -> type:
-        return Noise
+        if not isinstance(self.temperature, Rate):
+            object.__setattr__(self, "temperature", number("temperature", self.temperature, expected, least=0))
 
     @property
     def amplitude(self) -> float:
@@ -120,23 +130,22 @@ class ScaledNoise(Noise):
     def start(self, landscape: Landscape, weights: Tensor) -> Any:  # noqa: D102
         return self.noise.start(landscape, weights)
 
-    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
-        noise = self.noise.compiled(landscape)
+    def formula(self, landscape: Landscape) -> NoiseFormula:  # noqa: D102
+        noise = self.noise.formula(landscape)
         return replace(noise, scale=noise.scale * self.amplitude)
 
     def strength(self, memory: Any, landscape: Landscape, weights: Tensor, sample_trace: Tensor | None) -> Tensor:  # noqa: D102
         if not self.temperature:  # also of a strength that is infinite
             return self.noise.strength(memory, landscape, weights, sample_trace).new_zeros(1)
-        return self.temperature * self.noise.strength(memory, landscape, weights, sample_trace)
+        found: Tensor = self.temperature * self.noise.strength(memory, landscape, weights, sample_trace)
+        return found
 
 
 @dataclass(frozen=True)
 class ScaledSampleWeights(ScaledNoise, SampleWeightNoise):
     """What `ScaledNoise` makes of a law of sample weights."""
 
-    @property
-    def _takes(self) -> type:
-        return SampleWeightNoise
+    _takes = SampleWeightNoise
 
     def sample_weights(self, n_samples: int, memory: Any, draws: Draws, steps: int) -> tuple[SampleWeights, Any]:  # noqa: D102
         assert isinstance(self.noise, SampleWeightNoise)
@@ -148,9 +157,7 @@ class ScaledSampleWeights(ScaledNoise, SampleWeightNoise):
 class ScaledIncrement(ScaledNoise, AdditiveNoise):
     """What `ScaledNoise` makes of noise that is added to the gradient."""
 
-    @property
-    def _takes(self) -> type:
-        return AdditiveNoise
+    _takes = AdditiveNoise
 
     def increment(self, landscape: Landscape, weights: Tensor, memory: Any, key: Key) -> tuple[Tensor, Any]:  # noqa: D102
         assert isinstance(self.noise, AdditiveNoise)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from langevin_nn.formulas import NoiseFormula
 from langevin_nn.landscape import Landscape
 from langevin_nn.noise.base import AdditiveNoise
 from langevin_nn.seeds import Key
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledNoise
 
 __all__ = ["Silent"]
 
@@ -35,10 +33,8 @@ class Silent(AdditiveNoise):
     def dependence(self, landscape: Landscape) -> Literal["constant", "diagonal", "full"]:  # noqa: D102
         return "constant"
 
-    def compiled(self, landscape: Landscape) -> CompiledNoise:  # noqa: D102
-        from langevin_nn.kernels.sources import CompiledNoise
-
-        return CompiledNoise.silent()
+    def formula(self, landscape: Landscape) -> NoiseFormula:  # noqa: D102
+        return NoiseFormula.silent()
 
     def increment(self, landscape: Landscape, weights: Tensor, memory: None, key: Key) -> tuple[Tensor, None]:  # noqa: D102
         return weights.new_zeros(()).expand_as(weights), memory

@@ -24,23 +24,8 @@ _LEAST_INDEX = 0.5  # tails of smaller index leave floating point within a few u
 
 
 def stable_numbers(normals: NDArray[np.floating], index: float) -> NDArray[np.float64]:
-    """Return symmetric α-stable numbers of characteristic function exp(−|k|^index).
-
-    Chambers, Mallows & Stuck (1976, doi 10.1080/01621459.1976.10480344), whose angle and waiting time come from two
-    normal numbers.
-
-    Parameters
-    ----------
-    normals : ndarray, shape (..., 2 · number)
-        Independent N(0, 1).
-    index : float
-        The tail index, above 0 and at most 2; at 2 they are Gaussian of variance 2.
-
-    Returns
-    -------
-    ndarray, shape (..., number)
-        Independent.
-    """
+    """Return symmetric α-stable numbers of characteristic function exp(−|k|^index), shape (..., number), from normal ones."""
+    # Chambers, Mallows & Stuck (1976, doi 10.1080/01621459.1976.10480344): angle and waiting time come from two of them.
     x, y = np.split(normals.astype(np.float64), 2, axis=-1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         angle, waiting = np.arctan(y / x), (x**2 + y**2) / 2
@@ -54,18 +39,7 @@ def stable_numbers(normals: NDArray[np.floating], index: float) -> NDArray[np.fl
 
 @cache
 def upper_quartile(index: float) -> float:
-    """Return the upper quartile of the symmetric α-stable law of characteristic function exp(−|k|^index).
-
-    Parameters
-    ----------
-    index : float
-        The tail index, from ½ to 2.
-
-    Returns
-    -------
-    float
-        Half of the interquartile range.
-    """
+    """Return the upper quartile of the symmetric α-stable law of characteristic function exp(−|k|^index)."""
     from scipy.stats import levy_stable
 
     return float(levy_stable.ppf(0.75, index, 0.0))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,14 +16,17 @@ from torch import Tensor
 
 from langevin_nn.checks import instance
 from langevin_nn.ensemble import GradientEnsemble, gradient_ensemble
-from langevin_nn.errors import ConfigurationError
+from langevin_nn.errors import ConfigurationError, SampleMixingError
+from langevin_nn.gradients.forward import batch_layers
 from langevin_nn.landscape import EmpiricalLandscape, Landscape, NetworkLandscape
+from langevin_nn.memory import as_bytes
+from langevin_nn.noise import BatchStatistics
 from langevin_nn.process import Process, State
 from langevin_nn.schedules import Schedule
 from langevin_nn.schema import Coordinate, Variable
 from langevin_nn.threads import side_by_side
 
-__all__ = ["Observable", "Snapshot", "stacked", "without_diverged"]
+__all__ = ["Observable", "Snapshot", "as_array", "stacked", "without_diverged"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -74,6 +77,11 @@ def without_diverged(measured: Arrays, diverged: Tensor) -> Arrays:
     return found
 
 
+def as_array(tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor in its own precision, or in single for one that NumPy lacks."""
+    return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu())
+
+
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """A state and what has been computed from it, shared by all observables of one record.
@@ -104,10 +112,45 @@ class Snapshot:
             )
         return self.landscape.losses_and_errors(self.state.weights)
 
-    @cached_property
+    @property
     def ensembles(self) -> list[GradientEnsemble]:
         """The gradient ensemble of each replica, without replacement unless a minibatch has more samples than there are."""
-        return self._ensembles([None] * len(self.state.weights))
+        return self.ensembles_within()
+
+    @cached_property
+    def _kept_ensembles(self) -> dict[tuple[int, str], list[GradientEnsemble]]:
+        return {}
+
+    def ensembles_within(
+        self,
+        memory_limit: int | float | str | None = None,
+        metric: Literal["euclidean", "preconditioned"] = "euclidean",
+    ) -> list[GradientEnsemble]:
+        """Return the gradient ensemble of each replica within a budget of memory.
+
+        Parameters
+        ----------
+        memory_limit : int or str, optional
+            Of each of them, in bytes or as ``"512 MiB"``; 1 GiB unless said, so that what is measured has the same bits
+            whatever else the machine does.
+        metric : {"euclidean", "preconditioned"}, optional
+            The second is D/⟨D⟩ of the update rule: units stay, and so does what depends on no scale.
+
+        Returns
+        -------
+        list of GradientEnsemble
+            The same ones for all observables that ask for the same.
+
+        Raises
+        ------
+        ConfigurationError
+            If the update rule has no preconditioner, or the budget is too small.
+        """
+        key = as_bytes(memory_limit), metric
+        if key not in self._kept_ensembles:
+            metrics = [None] * len(self.state.weights) if metric == "euclidean" else self._preconditioners()
+            self._kept_ensembles[key] = self._ensembles(metrics, key[0])
+        return self._kept_ensembles[key]
 
     @property
     def multiplications(self) -> float:
@@ -115,9 +158,7 @@ class Snapshot:
         landscape = self.landscape
         return 3.0 * landscape.n_samples * landscape.n_parameters if isinstance(landscape, EmpiricalLandscape) else inf
 
-    @cached_property
-    def preconditioned_ensembles(self) -> list[GradientEnsemble]:
-        """The same in the metric D/⟨D⟩ of the update rule: units stay, and so does what depends on no scale."""
+    def _preconditioners(self) -> list[Tensor]:
         update = self.process.update
         preconditioner = update.preconditioner(self.state.update_memory)
         if preconditioner is None:
@@ -125,16 +166,34 @@ class Snapshot:
                 f"metric='preconditioned' with {type(update).__name__}, which has no preconditioner: expected an update rule "
                 "with a metric of its own; use update=Adam(), or metric='euclidean'"
             )
-        return self._ensembles(list(preconditioner.double() / preconditioner.double().mean(1, keepdim=True)))
+        return list(preconditioner.double() / preconditioner.double().mean(1, keepdim=True))
 
-    def _ensembles(self, metrics: Sequence[Tensor | None]) -> list[GradientEnsemble]:
+    @property
+    def _mixing(self) -> str | None:
+        """The first layer through which samples of a minibatch change each other's gradients; None where there is none."""
+        normalised = any(isinstance(each, BatchStatistics) for each in self.process.noise.parts)
+        return batch_layers(self.landscape.layers[""])[0] if normalised else None  # type: ignore[attr-defined]
+
+    def _ensembles(self, metrics: Sequence[Tensor | None], memory_limit: int) -> list[GradientEnsemble]:
         landscape, size = self.landscape, self.process.batch_size
+        if self._mixing is not None:
+            raise SampleMixingError(
+                f"layer {self._mixing!r} normalises over the minibatch in updates with BatchStatistics(): order parameters, "
+                "which are made of sample gradients, are undefined there; record observables that need none, such as "
+                "Losses(batch_statistics='recomputed'), and measure the covariance with langevin_nn.noise.noise_shares(...)"
+            )
         larger = isinstance(landscape, EmpiricalLandscape) and size is not None and size > landscape.n_samples
 
         def of_replica(position: int) -> GradientEnsemble:
             weights, metric = self.state.weights[position], metrics[position]
             return gradient_ensemble(
-                landscape, weights, size, replica=position, replacement=larger, preconditioner=metric
+                landscape,
+                weights,
+                size,
+                replica=position,
+                replacement=larger,
+                preconditioner=metric,
+                memory_limit=memory_limit,
             )
 
         first = of_replica(0)  # what a network allows is found out once for all
@@ -144,9 +203,9 @@ class Snapshot:
     def sample_trace(self) -> Tensor | None:
         """Tr Σ over all tensors, shape (replica,); None where there are no samples."""
         landscape = self.landscape
-        if not isinstance(landscape, EmpiricalLandscape):
+        if not isinstance(landscape, EmpiricalLandscape) or self._mixing is not None:
             return None
-        if landscape.measures_everything:
+        if landscape.measures_everything and self.process.batch_size is not None:
             return torch.stack([torch.as_tensor(ensemble.sample_trace[0]) for ensemble in self.ensembles])
         rows = enumerate(self.state.weights)
         return torch.stack([landscape.sample_gradients(w, k, everywhere=True).trace() for k, w in rows])

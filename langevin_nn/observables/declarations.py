@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from langevin_nn.checks import kind_of
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.observables.base import Observable
 from langevin_nn.observables.variables import GROUPS, OWN
-from langevin_nn.process import Process
 from langevin_nn.provenance import class_name
 from langevin_nn.schema import COHORT_PAIRS, COHORTS, Coordinate, Variable, is_clock
+
+if TYPE_CHECKING:
+    from langevin_nn.observables.base import Observable
+    from langevin_nn.process import Process
 
 __all__ = ["Declarations", "declaration_of"]
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from langevin_nn.checks import number, whole_number
 from langevin_nn.curvature import Hessian
-from langevin_nn.landscape import NetworkLandscape
-from langevin_nn.observables.base import Arrays, Observable, Snapshot
+from langevin_nn.landscape import Landscape, NetworkLandscape
+from langevin_nn.memory import as_bytes
+from langevin_nn.observables.base import Arrays, Observable, Snapshot, as_array
 from langevin_nn.observables.variables import described
 from langevin_nn.operators import leading_eigenpairs
 from langevin_nn.process import Process
 from langevin_nn.schedules import Logarithmic, Schedule
 from langevin_nn.threads import side_by_side, single_threaded_products
 
-__all__ = ["NoiseSpectrum", "SampleLosses", "Weights"]
+__all__ = ["MeasuredWeights", "NoiseSpectrum", "SampleLosses", "Weights", "n_measured"]
 
 
-def _thinly() -> Schedule:
-    return Logarithmic(per_decade=2)
+_thinly = partial(Logarithmic, per_decade=2)
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,20 @@ class NoiseSpectrum(Observable):
         Largest eigenvalues of the Hessian to record beside them; none unless said.
     schedule : Schedule, optional
         When to record.
+    memory_limit : int or str, optional
+        Budget of each replica's gradient ensemble, sample gradients and matrices; 1 GiB unless said.
 
     Raises
     ------
     ConfigurationError
-        If eigenvalues are not counted by whole numbers, or the share is not in (0, 1].
+        If eigenvalues are not counted by whole numbers, the share is not in (0, 1], or the budget is none.
     """
 
     n_modes: int = 200
     fraction: float = 0.9
     n_hessian_modes: int = 0
     schedule: Schedule = field(default_factory=_thinly)
+    memory_limit: int | float | str | None = None
     variables = described(
         "noise_eigenvalue",
         "effective_dimension",
@@ -60,6 +64,7 @@ class NoiseSpectrum(Observable):
         super().__post_init__()
         whole_number("n_modes", self.n_modes, "a whole number (int) of eigenvalues from 1", least=1)
         number("fraction", self.fraction, "a share above 0 and at most 1 of the noise strength", above=0, most=1)
+        as_bytes(self.memory_limit)
         expected = "a whole number (int) of eigenvalues from 0, which stands for none"
         whole_number("n_hessian_modes", self.n_hessian_modes, expected, least=0)
 
@@ -68,7 +73,7 @@ class NoiseSpectrum(Observable):
         return 8 * (min(self.n_modes, most) + 2 * min(self.n_hessian_modes, most))
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
-        ensembles = snapshot.ensembles
+        ensembles = snapshot.ensembles_within(self.memory_limit)
         # Decompositions gain little from threads of their own: one replica a core.
         with single_threaded_products():
             spectra = side_by_side(lambda ensemble: ensemble.leading_spectrum(self.n_modes), ensembles)
@@ -122,7 +127,7 @@ class SampleLosses(Observable):
             "mislabeled": landscape.mislabeled.byte(),
             "relabeled": landscape.relabeled.byte(),
         }
-        return {name: tensor.expand(n_replicas, -1).cpu().numpy() for name, tensor in labels.items()}
+        return {name: as_array(tensor.expand(n_replicas, -1)) for name, tensor in labels.items()}
 
 
 @dataclass(frozen=True)
@@ -142,4 +147,39 @@ class Weights(Observable):
         return process.landscape.n_parameters * process.landscape.dtype.itemsize
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
-        return {"weights": snapshot.state.weights.cpu().numpy().copy()}
+        return {"weights": as_array(snapshot.state.weights).copy()}
+
+
+@dataclass(frozen=True)
+class MeasuredWeights(Weights):
+    """The weights of the measured tensors alone: ``NetworkLandscape(parameters=...)``; all weights where there are none.
+
+    Parameters
+    ----------
+    schedule : Schedule, optional
+        When to record.
+    """
+
+    def bytes_per_replica(self, process: Process) -> int:  # noqa: D102
+        return n_measured(process.landscape) * process.landscape.dtype.itemsize
+
+    def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
+        if not isinstance(snapshot.landscape, NetworkLandscape):
+            return super().measure(snapshot)
+        return {"weights": as_array(snapshot.state.weights[:, snapshot.landscape.measured_columns])}
+
+
+def n_measured(landscape: Landscape) -> int:
+    """Return the number of parameters of which `MeasuredWeights` takes the weights.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        Of a process.
+
+    Returns
+    -------
+    int
+        All, unless measurements are restricted.
+    """
+    return len(landscape.measured_columns) if isinstance(landscape, NetworkLandscape) else landscape.n_parameters

@@ -12,12 +12,13 @@ from torch import Tensor
 from langevin_nn.checks import one_of, whole_number
 from langevin_nn.ensemble import GradientEnsemble
 from langevin_nn.landscape import NetworkLandscape
+from langevin_nn.memory import as_bytes
 from langevin_nn.observables.base import Arrays, Observable, Snapshot, stacked
 from langevin_nn.observables.variables import described
 from langevin_nn.schedules import Schedule
 from langevin_nn.threads import side_by_side
 
-__all__ = ["DrivingNoise", "Losses", "OrderParameters"]
+__all__ = ["DrivingNoise", "Losses", "OrderParameters", "default_observables"]
 
 
 _MOST_MINIBATCHES = 100_000
@@ -37,10 +38,29 @@ def _by_cohort(values: NDArray[np.float64], mislabeled: NDArray[np.bool_]) -> ND
 
 @dataclass(frozen=True)
 class Losses(Observable):
-    """Training loss and error by cohort, each over its own samples; test loss and error where there are test data."""
+    """Training loss and error by cohort, each over its own samples; test loss and error where there are test data.
+
+    Parameters
+    ----------
+    schedule : Schedule, optional
+        When to record.
+    batch_statistics : {"given", "recomputed"}, optional
+        What batch normalisation takes in evaluation: the running means and variances that the network came with, or those
+        of the training data at the weights that are measured, for processes with `BatchStatistics`.
+
+    Raises
+    ------
+    UnknownNameError
+        If there are no such statistics.
+    """
 
     schedule: Schedule | None = None
+    batch_statistics: Literal["given", "recomputed"] = "given"
     variables = described("train_loss", "train_error", "test_loss", "test_error")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("batch_statistics", self.batch_statistics, ("given", "recomputed"))
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         landscape, weights = snapshot.landscape, snapshot.state.weights
@@ -49,9 +69,13 @@ class Losses(Observable):
             nothing = np.full_like(total, np.nan)
             return {"train_loss": np.stack([total, nothing, nothing], axis=1)}
         mislabeled = np.broadcast_to(landscape.cohort.cpu().numpy(), (len(weights), landscape.n_samples))
-        losses, errors = snapshot.training
+        if self.batch_statistics == "recomputed":
+            landscape = landscape.with_recomputed_statistics()
+            losses, errors = landscape.losses_and_errors(weights)
+        else:
+            losses, errors = snapshot.training
         measured = {"train_loss": _by_cohort(_array(losses), mislabeled)}
-        has_error = not landscape.labels.is_floating_point()  # NaN where these are no classes
+        has_error = landscape.has_error or not landscape.labels.is_floating_point()  # NaN where nobody says what one is
         if has_error:
             measured["train_error"] = _by_cohort(_array(errors), mislabeled)
         if landscape.test_inputs is not None:
@@ -75,16 +99,21 @@ class OrderParameters(Observable):
     metric : {"euclidean", "preconditioned"}, optional
         Whether lengths and angles are those of the gradients, or of D^(−1/2) g with the preconditioner D of an update rule
         such as `Adam`, over its mean so that units stay.
+    memory_limit : int or str, optional
+        Budget of each replica's gradient ensemble, in bytes or as ``"512 MiB"``; 1 GiB unless said. Sample gradients of
+        which half of it does not hold all are computed anew at each use, which takes longer.
 
     Raises
     ------
     ConfigurationError
-        If minibatches are not counted by a whole number, or are more than can be drawn at once, or there is no such metric.
+        If minibatches are not counted by a whole number, or are more than can be drawn at once, there is no such metric, or
+        the budget is none.
     """
 
     n_minibatches: int = 64
     schedule: Schedule | None = None
     metric: Literal["euclidean", "preconditioned"] = "euclidean"
+    memory_limit: int | float | str | None = None
     variables = described(
         "activity",
         "directed_activity",
@@ -106,11 +135,12 @@ class OrderParameters(Observable):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("metric", self.metric, ("euclidean", "preconditioned"))
+        as_bytes(self.memory_limit)
         expected = f"a whole number (int) of minibatches from 1 to {_MOST_MINIBATCHES:,}, which are drawn together"
         whole_number("n_minibatches", self.n_minibatches, expected, least=1, most=_MOST_MINIBATCHES)
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
-        ensembles = snapshot.ensembles if self.metric == "euclidean" else snapshot.preconditioned_ensembles
+        ensembles = snapshot.ensembles_within(self.memory_limit, self.metric)
         pairs = list(zip(ensembles, snapshot.generators("alignment"), strict=True))
         return stacked(side_by_side(self._of_one, pairs, snapshot.multiplications))
 
@@ -128,6 +158,16 @@ class DrivingNoise(Observable):
 
     def measure(self, snapshot: Snapshot) -> Arrays:  # noqa: D102
         process, state = snapshot.process, snapshot.state
-        strength = process.noise.strength(state.noise_memory, process.landscape, state.weights, snapshot.sample_trace)
-        strength = strength * process.noise.strength_ratio(process.learning_rate)
+        strength = process.driving_noise_strength(state.noise_memory, state.weights, snapshot.sample_trace)
         return {"driving_noise_strength": np.broadcast_to(_array(strength), (len(state.weights),)).copy()}
+
+
+def default_observables() -> tuple[Observable, ...]:
+    """Return what is recorded unless said: losses, order parameters and the driving noise.
+
+    Returns
+    -------
+    tuple of Observable
+        All of the root group.
+    """
+    return (Losses(), OrderParameters(), DrivingNoise())

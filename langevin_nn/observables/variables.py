@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from langevin_nn.ensemble.variables import MEASURES
 from langevin_nn.errors import UnknownNameError
-from langevin_nn.schema import Variable
+from langevin_nn.schema import Coordinate, Variable
 
-__all__ = ["GROUPS", "OWN", "describe", "described"]
+__all__ = ["GROUPS", "OWN", "Coordinate", "Variable", "describe", "described"]
 
 _COHORT = ("cohort",)
 
@@ -15,6 +15,10 @@ _VARIABLES = (
     Variable("train_error", "training error", _COHORT),
     Variable("test_loss", "test loss", (), "nat"),
     Variable("test_error", "test error"),
+    Variable("average_train_loss", "training loss at the averaged weights", _COHORT, "nat"),
+    Variable("average_train_error", "training error at the averaged weights", _COHORT),
+    Variable("average_test_loss", "test loss at the averaged weights", (), "nat"),
+    Variable("average_test_error", "test error at the averaged weights"),
     Variable("driving_noise_strength", "trace of the covariance of the driving noise", (), "loss2 weight-2"),
     Variable("given_label", "label in training", ("sample",), "1", "samples", timeless=True),
     Variable("true_label", "label before label noise", ("sample",), "1", "samples", timeless=True),

@@ -141,8 +141,7 @@ class SpectralDensity:
 
     @staticmethod
     def _over_probes(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        mean, error = np.asarray(values.mean(0)), np.asarray(values.std(0, ddof=1) / len(values) ** 0.5)
-        return mean, error
+        return np.asarray(values.mean(0)), np.asarray(values.std(0, ddof=1) / len(values) ** 0.5)
 
 
 def spectral_density(

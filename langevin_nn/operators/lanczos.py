@@ -66,17 +66,7 @@ class Eigenpairs:
 
 
 class _KrylovSpace:
-    """An orthonormal basis that grows by blocks, and the operator restricted to it.
-
-    Parameters
-    ----------
-    operator : SymmetricOperator
-        M.
-    limit : int
-        Largest dimension.
-    seed : int
-        Of random directions.
-    """
+    """An orthonormal basis that grows by blocks up to a limit, and the operator restricted to it."""
 
     def __init__(self, operator: SymmetricOperator, limit: int, seed: int) -> None:
         self._operator, self._limit = operator, limit

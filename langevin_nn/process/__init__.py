@@ -8,6 +8,8 @@ from langevin_nn.process.named import (
     isotropic_langevin,
     langevin,
     sgd,
+    sghmc,
+    sgld,
     svag,
 )
 from langevin_nn.update import State
@@ -21,5 +23,7 @@ __all__ = [
     "isotropic_langevin",
     "langevin",
     "sgd",
+    "sghmc",
+    "sgld",
     "svag",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from numbers import Real
-from typing import Literal
+from typing import Literal, TypedDict, TypeVar, Unpack
 
-from langevin_nn.checks import is_number, number, truth
+from langevin_nn.checks import is_number, number, shown, truth
+from langevin_nn.drift import Drift
+from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import Landscape
 from langevin_nn.noise import (
     SVAG,
@@ -15,29 +19,117 @@ from langevin_nn.noise import (
     IsotropicNoise,
     LowRankNoise,
     MatchedGaussian,
+    Noise,
     ShuffledMinibatches,
     Silent,
+    ThermalNoise,
 )
 from langevin_nn.process.base import Process
-from langevin_nn.update import Momentum, Plain, Update
+from langevin_nn.rates import Rate, Slowed, Times
+from langevin_nn.update import Momentum, Plain, UnderdampedLangevin, Update
+from langevin_nn.update.wrapped import Wrapped
 
-__all__ = ["PROCESSES", "frozen_langevin", "gradient_descent", "isotropic_langevin", "langevin", "sgd", "svag"]
+__all__ = [
+    "PROCESSES",
+    "frozen_langevin",
+    "gradient_descent",
+    "isotropic_langevin",
+    "langevin",
+    "sgd",
+    "sghmc",
+    "sgld",
+    "svag",
+]
 
 
-def _update(momentum: float, weight_decay: float) -> Update:
-    none = is_number(momentum, Real) and momentum == 0
-    return Plain(weight_decay) if none else Momentum(momentum, weight_decay)
+class Options(TypedDict, total=False):
+    """What all factories take besides."""
+
+    update: Update | None
+    momentum: float
+    weight_decay: float
+    drift: Drift | None
+    time_step: float | Rate
+    name: str | None
 
 
+_DEFAULTS = {"update": None, "momentum": 0.0, "weight_decay": 0.0, "drift": None, "time_step": 0.0, "name": None}
+_SHARED = """    update : Update, optional
+        The update rule; plain steps unless said.
+    momentum : float, optional
+        μ, in short for ``update=Momentum(μ, λ)``; `time` stays Σ α.
+    weight_decay : float, optional
+        λ, in units of 1/time, in short for ``update=Plain(λ)``.
+    drift : Drift, optional
+        The gradient of `landscape` unless said.
+    time_step : float or Rate, optional
+        Δt of the discretisation; 0, the default, stands for α{of_svag}.
+    name : str, optional
+        For figures and files; that of the process unless said.
+"""
+_RAISES = """
+    Raises
+    ------
+    ConfigurationError
+        If an update comes together with momentum or weight decay, or parts do not fit together.
+"""
+_Factory = TypeVar("_Factory", bound=Callable[..., Process])
+
+
+def _complete(factory: _Factory) -> _Factory:
+    """Write into docstring and signature, after what it takes itself, what all factories take."""
+    shared = _SHARED.format(of_svag="/l" if factory.__name__ == "svag" else "")
+    said = (factory.__doc__ or "").replace("\n    Returns\n", f"{shared}\n    Returns\n")
+    factory.__doc__ = f"{said.rstrip()}\n{_RAISES}"
+    signature, hints = inspect.signature(factory), Options.__annotations__
+    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    others = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name].__forward_arg__)
+        for name, default in _DEFAULTS.items()
+    ]
+    factory.__signature__ = signature.replace(parameters=[*own, *others])  # type: ignore[attr-defined]
+    return factory
+
+
+def _process(
+    landscape: Landscape, noise: Noise, learning_rate: float | Rate, own_name: str, options: Options
+) -> Process:
+    """Return a process with the update rule that options say, in short or in full."""
+    unknown = [each for each in options if each not in _DEFAULTS]
+    if unknown:  # in Python's own words, since signatures say what there is
+        raise TypeError(f"{own_name}() got an unexpected keyword argument {unknown[0]!r}")
+    momentum, weight_decay = options.get("momentum", 0.0), options.get("weight_decay", 0.0)
+    said = {"momentum": momentum, "weight_decay": weight_decay}
+    in_short = [name for name, value in said.items() if not (is_number(value, Real) and value == 0)]
+    update, name = options.get("update"), options.get("name")
+    if update is None:
+        update = Momentum(momentum, weight_decay) if "momentum" in in_short else Plain(weight_decay)
+    elif in_short:
+        raise ConfigurationError(
+            f"update={shown(update)} and {' and '.join(f'{name}={shown(said[name])}' for name in in_short)} came: expected "
+            "one or the other, since momentum and weight decay are parts of an update rule; give them to the rule, as "
+            "update=Momentum(0.9, weight_decay=1e-4)"
+        )
+    return Process(
+        landscape,
+        noise,
+        learning_rate,
+        drift=options.get("drift"),  # type: ignore[arg-type]  # None stands for the gradient
+        update=update,
+        time_step=options.get("time_step", 0.0),
+        name=own_name if name is None else name,
+    )
+
+
+@_complete
 def sgd(
     landscape: Landscape,
-    learning_rate: float,
+    learning_rate: float | Rate,
     batch_size: int,
     *,
     independent: bool = False,
     replacement: bool = False,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
+    **options: Unpack[Options],
 ) -> Process:
     """Return minibatch stochastic gradient descent, with shuffled epochs as practised.
 
@@ -45,7 +137,7 @@ def sgd(
     ----------
     landscape : Landscape
         An average of sample losses.
-    learning_rate : float
+    learning_rate : float or Rate
         α, in units of time.
     batch_size : int
         B.
@@ -53,10 +145,6 @@ def sgd(
         Whether to draw each minibatch independently rather than to shuffle epochs.
     replacement : bool, optional
         Whether independent minibatches are drawn with replacement.
-    momentum : float, optional
-        μ; `time` stays Σ α.
-    weight_decay : float, optional
-        λ, in units of 1/time.
 
     Returns
     -------
@@ -66,55 +154,38 @@ def sgd(
     replacement = truth("replacement", replacement, "whether a sample may come twice in a minibatch")
     draws = truth("independent", independent, "whether each minibatch is drawn independently") or replacement
     noise = IndependentMinibatches(batch_size, replacement) if draws else ShuffledMinibatches(batch_size)
-    name = "independent_sgd" if draws else "sgd"
-    return Process(landscape, noise, learning_rate, update=_update(momentum, weight_decay), name=name)
+    return _process(landscape, noise, learning_rate, "independent_sgd" if draws else "sgd", options)
 
 
-def langevin(
-    landscape: Landscape,
-    learning_rate: float,
-    batch_size: int,
-    *,
-    time_step: float = 0.0,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-) -> Process:
+@_complete
+def langevin(landscape: Landscape, learning_rate: float | Rate, batch_size: int, **options: Unpack[Options]) -> Process:
     """Return Langevin dynamics with Gaussian noise of exactly SGD's covariance, anisotropic and state-dependent.
 
     Parameters
     ----------
     landscape : Landscape
         An average of sample losses.
-    learning_rate : float
+    learning_rate : float or Rate
         α, in units of time; sets the noise.
     batch_size : int
         B of the minibatches whose covariance the noise takes.
-    time_step : float, optional
-        Δt of the discretisation; 0, the default, stands for α.
-    momentum : float, optional
-        μ.
-    weight_decay : float, optional
-        λ, in units of 1/time.
 
     Returns
     -------
     Process
         Named "langevin".
     """
-    update = _update(momentum, weight_decay)
-    noise = MatchedGaussian(batch_size)
-    return Process(landscape, noise, learning_rate, update=update, time_step=time_step, name="langevin")
+    return _process(landscape, MatchedGaussian(batch_size), learning_rate, "langevin", options)
 
 
+@_complete
 def isotropic_langevin(
     landscape: Landscape,
-    learning_rate: float,
+    learning_rate: float | Rate,
     batch_size: int,
     *,
     refresh_every: int | None = None,
-    time_step: float = 0.0,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
+    **options: Unpack[Options],
 ) -> Process:
     """Return Langevin dynamics with isotropic noise whose trace is held to Tr C.
 
@@ -122,41 +193,33 @@ def isotropic_langevin(
     ----------
     landscape : Landscape
         An average of sample losses.
-    learning_rate : float
+    learning_rate : float or Rate
         α, in units of time; sets the noise.
     batch_size : int
         B of the minibatches whose trace the noise takes.
     refresh_every : int, optional
         Updates between measurements of Tr C; N // B unless said, which is one epoch at Δt = α only. The recorded
         strength is that of the trace in use, at most one interval old.
-    time_step : float, optional
-        Δt of the discretisation; 0, the default, stands for α.
-    momentum : float, optional
-        μ.
-    weight_decay : float, optional
-        λ, in units of 1/time.
 
     Returns
     -------
     Process
         Named "isotropic_langevin".
     """
-    update = _update(momentum, weight_decay)
     noise = IsotropicNoise(batch_size, refresh_every)
-    return Process(landscape, noise, learning_rate, update=update, time_step=time_step, name="isotropic_langevin")
+    return _process(landscape, noise, learning_rate, "isotropic_langevin", options)
 
 
+@_complete
 def frozen_langevin(
     landscape: Landscape,
-    learning_rate: float,
+    learning_rate: float | Rate,
     batch_size: int,
     rank: int = 20,
     *,
     refresh_every: int | None = None,
     remainder: Literal["isotropic", "none"] = "isotropic",
-    time_step: float = 0.0,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
+    **options: Unpack[Options],
 ) -> Process:
     """Return Langevin dynamics whose noise is the leading part of C at an earlier point, frozen between refreshes.
 
@@ -164,7 +227,7 @@ def frozen_langevin(
     ----------
     landscape : Landscape
         An average of sample losses.
-    learning_rate : float
+    learning_rate : float or Rate
         α, in units of time; sets the noise.
     batch_size : int
         B of the minibatches whose covariance the noise takes.
@@ -175,31 +238,23 @@ def frozen_langevin(
         run freezes the noise at the start.
     remainder : {"isotropic", "none"}, optional
         Whether the lost trace is spread evenly over the other directions, or left out.
-    time_step : float, optional
-        Δt of the discretisation; 0, the default, stands for α.
-    momentum : float, optional
-        μ.
-    weight_decay : float, optional
-        λ, in units of 1/time.
 
     Returns
     -------
     Process
         Named "frozen_langevin".
     """
-    update = _update(momentum, weight_decay)
     noise = LowRankNoise(batch_size, rank, refresh_every, remainder)
-    return Process(landscape, noise, learning_rate, update=update, time_step=time_step, name="frozen_langevin")
+    return _process(landscape, noise, learning_rate, "frozen_langevin", options)
 
 
+@_complete
 def svag(
     landscape: Landscape,
-    learning_rate: float,
+    learning_rate: float | Rate,
     batch_size: int,
     amplification: int = 4,
-    *,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
+    **options: Unpack[Options],
 ) -> Process:
     """Return SVAG, whose noise is made of minibatches and tends to that of the stochastic differential equation.
 
@@ -207,16 +262,12 @@ def svag(
     ----------
     landscape : Landscape
         An average of sample losses.
-    learning_rate : float
+    learning_rate : float or Rate
         α, in units of time; sets the noise.
     batch_size : int
         B of the minibatches, of which each update takes two.
     amplification : int, optional
         l, updates in the time of one of SGD's: Δt = α/l, and an epoch takes l times as many updates.
-    momentum : float, optional
-        μ.
-    weight_decay : float, optional
-        λ, in units of 1/time.
 
     Returns
     -------
@@ -224,18 +275,20 @@ def svag(
         Named "svag".
     """
     noise = SVAG(batch_size, amplification)
-    rate = number("learning_rate", learning_rate, "a positive, finite number, the time of one update", above=0)
-    update = _update(momentum, weight_decay)
-    return Process(landscape, noise, rate, update=update, time_step=rate / noise.amplification, name="svag")
+    unsaid = is_number(given := options.get("time_step", 0), Real) and given == 0
+    rate: float | Rate
+    if isinstance(learning_rate, Rate):
+        rate = Slowed(learning_rate, noise.amplification)
+        in_time: Options = {"time_step": Times(rate, 1 / noise.amplification)} if unsaid else {}
+    else:
+        rate = number("learning_rate", learning_rate, "a positive, finite number, the time of one update", above=0)
+        in_time = {"time_step": rate / noise.amplification} if unsaid else {}
+    return _process(landscape, noise, rate, "svag", {**options, **in_time})
 
 
+@_complete
 def gradient_descent(
-    landscape: Landscape,
-    learning_rate: float,
-    batch_size: int | None = None,
-    *,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
+    landscape: Landscape, learning_rate: float | Rate, batch_size: int | None = None, **options: Unpack[Options]
 ) -> Process:
     """Return gradient descent over the whole training set.
 
@@ -243,27 +296,117 @@ def gradient_descent(
     ----------
     landscape : Landscape
         Any.
-    learning_rate : float
+    learning_rate : float or Rate
         α, in units of time.
     batch_size : int, optional
         B of the process that it stands beside, for which order parameters and epochs are counted.
-    momentum : float, optional
-        μ.
-    weight_decay : float, optional
-        λ, in units of 1/time.
 
     Returns
     -------
     Process
         Named "gradient_descent".
     """
-    return Process(
-        landscape,
-        Silent(batch_size),
-        learning_rate,
-        update=_update(momentum, weight_decay),
-        name="gradient_descent",
-    )
+    return _process(landscape, Silent(batch_size), learning_rate, "gradient_descent", options)
+
+
+@_complete
+def sgld(
+    landscape: Landscape,
+    learning_rate: float | Rate,
+    batch_size: int,
+    temperature: float | Rate | None = None,
+    *,
+    independent: bool = False,
+    **options: Unpack[Options],
+) -> Process:
+    """Return stochastic gradient Langevin dynamics: minibatches, and thermal noise √(2T) dW.
+
+    Welling & Teh (2011, ICML, "Bayesian learning via stochastic gradient Langevin dynamics"). As α → 0 the noise of the
+    minibatches, of covariance αC against 2T, vanishes, and the stationary law is exp(−L/T): with L the mean of N negative
+    log-likelihoods and T = 1/N the posterior under a flat prior; a Gaussian prior of variance s² is a `weight_decay` of
+    1/(N s²). With a rule that has friction, 1 − μ or ζ, T is multiplied by it, so that the temperature of the law is T. A
+    rule with a metric of its own, such as Adam, divides thermal noise as it divides the gradient, and has another law.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        An average of sample losses.
+    learning_rate : float or Rate
+        α, in units of time.
+    batch_size : int
+        B.
+    temperature : float or Rate, optional
+        T, in units of the loss; 1/N unless said.
+    independent : bool, optional
+        Whether to draw each minibatch independently rather than to shuffle epochs.
+    **options : optional
+        As all take: update, momentum, weight_decay, drift, time_step, name.
+
+    Returns
+    -------
+    Process
+        Named "sgld".
+    """
+    draws = truth("independent", independent, "whether each minibatch is drawn independently")
+    minibatches = IndependentMinibatches(batch_size) if draws else ShuffledMinibatches(batch_size)
+    given: float | Rate = 1 / getattr(landscape, "n_samples", 1) if temperature is None else temperature
+    thermal = ThermalNoise(given)
+    process = _process(landscape, minibatches + thermal, learning_rate, "sgld", options)
+    update = process.update
+    while isinstance(update, Wrapped):
+        update = update.update
+    friction = update.friction if isinstance(update, UnderdampedLangevin) else 1 - update.momentum
+    if friction == 1:
+        return process
+    lessened = Times(given, friction) if isinstance(given, Rate) else friction * thermal.temperature
+    return replace(process, noise=minibatches + ThermalNoise(lessened))
+
+
+@_complete
+def sghmc(
+    landscape: Landscape,
+    learning_rate: float | Rate,
+    batch_size: int,
+    temperature: float | Rate | None = None,
+    *,
+    independent: bool = False,
+    **options: Unpack[Options],
+) -> Process:
+    """Return stochastic gradient Hamiltonian Monte Carlo: minibatches, momentum, and thermal noise that friction balances.
+
+    Chen, Fox & Guestrin (2014, arXiv:1402.4102), equation (15) with β̂ = 0: friction and thermal noise balance at the
+    temperature T, at which positions have the law exp(−L/T) as α → 0.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        An average of sample losses.
+    learning_rate : float or Rate
+        α, in units of time.
+    batch_size : int
+        B.
+    temperature : float or Rate, optional
+        T, in units of the loss; 1/N unless said.
+    independent : bool, optional
+        Whether to draw each minibatch independently rather than to shuffle epochs.
+    **options : optional
+        As all take: update, momentum, weight_decay, drift, time_step, name. Momentum is 0.9 unless said.
+
+    Returns
+    -------
+    Process
+        Named "sghmc".
+    """  # noqa: DOC501  # written in for all
+    given: Options = {**options}
+    if given.get("update") is None and not given.get("momentum"):
+        given["momentum"] = 0.9
+    process = sgld(landscape, learning_rate, batch_size, temperature, independent=independent, **given)
+    if not (process.update.momentum or isinstance(process.update, UnderdampedLangevin)):
+        raise ConfigurationError(
+            f"update={shown(process.update)} has no momentum: expected a rule with one, such as Momentum(0.9), since "
+            "velocities carry the dynamics; without them take sgld"
+        )
+    return process if options.get("name") is not None else replace(process, name="sghmc")
 
 
 PROCESSES: dict[str, Callable[..., Process]] = {
@@ -274,4 +417,5 @@ PROCESSES: dict[str, Callable[..., Process]] = {
     "svag": svag,
     "gradient_descent": gradient_descent,
     "independent_sgd": partial(sgd, independent=True),
+    "sgld": sgld,
 }

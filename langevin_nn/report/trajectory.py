@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,43 +16,11 @@ from langevin_nn.memory import as_text
 from langevin_nn.observables.declarations import declaration_of
 from langevin_nn.provenance import configuration, study_of
 
-__all__ = ["plot", "report", "say"]
+__all__ = ["plot", "report"]
 
 _WIDTH, _HEIGHT = 64, 12
 _MARKS = {"train": "•", "test": "o"}
-# For terminals and pipes that have no Unicode; what is not here becomes a question mark.
-_IN_ASCII = str.maketrans(
-    {
-        "•": "*",
-        "×": "x",
-        "±": "+-",
-        "−": "-",
-        "–": "-",
-        "√": "sqrt",
-        "α": "alpha",
-        "λ": "lambda",
-        "μ": "mu",
-        "σ": "sigma",
-    }
-    | {"Σ": "Sigma", "Δ": "Delta", "ρ": "rho", "₀": "0", "₂": "2", "²": "2", "∥": "_parallel", "⊥": "_perpendicular"}
-)
 _QUIET = ("versions", "observables", "values", "sha256")
-
-
-def say(text: str) -> None:
-    """Print text wherever it goes, also where only ASCII does.
-
-    Parameters
-    ----------
-    text : str
-        Anything.
-    """
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        text = text.translate(_IN_ASCII).encode(encoding, "replace").decode(encoding)
-    print(text)
 
 
 def report(trajectory: xr.DataTree, name: str = "trajectory") -> str:

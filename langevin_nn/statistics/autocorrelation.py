@@ -16,11 +16,11 @@ from langevin_nn.errors import ConfigurationError, EstimationRefused
 __all__ = [
     "Memory",
     "TimeAverage",
-    "autocorrelation_envelope",
     "autocorrelation_function",
     "effective_sample_size",
     "integrated_autocorrelation_time",
     "memory_of",
+    "one_series",
     "refuse_few_records",
     "refuse_short_series",
     "time_average",
@@ -34,6 +34,7 @@ LEAST_RATIO = 50.0
 # Records, in units of the least ratio, below which a time is low by chance too often: of white noise and of an
 # autoregression of 0.5, intervals that say 95 % hold the mean in 93 and 75 % at one, in 95 and 94 % at three.
 _LEAST_RECORDS = 3
+_EXPECTED = "one series of finite numbers, shape (record,), since its records are averaged over time"
 # The scatter of fewer, but of one alone, says too little of whether they agree.
 LEAST_REPLICAS = 4
 
@@ -105,7 +106,7 @@ def integrated_autocorrelation_time(
     >>> round(integrated_autocorrelation_time(moving_average), 1)
     2.0
     """
-    series = _series(values)
+    series = one_series(values, _EXPECTED)
     return float(_reliable(series, window_factor, least_ratio).time[()])
 
 
@@ -116,10 +117,8 @@ def effective_sample_size(
 
     Parameters
     ----------
-    values : array, shape (record,)
-        Evenly spaced records of a stationary series.
-    window_factor, least_ratio : float, optional
-        Of `integrated_autocorrelation_time`.
+    values, window_factor, least_ratio : array, float and float
+        As for `integrated_autocorrelation_time`.
 
     Returns
     -------
@@ -128,10 +127,8 @@ def effective_sample_size(
 
     Raises
     ------
-    ConfigurationError
-        If the values are no series of finite numbers.
-    EstimationRefused
-        If the series is too short, or does not vary.
+    ConfigurationError, EstimationRefused
+        As `integrated_autocorrelation_time`.
 
     Examples
     --------
@@ -139,31 +136,8 @@ def effective_sample_size(
     >>> round(effective_sample_size(white) / 100_000, 1)
     1.0
     """
-    series = _series(values)
+    series = one_series(values, _EXPECTED)
     return len(series) / integrated_autocorrelation_time(series, window_factor=window_factor, least_ratio=least_ratio)
-
-
-def autocorrelation_envelope(series: Floats, factor: float = WINDOW_FACTOR) -> float:
-    """Return how long a series remembers, in records, by the longer of τ and 1 + 2 Σ |ρ|, however short it is.
-
-    Parameters
-    ----------
-    series : array, shape (record,)
-        Finite numbers that vary.
-    factor : float, optional
-        Of the window.
-
-    Returns
-    -------
-    float
-        At least 1; an underestimate where the series is not many times as long.
-
-    Examples
-    --------
-    >>> autocorrelation_envelope(np.tile([1.0, -1.0], 50)) > 10
-    True
-    """
-    return float(memory_of(series, factor).longest)
 
 
 @dataclass(frozen=True)
@@ -210,10 +184,8 @@ def time_average(values: Any, *, window_factor: float = WINDOW_FACTOR, least_rat
 
     Parameters
     ----------
-    values : array, shape (record,)
-        Evenly spaced records.
-    window_factor, least_ratio : float, optional
-        Of `integrated_autocorrelation_time`.
+    values, window_factor, least_ratio : array, float and float
+        As for `integrated_autocorrelation_time`.
 
     Returns
     -------
@@ -222,10 +194,8 @@ def time_average(values: Any, *, window_factor: float = WINDOW_FACTOR, least_rat
 
     Raises
     ------
-    ConfigurationError
-        If the values are no series of finite numbers.
-    EstimationRefused
-        If the series is too short, or does not vary.
+    ConfigurationError, EstimationRefused
+        As `integrated_autocorrelation_time`.
 
     Examples
     --------
@@ -233,7 +203,7 @@ def time_average(values: Any, *, window_factor: float = WINDOW_FACTOR, least_rat
     >>> round(time_average(white).standard_error * 100_000**0.5, 1)
     1.0
     """
-    series = _series(values)
+    series = one_series(values, _EXPECTED)
     estimate = _reliable(series, window_factor, least_ratio)
     return TimeAverage(
         mean=float(series.mean()),
@@ -245,24 +215,16 @@ def time_average(values: Any, *, window_factor: float = WINDOW_FACTOR, least_rat
 
 @dataclass(frozen=True)
 class Memory:
-    """How long series remember.
-
-    Parameters
-    ----------
-    autocorrelation : ndarray, shape (..., lag)
-        Of each series about its own mean.
-    time, standard_error : ndarray, shape (...)
-        Integrated autocorrelation time in records, and the standard error of the mean over time.
-    window, longest : ndarray, shape (...)
-        The last lag that is summed, and the longer of the time and that of its envelope; of all replicas together, without
-        their dimension, where they are pooled.
-    """
+    """How long series remember: the autocorrelation of each (..., lag), and numbers of records (...)."""
 
     autocorrelation: Floats
     time: Floats
     standard_error: Floats
+    """Of the mean over time."""
     window: NDArray[np.int64]
+    """The last lag that is summed, for all replicas together where they are pooled."""
     longest: Floats
+    """The longer of the time and that of its envelope 1 + 2 Σ |ρ(t)|, likewise."""
 
     @property
     def mean_time(self) -> Floats:
@@ -270,8 +232,8 @@ class Memory:
         return _mean(self.time)
 
 
-def _series(values: Any) -> Floats:
-    expected = "one series of finite numbers, shape (record,), since its records are averaged over time"
+def one_series(values: Any, expected: str) -> Floats:
+    """Return a series of finite numbers, or raise."""
     series = numbers("values", values, expected, finite=False, flags=True)
     if series.ndim != 1 or len(series) == 0 or not np.isfinite(series).all():
         raise ConfigurationError(
@@ -296,21 +258,12 @@ def _autocovariance(values: Floats) -> Floats:
 
 
 def memory_of(values: Floats, factor: float = WINDOW_FACTOR, *, pool: bool = False) -> Memory:
-    """Return how long series remember, however short they are.
-
-    Parameters
-    ----------
-    values : ndarray, shape (..., replica, record) or (record,)
-        NaN throughout what comes of a series that has missing values or does not vary.
-    factor : float, optional
-        Of the window.
-    pool : bool, optional
-        Whether the window is chosen once for all replicas, from their mean autocorrelation.
+    """Return how long series remember, however short they are; of pooled replicas (..., replica, record) with one window.
 
     Returns
     -------
     Memory
-        Leading dimensions as those of the series.
+        NaN of a series that has missing values or does not vary; times of few records are underestimates.
     """
     covariance = _autocovariance(values)
     n = values.shape[-1]
@@ -347,24 +300,7 @@ def _windows(correlation: Floats, factor: float, records: Any) -> tuple[NDArray[
 
 
 def refuse_few_records(records: int, least_ratio: float, what: str, replicas: int = 1) -> None:
-    """Raise where an autocorrelation time would be low by chance, whatever it is.
-
-    Parameters
-    ----------
-    records : int
-        Length of each series.
-    least_ratio : float
-        Of `integrated_autocorrelation_time`.
-    what : str
-        How the message calls the series.
-    replicas : int, optional
-        How many series there are.
-
-    Raises
-    ------
-    EstimationRefused
-        With the numbers of records that there are, and that it takes.
-    """
+    """Raise where an autocorrelation time would be low by chance, whatever it is."""
     needed = int(np.ceil(_LEAST_RECORDS * least_ratio))
     if records * replicas < needed:
         of_each, in_all = (f" of each of {replicas} replicas", " in all") if replicas > 1 else ("", "")
@@ -377,26 +313,7 @@ def refuse_few_records(records: int, least_ratio: float, what: str, replicas: in
 
 
 def refuse_short_series(longest: float, time: float, records: int, least_ratio: float, what: str) -> None:
-    """Raise where there is nothing to estimate from, or too little.
-
-    Parameters
-    ----------
-    longest : float
-        Of `Memory`; not finite where nothing varies.
-    time : float
-        Of `Memory`, the mean of replicas; not finite where it is not known.
-    records : int
-        Length of the series.
-    least_ratio : float
-        Of `integrated_autocorrelation_time`.
-    what : str
-        How the message calls the series.
-
-    Raises
-    ------
-    EstimationRefused
-        With the numbers of records that there are, and that it takes.
-    """
+    """Raise where nothing varies, so that `Memory` is not finite, or too little is there for the least ratio."""
     if not np.isfinite(longest):
         raise EstimationRefused(
             f"{what}: no series varies over all of its {records} records (missing after a divergence, or constant): "
@@ -442,20 +359,7 @@ def _reliable(series: Floats, factor: float, least_ratio: float) -> Memory:
 
 
 def together(pooled: Memory, values: Floats) -> tuple[Floats, Floats]:
-    """Return what replicas are worth together, and whether they agree.
-
-    Parameters
-    ----------
-    pooled : Memory
-        Of the values, pooled.
-    values : ndarray, shape (..., replica, record)
-        The series.
-
-    Returns
-    -------
-    effective_sample_size, p_value : ndarray, shape (...)
-        Of all replicas together, see `langevin_nn.analyzers.Autocorrelation`; and that their means differ as much by chance.
-    """
+    """Return how many independent records replicas (..., replica, record) are worth, and a p value of their equal means."""
     n = values.shape[-1]
     moving = np.isfinite(pooled.time)
     alike = moving.sum(-1) * n / pooled.mean_time

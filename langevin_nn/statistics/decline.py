@@ -106,14 +106,8 @@ def decline_statistics(errors: Floats, *, quantum: float | None = None) -> tuple
     Errors are multiples of a quantum q, one over the number of samples. What is rounded to equal values is not without
     noise, which the terms q²/12 and q²/6 stand for (the variance of a rounding error, Sheppard's correction, and of the
     difference of two), and a difference may be q less than it looks. Noise of one quantum, which steps once and is
-    constant otherwise, would be taken for a fall without noise.
-
-    Parameters
-    ----------
-    errors : numpy.ndarray, shape (step,)
-        Shares between 0 and 1.
-    quantum : float, optional
-        q; the smallest difference between levels that occur, 0 and 1 included, if not given: all are multiples of it.
+    constant otherwise, would be taken for a fall without noise. If q is not given, it is the smallest difference between
+    levels that occur, 0 and 1 included.
 
     Returns
     -------
@@ -143,28 +137,7 @@ def decline_statistics(errors: Floats, *, quantum: float | None = None) -> tuple
 
 
 def autoregressive_noise(generator: np.random.Generator, shape: tuple[int, ...], correlation: float) -> Floats:
-    """Return stationary Gaussian noise of unit variance, autoregressive along the last axis.
-
-    Parameters
-    ----------
-    generator : numpy.random.Generator
-        Source of its random numbers.
-    shape : tuple of int
-        Shape of the result.
-    correlation : float
-        ρ of x_t = ρ x_{t−1} + √(1 − ρ²) ξ_t, with x_0 ~ N(0, 1).
-
-    Returns
-    -------
-    numpy.ndarray
-        The noise.
-
-    Examples
-    --------
-    >>> noise = autoregressive_noise(np.random.default_rng(0), (4, 10_000), 0.5)
-    >>> round(float((noise[:, 1:] * noise[:, :-1]).mean()), 1)
-    0.5
-    """
+    """Return stationary x_t = ρ x_{t−1} + √(1 − ρ²) ξ_t along the last axis, with x_0 and ξ_t ~ N(0, 1)."""
     from langevin_nn.kernels.falls import autoregressive  # here, since loading it takes a moment
 
     shocks = generator.standard_normal(shape)

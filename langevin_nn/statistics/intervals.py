@@ -25,20 +25,7 @@ LEAST_TO_SEE_A_SHAPE = 16
 
 
 def interval_of_mean(values: Floats, level: float = 0.95) -> tuple[Floats, Floats, Floats, Floats, NDArray[np.int64]]:
-    """Return means of values that are independent along the last axis, with errors and Student's t intervals.
-
-    Parameters
-    ----------
-    values : ndarray, shape (..., value)
-        Those that are not finite are left out.
-    level : float, optional
-        Coverage, see `langevin_nn.analyzers.mean_with_interval`.
-
-    Returns
-    -------
-    mean, standard_error, lower, upper, count : ndarray, shape (...)
-        Errors are NaN for fewer than two values.
-    """
+    """Return means along the last axis, errors, both ends of Student's t intervals, and numbers of finite values."""
     present = np.isfinite(values)
     count = present.sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -176,17 +163,6 @@ def jackknife(statistic: Callable[[Floats], Any], values: Floats, level: float =
 
 
 def jackknife_error(without: Floats) -> Floats:
-    """Return the standard error of an estimate from those without one value, or one group of equal size, each.
-
-    Parameters
-    ----------
-    without : ndarray, shape (left out, ...)
-        The estimates.
-
-    Returns
-    -------
-    ndarray
-        √((n − 1)/n Σ_r (θ₍ᵣ₎ − θ̄)²).
-    """
+    """Return √((n − 1)/n Σ_r (θ₍ᵣ₎ − θ̄)²), from estimates without one value, or one group of equal size, each."""
     n = len(without)
     return np.asarray(np.sqrt((n - 1) / n * ((without - without.mean(0)) ** 2).sum(0)))

@@ -219,8 +219,7 @@ def gaussian_mixture(values: Any, *, least_samples: int = LEAST_SAMPLES, floor: 
     samples = np.where(np.isfinite(samples).all(-1, keepdims=True), samples, np.nan)
     flat = np.sort(samples.reshape(-1, n), axis=-1)
     size = max(1, _BLOCK // n)
-    parts = [_fit(flat[first : first + size], floor) for first in range(0, len(flat), size)]
-    parts = parts or [_fit(flat, floor)]
+    parts = [_fit(flat[first : first + size], floor) for first in range(0, max(len(flat), 1), size)]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     arrays = {name: each.reshape(shape + each.shape[1:]) for name, each in joined.items()}
     return GaussianMixture(**arrays, n_samples=n)
@@ -249,36 +248,30 @@ def _fit(samples: Floats, floor: float) -> dict[str, Any]:
     n_records, n = samples.shape
     centre, spread = samples.mean(-1), samples.std(-1)
     usable = np.isfinite(centre) & (spread > 8 * np.finfo(np.float64).eps * np.abs(samples).max(-1, initial=0))
-    nan = np.full((n_records, 2), np.nan)
-    result: dict[str, Any] = {
-        "weight": nan,
-        "mean": nan.copy(),
-        "standard_deviation": nan.copy(),
-        "log_likelihood": nan.copy(),
-        "distance": nan.copy(),
-        "converged": np.zeros(n_records, dtype=bool),
-        "at_floor": np.zeros(n_records, dtype=bool),
-    }
-    if not usable.any():
-        return result
+    centre, spread = centre[usable, None], spread[usable, None]
     # On the scale of each record: the fit then knows neither units nor origin.
-    scaled = (samples[usable] - centre[usable, None]) / spread[usable, None]
+    scaled = (samples[usable] - centre) / spread
     weight, mean, deviation, converged = _maximise(scaled, *_best_start(scaled, floor), floor)
     order = np.argsort(mean, axis=-1)
     weight, mean, deviation = (np.take_along_axis(each, order, -1) for each in (weight, mean, deviation))
-    unit = np.log(spread[usable])
     one, two = np.ones((len(scaled), 1)), _log_densities(scaled[..., None], weight, mean, deviation)
-    alone = -0.5 * n * (np.log(2 * np.pi) + 1)
-    result["weight"][usable] = weight
-    result["mean"][usable] = centre[usable, None] + spread[usable, None] * mean
-    result["standard_deviation"][usable] = spread[usable, None] * deviation
+    alone = np.full(len(scaled), -0.5 * n * (np.log(2 * np.pi) + 1))
     both = np.logaddexp(two[..., 0], two[..., 1]).sum(-1)
-    result["log_likelihood"][usable] = np.stack([np.full(len(scaled), alone), both], axis=-1) - n * unit[:, None]
-    result["distance"][usable] = np.stack(
-        [_distance(scaled, one, 0 * one, one), _distance(scaled, weight, mean, deviation)], axis=-1
-    )
-    result["converged"][usable] = converged
-    result["at_floor"][usable] = (deviation <= 1.001 * floor).any(-1)
+    distances = _distance(scaled, one, 0 * one, one), _distance(scaled, weight, mean, deviation)
+    found: dict[str, Any] = {
+        "weight": weight,
+        "mean": centre + spread * mean,
+        "standard_deviation": spread * deviation,
+        "log_likelihood": np.stack([alone, both], axis=-1) - n * np.log(spread),
+        "distance": np.stack(distances, axis=-1),
+        "converged": converged,
+        "at_floor": (deviation <= 1.001 * floor).any(-1),
+    }
+    result = {}
+    for name, values in found.items():
+        missing = np.nan if values.dtype == np.float64 else False
+        result[name] = np.full((n_records, *values.shape[1:]), missing, values.dtype)
+        result[name][usable] = values
     return result
 
 

@@ -53,11 +53,9 @@ def fit_power_law(sizes: Any, values: Any, relative_errors: Any, *, level: float
     >>> round(fit.exponent.item(), 2), fit.verdict.item()
     (0.98, 'power law')
     """
-    arrays = [
-        numbers(name, each, "positive numbers (size,)")
-        for name, each in (("sizes", sizes), ("values", values), ("relative_errors", relative_errors))
-    ]
-    size, value, error = arrays
+    given = {"sizes": sizes, "values": values, "relative_errors": relative_errors}
+    arrays = {name: numbers(name, each, "positive numbers (size,)") for name, each in given.items()}
+    size, value, error = arrays.values()
     if size.ndim != 1 or value.shape != size.shape or error.shape != size.shape:
         raise ConfigurationError(
             f"sizes, values and relative_errors have shapes {size.shape}, {value.shape} and {error.shape}: expected three of "
@@ -65,9 +63,7 @@ def fit_power_law(sizes: Any, values: Any, relative_errors: Any, *, level: float
         )
     number("level", level, "a number between 0 and 1, the coverage of the interval", above=0, below=1)
     refused = [
-        f"{name}[{place}] = {each[place]:g}"
-        for name, each in zip(("sizes", "values", "relative_errors"), arrays, strict=True)
-        for place in np.flatnonzero(each <= 0)
+        f"{name}[{place}] = {each[place]:g}" for name, each in arrays.items() for place in np.flatnonzero(each <= 0)
     ]
     if refused:
         raise ConfigurationError(
@@ -118,9 +114,8 @@ def collapse_distance(one: Any, other: Any) -> xr.Dataset:
         d² = Σ_k [(m − n)² − s²/R − v²/Q] / Σ_k ½ (s² + v²)
 
     is an unbiased squared distance, relative to the variance between replicas: 0 for one law, 1 where the curves are as far
-    apart as replicas are, infinite where replicas do not differ and the ensembles do. The error is
-    that of a jackknife over replicas; for ensembles of one law, whose squares are all that is
-    left, it is about 1.5 times too large.
+    apart as replicas are, infinite where replicas do not differ and the ensembles do. The error is that of a jackknife over
+    replicas; for ensembles of one law, whose squares are all that is left, it is about 1.5 times too large.
 
     Parameters
     ----------

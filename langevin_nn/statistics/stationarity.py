@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from langevin_nn.checks import numbers
-from langevin_nn.errors import ConfigurationError, EstimationRefused
-from langevin_nn.statistics.autocorrelation import autocorrelation_envelope
+from langevin_nn.errors import EstimationRefused
+from langevin_nn.statistics.autocorrelation import memory_of, one_series
 
 __all__ = ["StationarityTest", "stationarity_test", "stationary_part"]
 
@@ -106,30 +105,13 @@ def stationarity_test(values: Any, *, least_effective_size: float = LEAST_EFFECT
     (True, True)
     """
     expected = "one series of finite numbers, shape (record,), whose mean may drift"
-    series = numbers("values", values, expected, finite=False, flags=True)
-    if series.ndim != 1 or not np.isfinite(series).all():
-        raise ConfigurationError(
-            f"values of shape {series.shape}, {np.count_nonzero(~np.isfinite(series))} of them not finite, came: "
-            "expected one series of finite numbers, shape (record,); leave out what follows a divergence"
-        )
-    return _test(series, least_effective_size, "the series")
+    return _test(one_series(values, expected), least_effective_size, "the series")
 
 
 def stationary_part(
     series: Floats, *, level: float, least_effective_size: float, what: str
 ) -> tuple[StationarityTest, float]:
     """Test a series, and find the part of it that does not drift.
-
-    Parameters
-    ----------
-    series : ndarray, shape (record,)
-        Finite numbers.
-    level : float
-        Probability of calling a series that does not drift one that does.
-    least_effective_size : float
-        Of `stationarity_test`.
-    what : str
-        How a refusal calls the series.
 
     Returns
     -------
@@ -138,11 +120,6 @@ def stationary_part(
     start : float
         How many records to leave out until the rest passes, in tenths and at most half of them; NaN where none does, or where
         too little is left to be called anything.
-
-    Raises
-    ------
-    EstimationRefused
-        If the whole series is too short for its correlations.
     """
     whole = _test(series, least_effective_size, what)
     for tenths in range(6):
@@ -175,7 +152,7 @@ def _test(series: Floats, least_effective_size: float, what: str) -> Stationarit
     variances = ((halves @ slow) ** 2).mean(-1)
     quieter = halves[int(np.argmin(variances))]
     residual = quieter - (quieter @ plain) @ plain.T
-    time = autocorrelation_envelope(residual) if np.abs(residual).max() > rounding else 1.0
+    time = float(memory_of(residual).longest) if np.abs(residual).max() > rounding else 1.0
     size = n / time
     if size < least_effective_size:
         raise EstimationRefused(

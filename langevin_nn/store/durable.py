@@ -65,25 +65,7 @@ def refuse_finished(*results: Path, overwrite: bool, resume: str = "", resuming:
 
 @contextmanager
 def storage_errors(path: Path, kept: str) -> Iterator[None]:
-    """Turn errors of the file system into one that says what remains.
-
-    Parameters
-    ----------
-    path : Path
-        What is being written.
-    kept : str
-        Where earlier records are, and how to go on.
-
-    Yields
-    ------
-    None
-        While it is written.
-
-    Raises
-    ------
-    StorageError
-        In the place of an `OSError`.
-    """
+    """Turn an `OSError` while `path` is written into a StorageError that says where earlier records are and how to go on."""
     try:
         yield
     except OSError as error:
@@ -92,55 +74,22 @@ def storage_errors(path: Path, kept: str) -> Iterator[None]:
 
 
 def aside_of(path: Path) -> Path:
-    """Return the name under which a file is made before it is published.
-
-    Parameters
-    ----------
-    path : Path
-        The file to be.
-
-    Returns
-    -------
-    Path
-        Beside it, with the number of this process.
-    """
+    """Return the name, of this process alone, under which a file is made before it is published."""
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def write_durably(path: Path, content: Any, *, last: bool = True) -> None:
-    """Write a file aside, flush it to the disk and rename it.
-
-    Parameters
-    ----------
-    path : Path
-        The file, overwritten where it exists.
-    content : bytes-like
-        All of it.
-    last : bool, optional
-        Whether the folder is flushed, too, which makes the names of all files in it safe.
-    """
+    """Write a file whole or not at all; where it is the `last` of a folder, all names in that are safe then."""
     aside = aside_of(path)
     try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        aside.write_bytes(content)
+        publish(aside, path, last=last)
     finally:
         aside.unlink(missing_ok=True)
-    if last:
-        _flush_folder(path.parent)
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
     """Return a value as JSON, in which what is missing is null: neither NaN nor infinity is JSON.
-
-    Parameters
-    ----------
-    value : object
-        Numbers, text, containers and arrays of them.
-    indent : int, optional
-        Spaces a level; all in one line unless given.
 
     Returns
     -------
@@ -156,17 +105,7 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
-    """Write a value as JSON, durably; what is missing becomes null, as in `json_text`.
-
-    Parameters
-    ----------
-    path : Path
-        The file, overwritten where it exists.
-    value : object
-        Numbers, text, containers and arrays of them.
-    indent : int, optional
-        Spaces a level.
-    """
+    """Write a value as JSON, durably; what is missing becomes null, as in `json_text`."""
     write_durably(path, f"{json_text(value, indent=indent)}\n".encode())
 
 
@@ -180,20 +119,13 @@ def _of_json(value: Any) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def publish(aside: Path, path: Path) -> None:
-    """Flush a file that is written, and rename it.
-
-    Parameters
-    ----------
-    aside : Path
-        The whole file.
-    path : Path
-        Its name from now on.
-    """
+def publish(aside: Path, path: Path, *, last: bool = True) -> None:
+    """Flush a file that is written whole, and rename it; where it is the `last` of a folder, flush the names in that, too."""
     with aside.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(aside, path)
-    _flush_folder(path.parent)
+    if last:
+        _flush_folder(path.parent)
 
 
 def _flush_folder(folder: Path) -> None:

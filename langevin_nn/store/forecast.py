@@ -8,29 +8,16 @@ from pathlib import Path
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.memory import as_bytes, as_text, available_memory
 
-__all__ = ["DEFAULT_RECORDING_LIMIT", "recording_limit", "refuse_unless_it_fits"]
+__all__ = ["recording_limit", "refuse_unless_it_fits"]
 
-DEFAULT_RECORDING_LIMIT = "256 MiB"
+_USUAL_LIMIT = "256 MiB"
 _IN_MEMORY = 2  # buffers that grow hold a record twice
 _ON_DISK = 2  # segments stay until the file that they become is there
 
 
 def recording_limit(limit: int | float | str | None, record: int) -> int:
-    """Return how much recording may hold in memory.
-
-    Parameters
-    ----------
-    limit : int, float or str or None
-        As the user said.
-    record : int
-        Bytes of a moment at which everything is recorded.
-
-    Returns
-    -------
-    int
-        Bytes; unless said 256 MiB, or four records where these are larger.
-    """
-    return max(as_bytes(DEFAULT_RECORDING_LIMIT), 4 * record) if limit is None else as_bytes(limit)
+    """Return how many bytes recording may hold: what the user said, or 256 MiB, or four records where these are larger."""
+    return max(as_bytes(_USUAL_LIMIT), 4 * record) if limit is None else as_bytes(limit)
 
 
 def refuse_unless_it_fits(

@@ -75,14 +75,13 @@ def join_processes(trajectories: Mapping[str, xr.DataTree], config: Mapping[str,
             )
         for name, part in zip(names, parts, strict=True):
             _check_same_sizes(part, parts[0], name, names[0])
-        variables: dict[str, Any] = {}
-        for key, first in parts[0].data_vars.items():
-            if key == _COUNT:
-                continue
-            if _is_timeless(first):
-                variables[str(key)] = first.variable
-            else:
-                variables[str(key)] = stacked_lazily([part.variables[key] for part in parts], "process")
+        variables: dict[str, Any] = {
+            str(key): first.variable
+            if _is_timeless(first)
+            else stacked_lazily([part.variables[key] for part in parts], "process")
+            for key, first in parts[0].data_vars.items()
+            if key != _COUNT
+        }
         coordinates: dict[str, Any] = {str(key): each for key, each in parts[0].coords.items()}
         if path == "/":
             coordinates = {"process": names, **coordinates}
@@ -205,17 +204,12 @@ def merge(trajectories: Sequence[xr.DataTree]) -> xr.DataTree:
         instance("a trajectory to merge", tree, xr.DataTree, "an xarray.DataTree; open files with open_trajectory")
     if len(trees) < 2:
         raise ConfigurationError(f"merging needs at least two trajectories, got {len(trees)}: name more files")
-    configs: list[dict[str, Any]] = []
-    counts: list[int] = []
-    for tree in trees:
-        for config, count in _runs_of(tree):
-            configs.append(config)
-            counts.append(count)
+    runs = [run for tree in trees for run in _runs_of(tree)]
+    configs, counts = [config for config, _ in runs], [count for _, count in runs]
     # Coordinates that an earlier merge made: a file that was not merged need not have them.
     said = {name.rpartition(".")[2] for config in configs for name in differences(config, {})}
     made = [name for tree in trees if "merged" in configuration(tree.attrs) for name in said & {*map(str, tree.coords)}]
     swept = {name: np.repeat(np.asarray(values), counts) for name, values in _swept(configs).items()}
-    groups: dict[str, xr.Dataset] = {}
     for number, tree in enumerate(trees):
         if set(tree.groups) != set(trees[0].groups):
             raise ConfigurationError(
@@ -223,10 +217,10 @@ def merge(trajectories: Sequence[xr.DataTree]) -> xr.DataTree:
                 f"{', '.join(sorted(trees[0].groups))}: expected the same observables of all; merge those that were recorded "
                 "alike"
             )
-    for path in trees[0].groups:
-        groups[path] = _merged_group(
-            [_group(tree, path) for tree in trees], clock_of_group(path.strip("/")), [*swept, *made]
-        )
+    groups = {
+        path: _merged_group([_group(tree, path) for tree in trees], clock_of_group(path.strip("/")), [*swept, *made])
+        for path in trees[0].groups
+    }
     _check_each_once([tree.to_dataset() for tree in trees])
     labels = np.concatenate([tree["replica"].values for tree in trees])
     attrs = {"long_name": "replica", "units": "1"}
@@ -297,7 +291,7 @@ def _check_each_once(roots: Sequence[xr.Dataset]) -> None:
         )
 
 
-_NOT_SWEPT = ("versions", "replicas", "choices.seed", "weights.sha256")
+_NOT_SWEPT = ("versions", "replicas", "seeds", "choices.seed", "weights.sha256")
 
 
 def _swept(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:

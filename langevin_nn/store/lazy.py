@@ -15,15 +15,7 @@ __all__ = ["joined", "stacked_lazily"]
 
 
 class _Joined(BackendArray):
-    """Parts one after the other along an axis.
-
-    Parameters
-    ----------
-    parts : sequence of xarray.Variable
-        Of the same dimensions, lazily opened or in memory.
-    axis : int
-        Along which they lie.
-    """
+    """Parts of the same dimensions, lazily opened or in memory, one after the other along an axis."""
 
     def __init__(self, parts: Sequence[xr.Variable], axis: int) -> None:
         self._parts, self._axis = tuple(parts), axis
@@ -67,13 +59,7 @@ class _Joined(BackendArray):
 
 
 class _Stacked(BackendArray):
-    """Parts side by side along a new first axis.
-
-    Parameters
-    ----------
-    parts : sequence of xarray.Variable
-        Of the same dimensions and shape.
-    """
+    """Parts of the same dimensions and shape side by side along a new first axis."""
 
     def __init__(self, parts: Sequence[xr.Variable]) -> None:
         self._parts = tuple(parts)
@@ -99,26 +85,7 @@ def _shape(key: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def joined(parts: Sequence[xr.Variable], dimension: str) -> xr.Variable:
-    """Return parts one after the other along one of their dimensions, without reading them.
-
-    Parameters
-    ----------
-    parts : sequence of xarray.Variable
-        Of the same dimensions.
-    dimension : str
-        Along which they lie.
-
-    Returns
-    -------
-    xarray.Variable
-        With the attributes of the first.
-
-    Examples
-    --------
-    >>> parts = [xr.Variable(("step",), [0.0, 1.0]), xr.Variable(("step",), [2.0])]
-    >>> joined(parts, "step")[1:].values
-    array([1., 2.])
-    """
+    """Return parts one after the other along one of their dimensions, without reading them; attributes are the first's."""
     if len(parts) == 1:
         return parts[0]
     array = _Joined(parts, parts[0].dims.index(dimension))
@@ -126,25 +93,6 @@ def joined(parts: Sequence[xr.Variable], dimension: str) -> xr.Variable:
 
 
 def stacked_lazily(parts: Sequence[xr.Variable], dimension: str) -> xr.Variable:
-    """Return parts side by side along a new first dimension, without reading them.
-
-    Parameters
-    ----------
-    parts : sequence of xarray.Variable
-        Of the same dimensions and shape.
-    dimension : str
-        The new one.
-
-    Returns
-    -------
-    xarray.Variable
-        With the attributes of the first.
-
-    Examples
-    --------
-    >>> parts = [xr.Variable(("step",), [0.0, 1.0]), xr.Variable(("step",), [2.0, 3.0])]
-    >>> stacked_lazily(parts, "process")[:, 1].values
-    array([1., 3.])
-    """
+    """Return parts side by side along a new first dimension, without reading them; attributes are the first's."""
     dims = (dimension, *parts[0].dims)
     return xr.Variable(dims, indexing.LazilyIndexedArray(_Stacked(parts)), parts[0].attrs)

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,7 @@ try:
 except ImportError:  # a system without POSIX locks: owners are told apart by what the file says
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["RunLock", "owner_of"]
+__all__ = ["RunLock", "is_written", "owner_of", "runs_here", "this_process"]
 
 _LOCKS: bool = fcntl is not None
 
@@ -33,33 +34,31 @@ def _process_start(process: int) -> str:
         return ""
 
 
-def _runs_here(owner: dict[str, object]) -> bool:
+def this_process() -> dict[str, object]:
+    """Return by what this process is known to others that look at a folder: ``host``, ``process`` and ``process_start``."""
+    return {"host": socket.gethostname(), "process": os.getpid(), "process_start": _process_start(os.getpid())}
+
+
+def runs_here(owner: Mapping[str, object]) -> bool:
+    """Return whether the process that `this_process` told of lives on this machine, and none that has its number by now."""
     process = int(str(owner.get("process", 0)))
+    if process <= 0:  # which would ask for a group of processes
+        return False
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # somebody else's
         pass
-    return _process_start(process) == owner.get("process_start", "")
+    return _process_start(process) == owner.get("process_start", _process_start(process))
 
 
 class RunLock:
-    """Holds a folder for this process until it is released or the process ends, however it ends.
+    """Holds the folder of a run for this process until it is released or the process ends, however it ends.
 
     The operating system's advisory lock goes with the process; the file says who holds it, for the message, and for
     machines that share the folder but not their locks: there a writer that has not renewed it for ten minutes is taken
-    for dead.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the run; it exists.
-
-    Raises
-    ------
-    RunInUse
-        If another process writes the run.
+    for dead. Raises RunInUse if another process writes the run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,25 +66,20 @@ class RunLock:
         while True:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                held = self._hold()
+                self._hold()
                 # A writer that has just finished may have removed the file that was opened.
-                if held and self._is_current():
+                if self._is_current():
                     break
             except BaseException:
                 os.close(self._descriptor)
                 raise
             os.close(self._descriptor)
-        owner = {
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "process_start": _process_start(os.getpid()),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        }
+        owner = {**this_process(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
         self._content = json.dumps(owner).encode()
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, self._content, 0)
 
-    def _hold(self) -> bool:
+    def _hold(self) -> None:
         owner = owner_of(self._path.parent)
         if _LOCKS:
             try:
@@ -95,15 +89,14 @@ class RunLock:
                     raise RunInUse(self._message(owner or {})) from None
                 # A file system without locks: what the file says has to do.
         if owner is None:
-            return True
+            return
         if owner.get("host") == socket.gethostname():
             # On this machine the lock itself has answered, where there are locks.
-            alive = not _LOCKS and _runs_here(owner)
+            alive = not _LOCKS and runs_here(owner)
         else:
             alive = time.time() - self._path.stat().st_mtime < _SILENCE
         if alive:
             raise RunInUse(self._message(owner))
-        return True
 
     def _message(self, owner: dict[str, object]) -> str:
         who = f"process {owner.get('process', '?')} on {owner.get('host', '?')} since {owner.get('since', '?')}"
@@ -120,29 +113,12 @@ class RunLock:
         return here.st_ino == os.fstat(self._descriptor).st_ino
 
     def renew(self) -> None:
-        """Say that the writer is alive, and make sure that it still holds the run.
-
-        Raises
-        ------
-        RunInUse
-            If another process has taken the run over.
-        """
+        """Say that the writer is alive; raise RunInUse where another process has taken the run over."""
         # Somebody may have written into the lock, or have removed it with the folder and begun anew.
         lost = os.pread(self._descriptor, len(self._content) + 1, 0) != self._content
         if lost or (self._path.exists() and not self._is_current()):
             raise RunInUse(self._message(owner_of(self._path.parent) or {}))
         os.utime(self._descriptor)
-
-    @staticmethod
-    def refuse_if_held(folder: Path) -> None:
-        """Raise where another process is writing a run.
-
-        Parameters
-        ----------
-        folder : Path
-            Of the run.
-        """
-        RunLock(folder).release()
 
     def release(self) -> None:
         """Give the run free; the file goes, so that nobody waits for it."""
@@ -155,19 +131,18 @@ class RunLock:
         self._descriptor = -1
 
 
+def is_written(folder: Path) -> bool:
+    """Return whether somebody writes a run, as its lock tells, on other machines by when that was last renewed."""
+    owner = owner_of(folder)
+    if owner is not None and owner.get("host") == socket.gethostname():
+        return runs_here(owner)
+    with suppress(OSError):
+        return owner is not None and time.time() - (folder / _NAME).stat().st_mtime < _SILENCE
+    return False
+
+
 def owner_of(folder: Path) -> dict[str, object] | None:
-    """Return who writes a run, or did so last.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the run.
-
-    Returns
-    -------
-    dict or None
-        ``host``, ``process``, ``since``; None where nobody does.
-    """
+    """Return ``host``, ``process`` and ``since`` of who writes a run, or did so last; None where nobody does."""
     try:
         owner = json.loads((folder / _NAME).read_text())
     except (OSError, ValueError):

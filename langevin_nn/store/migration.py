@@ -44,25 +44,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def migrated(tree: xr.DataTree, name: str) -> xr.DataTree:
-    """Return a trajectory in this version of the schema.
-
-    Parameters
-    ----------
-    tree : xarray.DataTree
-        Of any version.
-    name : str
-        Of the file, for errors.
-
-    Returns
-    -------
-    xarray.DataTree
-        The same where it is of this version.
-
-    Raises
-    ------
-    ConfigurationError
-        If it says no version, or a newer or unknown one.
-    """
+    """Return a trajectory in this version of the schema; raise ConfigurationError where it says no known one."""
     version = str(tree.attrs.get("schema_version", ""))
     try:
         newer = _numbers(version) > _numbers(SCHEMA_VERSION)

@@ -30,18 +30,7 @@ _PAYS = 0.8
 
 
 def netcdf_bytes(tree: xr.DataTree) -> memoryview:
-    """Return a segment as netCDF-4, made in memory: plain arrays, whole in a file and quick to write.
-
-    Parameters
-    ----------
-    tree : xarray.DataTree
-        Numbers, truth values and text.
-
-    Returns
-    -------
-    memoryview
-        The content of a file.
-    """
+    """Return a segment as the content of a netCDF-4 file, made in memory: plain arrays, quick to write."""
     file = netCDF4.Dataset("segment.nc", "w", memory=2**16)
     try:
         _write(file, tree, finished=False)
@@ -53,21 +42,14 @@ def netcdf_bytes(tree: xr.DataTree) -> memoryview:
 
 
 def write_netcdf(tree: xr.DataTree, path: Path, finished: bool = True) -> None:
-    """Write a tree to a file.
+    """Write a tree to a file, block by block where it is lazily opened.
 
-    Parameters
-    ----------
-    tree : xarray.DataTree
-        Read block by block where it is lazily opened.
-    path : Path
-        The file.
-    finished : bool, optional
-        Whether to chunk it for reading along time, with checksums, compressed where that pays.
+    A `finished` one is chunked for reading along time, has checksums, and is compressed where that pays.
 
     Raises
     ------
     OSError
-        If the file cannot be written, whatever the library below made of it.
+        If it cannot be written, whatever the library below made of it.
     """
     try:
         with netCDF4.Dataset(path, "w") as file:
@@ -101,8 +83,7 @@ def _write(file: netCDF4.Dataset, tree: xr.DataTree, finished: bool) -> None:
                     attributes["coordinates"] = " ".join(sorted(extra))
             _variable(group, str(name), variable, attributes, finished)
         # Coordinates that no variable names would come back as variables.
-        unused = _unused_coordinates(dataset)
-        if unused:
+        if unused := _unused_coordinates(dataset):
             group.setncattr("coordinates", " ".join(sorted(unused)))
 
 
@@ -154,18 +135,7 @@ def _variable(
 
 
 def content_digest(variable: xr.Variable) -> str:
-    """Return the SHA-256 of a variable's values, in the order in which files hold them.
-
-    Parameters
-    ----------
-    variable : xarray.Variable
-        Read block by block where it is lazily opened.
-
-    Returns
-    -------
-    str
-        Hexadecimal; the attribute `DIGEST` of a finished file's variable.
-    """
+    """Return the SHA-256 of a variable's values in the order of files: the attribute `DIGEST` in a finished one."""
     dims, size, content = tuple(map(str, variable.dims)), variable.dtype.itemsize, hashlib.sha256()
     for key in blocks(variable.shape, chunk_shape(dims, variable.shape, size), dims, size):
         content.update(np.ascontiguousarray(variable[key].values).data)
@@ -190,27 +160,7 @@ def _as_characters(values: NDArray[np.str_]) -> NDArray[np.bytes_]:
 
 
 def chunk_shape(dims: tuple[str, ...], shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Return chunks of about 1 MiB that are long in time: a history is read from few of them.
-
-    Parameters
-    ----------
-    dims : tuple of str
-        Dimensions of the variable.
-    shape : tuple of int
-        Its shape.
-    itemsize : int
-        Bytes of a number.
-
-    Returns
-    -------
-    tuple of int
-        As many as there are dimensions.
-
-    Examples
-    --------
-    >>> chunk_shape(("replica", "weight_step", "parameter"), (2, 1000, 10**6), 4)
-    (1, 128, 2045)
-    """
+    """Return chunks of about 1 MiB that are long in time: a history is read from few of them."""
     chunk = [max(1, size) for size in shape]
 
     def too_large() -> bool:
@@ -234,24 +184,7 @@ def chunk_shape(dims: tuple[str, ...], shape: tuple[int, ...], itemsize: int) ->
 def blocks(
     shape: tuple[int, ...], chunk: tuple[int, ...], dims: tuple[str, ...], itemsize: int
 ) -> Iterator[tuple[slice, ...]]:
-    """Cover an array in whole chunks, with blocks of bounded size, as long in time as that allows.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the array.
-    chunk : tuple of int
-        Of `chunk_shape`.
-    dims : tuple of str
-        Dimensions of the array.
-    itemsize : int
-        Bytes of a number.
-
-    Yields
-    ------
-    tuple of slice
-        One a dimension.
-    """
+    """Cover an array in whole chunks, with blocks of bounded size, as long in time as that allows."""
     if not prod(shape):
         return
     block = list(chunk)

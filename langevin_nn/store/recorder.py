@@ -33,13 +33,7 @@ _SHARE = 8  # of the budget: a buffer that grows is there twice, and its image a
 
 
 class _Buffer:
-    """Records of one group, in arrays that grow by doubling.
-
-    Parameters
-    ----------
-    expected : int
-        Records that will come: no more room is made.
-    """
+    """Records of one group, in arrays that grow by doubling, for no more than are expected."""
 
     def __init__(self, expected: int) -> None:
         self._expected = max(1, expected)
@@ -79,20 +73,16 @@ class _Buffer:
         return begun
 
     def _begin(self, name: str, value: NDArray[Any]) -> None:
-        self._arrays[name], self._shapes[name] = self._empty(value.shape, value.dtype, self._room), value.shape
+        self._arrays[name] = np.empty((value.shape[0], self._room, *value.shape[1:]), value.dtype)
+        self._shapes[name] = value.shape
         self._filled[name] = array("q")
         self.row_bytes += value.nbytes
-
-    @staticmethod
-    def _empty(shape: tuple[int, ...], dtype: np.dtype[Any], rows: int) -> NDArray[Any]:
-        made = np.empty((shape[0], rows, *shape[1:]), dtype)
-        return made
 
     def _grow(self) -> None:
         before = self._room
         self._room = max(len(self.steps), min(max(2 * before, _FIRST_ROWS), self._expected))
         for name, old in self._arrays.items():
-            new = self._empty((old.shape[0], *old.shape[2:]), old.dtype, self._room)
+            new = np.empty((old.shape[0], self._room, *old.shape[2:]), old.dtype)
             new[:, :before] = old
             self._arrays[name] = new
 
@@ -236,18 +226,7 @@ class Recorder:
         refuse_unless_it_fits(whole, record, 0, self._folder.folder if self._folder else None, self._limit)
 
     def has_timeless(self, observable: Observable) -> bool:
-        """Return whether an observable was asked for what never changes, and it has been kept.
-
-        Parameters
-        ----------
-        observable : Observable
-            Of the run.
-
-        Returns
-        -------
-        bool
-            False before it was asked, also where it declares nothing of the kind.
-        """
+        """Return whether an observable was asked for what never changes, if anything, and it has been kept."""
         return id(observable) in self._asked and self._kept_timeless.issuperset(_timeless_names(observable))
 
     def keep_timeless(self, observable: Observable, values: Arrays) -> None:
@@ -273,26 +252,14 @@ class Recorder:
         self._kept_timeless.update(_timeless_names(observable), values)
 
     def drop_from(self, step: int) -> None:
-        """Forget the records of a step that are not all there: a run that goes on makes them again.
-
-        Parameters
-        ----------
-        step : int
-            From which on.
-        """
+        """Forget the records from a step on that are not all there: a run that goes on makes them again."""
         for group, buffer in self._buffers.items():
             buffer.drop_from(step)
             if not buffer.steps:  # then there is no group in which it would lie
                 self._kept_timeless.difference_update(self._timeless.pop(group, {}))
 
     def commit_if_due(self, state: State) -> None:
-        """Finish a segment where it is large or old enough.
-
-        Parameters
-        ----------
-        state : State
-            From which the run would go on; everything that is due until there has been recorded.
-        """
+        """Finish a segment where it is large or old enough and everything that is due until this state has been recorded."""
         if self._folder is None:
             return
         self._folder.renew()
@@ -320,7 +287,7 @@ class Recorder:
         """
         assert self._folder is not None
         self._drop_committed()
-        tree = self._segment() if self.started else None
+        tree = self.tree(complete=False) if self.started else None
         until = state.step if recorded else state.step - 1
         try:
             self._folder.commit(tree, state_bytes(state, recorded), max(until, -1), tuple(sorted(self._kept_timeless)))
@@ -332,37 +299,12 @@ class Recorder:
         self._timeless.clear()
         self._last_commit = monotonic()
 
-    def _segment(self) -> xr.DataTree:
-        return assembled([self._groups()], {**self._attributes, "complete": 0})
-
     def tree(self, *, complete: bool = True) -> xr.DataTree:
-        """Return everything that is held in memory.
-
-        Parameters
-        ----------
-        complete : bool, optional
-            Whether the run reached its end.
-
-        Returns
-        -------
-        xarray.DataTree
-            In the schema of trajectory files.
-        """
+        """Return everything that is held in memory, in the schema of trajectory files."""
         return assembled([self._groups()], {**self._attributes, "complete": int(complete)})
 
     def whole(self, *, complete: bool) -> xr.DataTree:
-        """Return all records of the run, those in segments lazily.
-
-        Parameters
-        ----------
-        complete : bool
-            Whether the run reached its end.
-
-        Returns
-        -------
-        xarray.DataTree
-            To be closed after use.
-        """
+        """Return all records of the run, those in segments lazily, to be closed after use."""
         assert self._folder is not None
         self._drop_committed()
         parts = [*self._folder.parts(), self._groups()]

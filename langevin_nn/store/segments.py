@@ -33,36 +33,13 @@ _RENEWAL = 60.0  # seconds after which a writer says that it is alive
 
 
 def folder_of(path: Path) -> Path:
-    """Return where a trajectory lies while it runs.
-
-    Parameters
-    ----------
-    path : Path
-        The file that it will become.
-
-    Returns
-    -------
-    Path
-        Beside it; `path` itself where that is such a folder.
-    """
+    """Return the folder where the trajectory of a file lies while it runs; `path` may be that folder, too."""
     return path if path.name.endswith(_SUFFIX) else path.with_name(path.name + _SUFFIX)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One finished file of a running trajectory.
-
-    Parameters
-    ----------
-    name : str
-        Of the file.
-    sha256 : str
-        Of its content.
-    size : int
-        In bytes.
-    level : int
-        How often it was made of others.
-    """
+    """One finished file of a running trajectory, made `level` times of others."""
 
     name: str
     sha256: str
@@ -72,30 +49,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What belongs to a running trajectory.
-
-    Parameters
-    ----------
-    number : int
-        How many came before it.
-    attributes : mapping
-        Of the file to be.
-    segments : tuple of Segment
-        In the order of their records.
-    state : Segment or None
-        From which the run goes on.
-    recorded_until : int
-        The last step whose records lie in segments.
-    timeless : tuple of str
-        Variables that never change and are kept.
-    """
+    """What belongs to a running trajectory; `number` ones came before it."""
 
     number: int
     attributes: Mapping[str, Any]
     segments: tuple[Segment, ...] = ()
     state: Segment | None = None
-    recorded_until: int = -1
-    timeless: tuple[str, ...] = ()
+    recorded_until: int = -1  # the last step whose records lie in segments
+    timeless: tuple[str, ...] = ()  # variables that never change and are kept
 
     @property
     def name(self) -> str:
@@ -146,28 +107,12 @@ def _manifests(folder: Path) -> list[Path]:
 
 
 def has_segments(folder: Path) -> bool:
-    """Return whether a folder holds a running trajectory or the remains of one.
-
-    Parameters
-    ----------
-    folder : Path
-        Need not exist.
-
-    Returns
-    -------
-    bool
-        Also where nothing has been recorded yet.
-    """
+    """Return whether a folder, which need not exist, holds a running trajectory or the remains of one."""
     return bool(_manifests(folder))
 
 
 def has_work(folder: Path) -> bool:
-    """Return whether a folder holds the work of a run, which would be lost with it.
-
-    Parameters
-    ----------
-    folder : Path
-        Need not exist.
+    """Return whether a folder, which need not exist, holds the work of a run, which would be lost with it.
 
     Returns
     -------
@@ -177,11 +122,19 @@ def has_work(folder: Path) -> bool:
     return any(path.name != Manifest(0, {}).name for path in _manifests(folder))
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _opened(folder: Path, segment: Segment) -> dict[str, xr.Dataset]:
+    return xr.open_groups(_verified(folder, segment), engine="netcdf4", cache=False)
+
+
 def _verified(folder: Path, segment: Segment) -> Path:
     path = folder / segment.name
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = _sha256(path)
     except FileNotFoundError:
         raise _damaged(path, "it is missing") from None
     if found != segment.sha256:
@@ -258,7 +211,7 @@ def _tree(folder: Path, manifest: Manifest, on_damage: str) -> xr.DataTree:
     parts = []
     for segment in manifest.segments:
         try:
-            parts.append(xr.open_groups(_verified(folder, segment), engine="netcdf4", cache=False))
+            parts.append(_opened(folder, segment))
         except DamagedTrajectory as error:
             if on_damage == "raise":
                 raise
@@ -267,20 +220,7 @@ def _tree(folder: Path, manifest: Manifest, on_damage: str) -> xr.DataTree:
 
 
 def assembled(parts: list[dict[str, xr.Dataset]], attributes: Mapping[str, Any]) -> xr.DataTree:
-    """Put segments one after the other.
-
-    Parameters
-    ----------
-    parts : list of dict of str to xarray.Dataset
-        The groups of each segment, by path.
-    attributes : mapping
-        Of the whole.
-
-    Returns
-    -------
-    xarray.DataTree
-        Variables are read when they are asked for; clocks are in memory.
-    """
+    """Put the groups of segments, by path, one after the other: clocks in memory, variables to be read when asked for."""
     paths = dict.fromkeys(path for part in parts for path in part)
     groups = {path: _one_group([part[path] for part in parts if path in part], path) for path in paths}
     tree = xr.DataTree.from_dict(groups)
@@ -315,18 +255,7 @@ def _one_group(parts: list[xr.Dataset], path: str) -> xr.Dataset:
 
 
 def dtype_with_gaps(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the type of a variable that some records do not have, the same however records fall into segments.
-
-    Parameters
-    ----------
-    dtype : numpy.dtype
-        Of the variable.
-
-    Returns
-    -------
-    numpy.dtype
-        One that has NaN, and that netCDF has.
-    """
+    """Return the type, with NaN and in netCDF, of a variable that records lack, however they fall into segments."""
     return np.result_type(dtype, np.float32)
 
 
@@ -446,17 +375,8 @@ class SegmentFolder:
                 self._merge()
 
     def parts(self) -> list[dict[str, xr.Dataset]]:
-        """Return the groups of each segment, opened lazily.
-
-        Returns
-        -------
-        list of dict of str to xarray.Dataset
-            In the order of their records.
-        """
-        return [
-            xr.open_groups(_verified(self.folder, each), engine="netcdf4", cache=False)
-            for each in self._manifest.segments
-        ]
+        """Return the groups of each segment, opened lazily, in the order of their records."""
+        return [_opened(self.folder, each) for each in self._manifest.segments]
 
     def renew(self) -> None:
         """Say once a minute that the writer is alive.
@@ -487,21 +407,15 @@ class SegmentFolder:
         """Make one segment of many small ones."""
         before, number = self._manifest, self._manifest.number + 1
         last = before.segments[-_TOGETHER:]
-        parts = [xr.open_groups(_verified(self.folder, each), engine="netcdf4", cache=False) for each in last]
         path = self.folder / f"segment-{number:06d}.nc"
         aside = aside_of(path)
         try:
-            write_netcdf(assembled(parts, {}), aside, finished=False)
+            with assembled([_opened(self.folder, each) for each in last], {}) as tree:
+                write_netcdf(tree, aside, finished=False)
             publish(aside, path)
         finally:
             aside.unlink(missing_ok=True)
-            for part in parts:
-                for dataset in part.values():
-                    dataset.close()
-        with path.open("rb") as file:
-            made = Segment(
-                path.name, hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size, last[0].level + 1
-            )
+        made = Segment(path.name, _sha256(path), path.stat().st_size, last[0].level + 1)
         after = replace(before, number=number, segments=(*before.segments[:-_TOGETHER], made))
         write_durably(self.folder / after.name, after.content())
         self._manifest, self._previous = after, before

@@ -20,22 +20,16 @@ from langevin_nn.update.state import State
 __all__ = ["state_bytes", "state_from"]
 
 _STRUCTURE = "structure"
+_ENCODED = ("weights", "diverged", "update_memory", "noise_memory")
 
 
 def state_bytes(state: State, recorded: bool) -> bytes:
-    """Return a state as the content of an ``.npz`` file.
-
-    Parameters
-    ----------
-    state : State
-        What the next update needs.
-    recorded : bool
-        Whether everything that is due at its step has been recorded.
+    """Return a state as the content of an ``.npz`` file; `recorded` says whether all that is due at its step has been.
 
     Returns
     -------
     bytes
-        Without pickle: `numpy.load` reads it with ``allow_pickle=False``.
+        `numpy.load` reads it with ``allow_pickle=False``.
 
     Raises
     ------
@@ -48,10 +42,7 @@ def state_bytes(state: State, recorded: bool) -> bytes:
         "seed": state.seeds.seed,
         "replicas": list(state.replicas),
         "recorded": recorded,
-        "weights": _encoded(state.weights, arrays, "weights"),
-        "diverged": _encoded(state.diverged, arrays, "diverged"),
-        "update_memory": _encoded(state.update_memory, arrays, "update_memory"),
-        "noise_memory": _encoded(state.noise_memory, arrays, "noise_memory"),
+        **{name: _encoded(getattr(state, name), arrays, name) for name in _ENCODED},
     }
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{_STRUCTURE: np.array(json.dumps(structure))}, **arrays)
@@ -63,11 +54,15 @@ def _encoded(value: Any, arrays: dict[str, NDArray[Any]], name: str) -> Any:
         return value
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):
         tensor = isinstance(value, torch.Tensor)
-        array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+        held, bits = value, False
+        if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:  # which NumPy lacks
+            held, bits = value.view(torch.int16), True
+        array = held.detach().cpu().numpy() if isinstance(held, torch.Tensor) else np.asarray(held)
         if array.dtype.kind in "fiub":
             arrays[name] = array
             on_device = isinstance(value, torch.Tensor) and value.device.type != "cpu"
-            return {"kind": "tensor" if tensor else "array", "name": name, "on_device": on_device}
+            of_bits = {"bits_of": "bfloat16"} if bits else {}
+            return {"kind": "tensor" if tensor else "array", "name": name, "on_device": on_device, **of_bits}
     if isinstance(value, tuple | list):
         in_order = [_encoded(item, arrays, f"{name}.{number}") for number, item in enumerate(value)]
         return {"kind": "list" if isinstance(value, list) else "tuple", "items": in_order}
@@ -85,14 +80,7 @@ def _encoded(value: Any, arrays: dict[str, NDArray[Any]], name: str) -> Any:
 
 
 def state_from(content: bytes, device: torch.device) -> tuple[State, bool]:
-    """Return the state that a file holds.
-
-    Parameters
-    ----------
-    content : bytes
-        Of `state_bytes`.
-    device : torch.device
-        Where tensors go.
+    """Return the state that the content of a file holds, its tensors on `device`.
 
     Returns
     -------
@@ -115,10 +103,7 @@ def state_from(content: bytes, device: torch.device) -> tuple[State, bool]:
             f"the state of the run cannot be read ({error}): expected arrays and JSON as langevin_nn writes them; the run "
             "cannot go on from here, start it again"
         ) from error
-    decoded = {
-        name: _decoded(structure[name], arrays, device)
-        for name in ("weights", "diverged", "update_memory", "noise_memory")
-    }
+    decoded = {name: _decoded(structure[name], arrays, device) for name in _ENCODED}
     state = State(
         step=structure["step"], seeds=Seeds(structure["seed"]), replicas=tuple(structure["replicas"]), **decoded
     )
@@ -131,7 +116,8 @@ def _decoded(value: Any, arrays: dict[str, NDArray[Any]], device: torch.device) 
     kind, items = value["kind"], value.get("items", ())
     if kind == "tensor":
         # Of a fresh copy: what NumPy read may be read-only, or not aligned as torch likes it.
-        return torch.as_tensor(arrays[value["name"]].copy()).to(device if value["on_device"] else "cpu")
+        found = torch.as_tensor(arrays[value["name"]].copy()).to(device if value["on_device"] else "cpu")
+        return found.view(torch.bfloat16) if value.get("bits_of") else found
     if kind == "array":
         return arrays[value["name"]]
     if kind in ("tuple", "list"):

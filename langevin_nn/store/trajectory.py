@@ -21,18 +21,7 @@ _ON_DAMAGE = ("raise", "leave_out")
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder and raise unless files can be written into it.
-
-    Parameters
-    ----------
-    folder : Path
-        Where results will go; checked before anything is computed.
-
-    Raises
-    ------
-    ConfigurationError
-        Saying why not.
-    """
+    """Make a folder for results, before anything is computed; raise ConfigurationError unless files can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -30,6 +30,12 @@ _ROUNDING = 1e-6  # of the largest term of an identity
 _PATHS = (("", "train_loss"), ("samples", "sample_loss"), ("weights", "weights"))
 _TRIED = 16
 _BLOCK = 2**25  # bytes that are held at a time
+_SUMS = (  # formula, for which cohort, left side, terms of the right side
+    ("A = A∥ + A⊥", None, "activity", "parallel_activity", "perpendicular_activity"),
+    ("D = A⊥ + D∥", None, "noise_strength", "perpendicular_activity", "parallel_noise"),
+    ("A = A₀ + D", "all", "activity", "directed_activity", "noise_strength"),
+    ("A∥ = A₀ + D∥", "all", "parallel_activity", "directed_activity", "parallel_noise"),
+)
 _ATTRIBUTES = ("schema_version", "config_json", "created_at", "source", "complete")
 
 
@@ -178,7 +184,7 @@ def _clock(node: xr.Dataset, group: str) -> Iterator[str]:
 
 
 def _shares(tree: xr.Dataset) -> Iterator[str]:
-    for name in ("train_error", "test_error"):
+    for name in ("train_error", "test_error", "average_train_error", "average_test_error"):
         if name in tree.data_vars:
             values = tree[name].values
             with np.errstate(invalid="ignore"):
@@ -208,22 +214,10 @@ def _identities(tree: xr.Dataset) -> Iterator[str]:
 
     if "cohort" not in tree.coords:
         return
-    if has("activity", "parallel_activity", "perpendicular_activity") and _disagrees(
-        of("activity"), of("parallel_activity"), of("perpendicular_activity")
-    ):
-        yield "A = A∥ + A⊥ does not hold: activity is not parallel_activity + perpendicular_activity"
-    if has("noise_strength", "parallel_noise", "perpendicular_activity") and _disagrees(
-        of("noise_strength"), of("perpendicular_activity"), of("parallel_noise")
-    ):
-        yield "D = A⊥ + D∥ does not hold: noise_strength is not perpendicular_activity + parallel_noise"
-    if has("activity", "directed_activity", "noise_strength") and _disagrees(
-        of("activity", "all"), of("directed_activity", "all"), of("noise_strength", "all")
-    ):
-        yield "A = A₀ + D does not hold for all samples: activity is not directed_activity + noise_strength"
-    if has("parallel_activity", "directed_activity", "parallel_noise") and _disagrees(
-        of("parallel_activity", "all"), of("directed_activity", "all"), of("parallel_noise", "all")
-    ):
-        yield "A∥ = A₀ + D∥ does not hold for all samples: parallel_activity is not directed_activity + parallel_noise"
+    for formula, cohort, *names in _SUMS:
+        if has(*names) and _disagrees(*(of(name, cohort) for name in names)):
+            where = "" if cohort is None else " for all samples"
+            yield f"{formula} does not hold{where}: {names[0]} is not {' + '.join(names[1:])}"
     if has("projection_variance", "parallel_noise", "parallel_activity"):
         variance, noise = of("projection_variance"), of("parallel_noise")
         with np.errstate(invalid="ignore", over="ignore"):

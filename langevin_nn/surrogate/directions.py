@@ -28,33 +28,7 @@ def chosen_directions(
     hessian: SymmetricOperator,
     rows: NDArray[np.float64],
 ) -> Tensor:
-    """Return orthonormal directions; named ones are turned within their span so that H is diagonal there.
-
-    Parameters
-    ----------
-    directions : str or array, shape (direction, parameter)
-        "noise", "hessian", "trajectory", or the directions themselves, which are kept.
-    n_directions : int
-        How many, where they are named.
-    ensemble : GradientEnsemble
-        Whose noise.
-    hessian : SymmetricOperator
-        H.
-    rows : ndarray, shape (row, parameter)
-        Of a trajectory; none where there is none.
-
-    Returns
-    -------
-    Tensor of float64, shape (direction, parameter)
-        By falling curvature where they are named.
-
-    Raises
-    ------
-    ConfigurationError
-        If there are not so many, or they are not orthonormal.
-    UnknownNameError
-        If there is no such choice.
-    """
+    """Return orthonormal directions (direction, parameter); named ones are turned so that H falls along their diagonal."""
     if not isinstance(directions, str):
         return _given(directions, hessian.size)
     name = one_of("choice of directions", directions, ("noise", "hessian", "trajectory"))

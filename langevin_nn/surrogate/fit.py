@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,7 +97,7 @@ def fit_surrogate(
 
     Examples
     --------
-    >>> from langevin_nn import QuadraticLandscape
+    >>> from langevin_nn.landscape import QuadraticLandscape
     >>> valley = QuadraticLandscape(np.diag([1.0, 4.0, 0.0]), np.diag([2.0, 8.0, 0.1]))
     >>> surrogate = fit_surrogate(valley, [0.0, 0.0, 0.0], n_directions=2)
     >>> surrogate.moments.hessian.round(9), round(surrogate.moments.explained_share, 3)
@@ -117,7 +116,10 @@ def fit_surrogate(
     n_seen = len(rows) - round(share * len(rows))
     seen, unseen = rows[:n_seen], rows[n_seen:]
     of_samples: dict[str, Any] = {"replica": replica, "replacement": replacement, "memory_limit": memory_limit}
-    measure = partial(_ensemble, landscape, batch_size, of_samples)
+
+    def measure(at: Tensor) -> GradientEnsemble:
+        return gradient_ensemble(landscape, at.to(landscape.device, landscape.dtype), batch_size, **of_samples)
+
     hessian = Hessian(landscape, origin, replica, memory_limit=memory_limit)
     basis = chosen_directions(directions, n_directions, measure(origin), hessian, seen).to(landscape.device)
     if isinstance(landscape, MomentLandscape):
@@ -153,13 +155,6 @@ def _check(landscape: Landscape, noise: str, batch_size: Any, replica: Any) -> N
             f"noise='state_dependent' on {type(landscape).__name__}: expected a landscape made of samples, since C(x) comes "
             "from their gradients; take noise='constant'"
         )
-
-
-def _ensemble(
-    landscape: Landscape, batch_size: int | None, options: dict[str, Any], weights: Tensor
-) -> GradientEnsemble:
-    at = weights.to(landscape.device, landscape.dtype)
-    return gradient_ensemble(landscape, at, batch_size, **options)
 
 
 def _rows(trajectory: Any, n_parameters: int) -> Floats:

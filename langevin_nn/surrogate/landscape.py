@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langevin_nn.formulas import TILE, FieldFormula, NoiseFormula, affine, regression_factor
 from langevin_nn.landscape import MomentLandscape
 from langevin_nn.seeds import Seeds
-
-if TYPE_CHECKING:
-    from langevin_nn.kernels.sources import CompiledField, CompiledNoise
 
 __all__ = ["SurrogateLandscape"]
 
@@ -24,7 +20,7 @@ class SurrogateLandscape(MomentLandscape):
     """L(x) = L₀ + g·x + ½ xᵀHx, with gradient noise of covariance C, constant or C(x) = Σ_r (A_r (x, 1)) (A_r (x, 1))ᵀ.
 
     H may have any signs, and L no minimum. C(x) is a sum of squares, hence positive semi-definite everywhere; both kinds run
-    in the compiled integrators.
+    in the integrators.
 
     Parameters
     ----------
@@ -103,20 +99,13 @@ class SurrogateLandscape(MomentLandscape):
         values, vectors = np.linalg.eigh(self.covariance_at(at)[0])
         return torch.as_tensor(vectors * np.sqrt(np.clip(values, 0, None)))
 
-    def compiled_gradient(self) -> CompiledField:  # noqa: D102
-        from langevin_nn.kernels.fields import TILE
-        from langevin_nn.kernels.sources import CompiledField
-        from langevin_nn.surrogate.fields import affine
+    def gradient_formula(self) -> FieldFormula:  # noqa: D102
+        return FieldFormula(TILE, affine, np.concatenate([self.hessian.ravel(), self.slope]))
 
-        return CompiledField(TILE, affine, np.concatenate([self.hessian.ravel(), self.slope]))
-
-    def compiled_noise(self, batch_size: int | None = None, replacement: bool = False) -> CompiledNoise:  # noqa: D102
-        from langevin_nn.kernels.fields import TILE, regression_factor
-        from langevin_nn.kernels.sources import CompiledField, CompiledNoise
-
+    def noise_formula(self, batch_size: int | None = None, replacement: bool = False) -> NoiseFormula:  # noqa: D102
         if self.noise_polynomial is None:
-            return CompiledNoise.constant(self.noise_factor().numpy())
+            return NoiseFormula.constant(self.noise_factor().numpy())
         # Centred about the origin, with no mean to subtract from the second moments.
         n = self.n_parameters
         constants = np.concatenate([[1.0], np.zeros(n + n * (n + 1)), self.noise_polynomial.ravel()])
-        return CompiledNoise.dependent(CompiledField(TILE, regression_factor, constants), n, n)
+        return NoiseFormula.dependent(FieldFormula(TILE, regression_factor, constants), n, n)

@@ -82,37 +82,9 @@ def measured_moments(
     spacing: Floats,
     memory_limit: int | float | str | None,
 ) -> Moments:
-    """Return the moments of a landscape that is made of samples.
-
-    Gradients of all samples at a distance h on either side of the point, along each direction, give the slopes of every
-    sample's gradient: the error of H, and C(x) to second order in x as the covariance of gradients that are each linear in x.
-
-    Parameters
-    ----------
-    landscape : EmpiricalLandscape
-        Whose.
-    weights : Tensor, shape (parameter,)
-        Where.
-    directions : Tensor, shape (direction, parameter)
-        V.
-    hessian : SymmetricOperator
-        ∇²L there.
-    batch_size : int
-        B.
-    replica : int
-        Whose labels.
-    replacement : bool
-        Whether minibatches are drawn with replacement.
-    spacing : ndarray, shape (direction,)
-        h along each direction.
-    memory_limit : int, str or None
-        Budget for sample gradients.
-
-    Returns
-    -------
-    Moments
-        With errors.
-    """
+    """Return the moments of a landscape that is made of samples, with errors."""
+    # Gradients of all samples at a distance h on either side of the point, along each direction, give the slopes of every
+    # sample's gradient: the error of H, and C(x) to second order as the covariance of gradients that are each linear in x.
 
     def along(at: Tensor) -> Floats:
         found = landscape.sample_gradients(at.to(weights.dtype), replica, memory_limit=memory_limit).project(directions)
@@ -161,24 +133,7 @@ def measured_moments(
 def known_moments(
     landscape: MomentLandscape, weights: Tensor, directions: Tensor, hessian: SymmetricOperator
 ) -> Moments:
-    """Return the moments of a landscape that knows them.
-
-    Parameters
-    ----------
-    landscape : MomentLandscape
-        Whose.
-    weights : Tensor, shape (parameter,)
-        Where.
-    directions : Tensor, shape (direction, parameter)
-        V.
-    hessian : SymmetricOperator
-        ∇²L there.
-
-    Returns
-    -------
-    Moments
-        Without errors.
-    """
+    """Return the moments of a landscape that knows them, which have no errors."""
     factor = directions @ landscape.noise_factor(weights).double()
     total = float(landscape.noise_factor(weights).double().square().sum())
     gradient = np.asarray(directions @ landscape.gradient(weights[None])[0].double())

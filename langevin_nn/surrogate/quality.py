@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin_nn.ensemble import GradientEnsemble
-from langevin_nn.surrogate.surrogate import Surrogate
+from langevin_nn.surrogate.surrogate import Surrogate, variable
 
 __all__ = ["ORDER_PARAMETERS", "measured_quality"]
 
@@ -51,22 +51,7 @@ def _drift(surrogate: Surrogate, ensemble: GradientEnsemble) -> Floats:
 
 
 def measured_quality(surrogate: Surrogate, measure: Measure, held_out: Floats) -> xr.Dataset:
-    """Return measures of a surrogate.
-
-    Parameters
-    ----------
-    surrogate : Surrogate
-        Without them.
-    measure : callable
-        From a point of weight space to the gradient ensemble there.
-    held_out : ndarray, shape (row, parameter)
-        Weights that the fit has not seen.
-
-    Returns
-    -------
-    xarray.Dataset
-        See `langevin_nn.fit_surrogate`.
-    """
+    """Return how good a surrogate is at rows of weights that its fit has not seen; see `langevin_nn.fit_surrogate`."""
     moments, landscape = surrogate.moments, surrogate.landscape()
     points = surrogate.project(held_out)
     elsewhere = [measure(torch.as_tensor(row)) for row in held_out]
@@ -77,14 +62,14 @@ def measured_quality(surrogate: Surrogate, measure: Measure, held_out: Floats) -
     distances = _distances(surrogate, np.concatenate([origin, points]), [measure(surrogate.origin), *elsewhere])
     size = np.linalg.norm(true, axis=1)
     data = {
-        "explained_share": _variable(moments.explained_share, "share of the noise strength D", "1"),
-        "explained_share_standard_error": _variable(
+        "explained_share": variable(moments.explained_share, "share of the noise strength D", "1"),
+        "explained_share_standard_error": variable(
             moments.explained_share_standard_error, "standard error of the share of D", "1"
         ),
-        "order_parameter_distance": _variable(
+        "order_parameter_distance": variable(
             distances, "ln of the surrogate's order parameter over the network's", "1", "point", "order_parameter"
         ),
-        "drift": _variable(size, "drift of the network along the directions", "loss weight-1", "row"),
+        "drift": variable(size, "drift of the network along the directions", "loss weight-1", "row"),
     }
     errors = {
         "drift_error": (true - predicted, "error of the predicted drift"),
@@ -92,11 +77,11 @@ def measured_quality(surrogate: Surrogate, measure: Measure, held_out: Floats) -
         "drift_error_constant": (true - moments.gradient, "error of a drift that is the same everywhere"),
     }
     for name, (difference, long_name) in errors.items():
-        data[name] = _variable(np.linalg.norm(difference, axis=1), long_name, "loss weight-1", "row")
-        data[f"relative_{name}"] = _variable(_relative(difference, true), f"{long_name}, relative", "1")
+        data[name] = variable(np.linalg.norm(difference, axis=1), long_name, "loss weight-1", "row")
+        data[f"relative_{name}"] = variable(_relative(difference, true), f"{long_name}, relative", "1")
     if moments.secant_hessian is not None:
         change = _relative(moments.secant_hessian - moments.hessian, moments.hessian)
-        data["curvature_change"] = _variable(change, "change of H over the spacing, relative", "1")
+        data["curvature_change"] = variable(change, "change of H over the spacing, relative", "1")
     return xr.Dataset(data, coords={"order_parameter": list(ORDER_PARAMETERS)})
 
 
@@ -104,9 +89,3 @@ def _relative(difference: Floats, true: Floats) -> float:
     """Return the root mean square of a difference over that of the truth."""
     total = float(np.square(true).sum())
     return float(np.square(difference).sum() / total) ** 0.5 if total > 0 else np.nan
-
-
-def _variable(
-    values: object, long_name: str, units: str, *dimensions: str
-) -> tuple[tuple[str, ...], object, dict[str, str]]:
-    return dimensions, values, {"long_name": long_name, "units": units}

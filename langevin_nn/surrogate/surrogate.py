@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
@@ -14,15 +15,16 @@ from torch import Tensor
 
 from langevin_nn.checks import number, whole_number
 from langevin_nn.ensemble import GradientEnsemble
+from langevin_nn.landscape.weights import as_weights
 from langevin_nn.noise import LandscapeNoise
 from langevin_nn.process import Process
-from langevin_nn.seeds import as_weights
+from langevin_nn.readable import Readable
 from langevin_nn.surrogate.landscape import SurrogateLandscape
 from langevin_nn.surrogate.moments import Moments
 from langevin_nn.theory import covariance_after, mean_after
 from langevin_nn.update import EulerMaruyama, Update
 
-__all__ = ["NoiseModel", "Surrogate"]
+__all__ = ["NoiseModel", "Surrogate", "variable"]
 
 Floats = NDArray[np.float64]
 NoiseModel = Literal["constant", "state_dependent"]
@@ -30,8 +32,13 @@ NoiseModel = Literal["constant", "state_dependent"]
 _OUTSIDE = 1e-9  # share of a direction that may lie in modes without a law, which is rounding
 
 
+def variable(values: Any, long_name: str, units: str, *dimensions: str) -> tuple[Any, Any, dict[str, str]]:
+    """Return a variable of a dataset with its attributes."""
+    return dimensions, values, {"long_name": long_name, "units": units}
+
+
 @dataclass(frozen=True, eq=False)
-class Surrogate:
+class Surrogate(Readable):
     """dx = −(g + Hx) dt + √α F dW along a few directions x = V (w − w₀) of weight space.
 
     Made by `langevin_nn.fit_surrogate`. It holds near w₀, and where H has directions of curvature 0 and below, for a finite
@@ -59,6 +66,12 @@ class Surrogate:
     noise: NoiseModel
     batch_size: int | None
     quality: xr.Dataset
+
+    def _said(self) -> Iterator[str]:
+        yield "{:,} directions of {:,} parameters".format(*self.directions.shape)
+        yield f"noise={self.noise!r}"
+        if self.batch_size is not None:
+            yield f"batch_size={self.batch_size}"
 
     @property
     def n_directions(self) -> int:
@@ -203,20 +216,15 @@ class Surrogate:
         outside = 1 - np.square(modes).sum(1) > _OUTSIDE
         with np.errstate(divide="ignore"):
             times = np.where(settles, -1 / np.log(ratio), np.nan)
-        return xr.Dataset(
-            {
-                "mean_displacement": _variable(
-                    np.where(outside, np.nan, modes @ away), "mean displacement from the origin", "weight"
-                ),
-                "variance": _variable(
-                    np.where(outside, np.nan, covariance.diagonal()), "variance over replicas", "weight2"
-                ),
-                "curvature": _variable(curvatures, "curvature", "loss weight-2", "mode"),
-                "relaxation_time": _variable(times, "relaxation time", "update", "mode"),
-                "has_stationary_law": _variable(settles, "whether it settles", "1", "mode"),
-            },
-            attrs={"learning_rate": rate, "steps": float(steps)},
-        )
+        displacement, variance = (np.where(outside, np.nan, each) for each in (modes @ away, covariance.diagonal()))
+        data = {
+            "mean_displacement": variable(displacement, "mean displacement from the origin", "weight", "direction"),
+            "variance": variable(variance, "variance over replicas", "weight2", "direction"),
+            "curvature": variable(curvatures, "curvature", "loss weight-2", "mode"),
+            "relaxation_time": variable(times, "relaxation time", "update", "mode"),
+            "has_stationary_law": variable(settles, "whether it settles", "1", "mode"),
+        }
+        return xr.Dataset(data, attrs={"learning_rate": rate, "steps": float(steps)})
 
     def estimates(self) -> xr.Dataset:
         """Return g, H and C with their standard errors, labelled.
@@ -234,13 +242,7 @@ class Surrogate:
         }
         data = xr.Dataset()
         for name, (dimensions, long_name, units) in shapes.items():
-            data[name] = _variable(getattr(self.moments, name), long_name, units, *dimensions)
+            data[name] = variable(getattr(self.moments, name), long_name, units, *dimensions)
             error = getattr(self.moments, f"{name}_standard_error")
-            data[f"{name}_standard_error"] = _variable(error, f"standard error of the {long_name}", units, *dimensions)
+            data[f"{name}_standard_error"] = variable(error, f"standard error of the {long_name}", units, *dimensions)
         return data
-
-
-def _variable(
-    values: NDArray[Any], long_name: str, units: str, *dimensions: str
-) -> tuple[Any, NDArray[Any], dict[str, str]]:
-    return dimensions or ("direction",), values, {"long_name": long_name, "units": units}

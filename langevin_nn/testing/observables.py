@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from langevin_nn.checks import instance
 from langevin_nn.observables import Observable, Snapshot
 from langevin_nn.process import Process
+from langevin_nn.run.simulation import simulate
 from langevin_nn.schedules import EverySteps, Schedule
 from langevin_nn.seeds import Seeds
-from langevin_nn.simulate import simulate
 from langevin_nn.store import folder_of, validate
 from langevin_nn.threads import single_threaded_products
 
-__all__ = ["check_observable"]
+__all__ = ["Kill", "check_observable"]
 
 _REPLICAS = (0, 1, 2)
 
@@ -51,8 +51,8 @@ class _Witness(Observable):
         return {}
 
 
-class _Kill(Observable):
-    """Keeps what a run leaves that is killed at a step: its finished segments, without what came after."""
+class Kill(Observable):
+    """Keeps what a run leaves in its folder that is killed at a step: its finished segments, without what came after."""
 
     def __init__(self, schedule: Schedule | None, step: int, folder: Path, kept: Path) -> None:
         self.schedule, self.step, self.folder, self.kept = schedule, step, folder, kept
@@ -62,7 +62,7 @@ class _Kill(Observable):
         """Nothing: the run that goes on is the same."""
         return {}
 
-    def measure(self, snapshot: Snapshot) -> dict[str, NDArray[Any]]:
+    def measure(self, snapshot: Snapshot) -> dict[str, NDArray[Any]]:  # noqa: D102
         if snapshot.state.step >= self.step and not self.kept.exists():
             shutil.copytree(self.folder, self.kept, ignore=shutil.ignore_patterns("lock"))
         return {}
@@ -81,10 +81,8 @@ def check_observable(observable: Observable, process: Process, *, steps: int = 8
         Recorded on its own schedule, or at every second step.
     process : Process
         Of which it is recorded; three replicas.
-    steps : int, optional
-        Length of the run.
-    seed : int, optional
-        Owner of the run's randomness.
+    steps, seed : int, optional
+        Length of the run, and owner of its randomness.
 
     Raises
     ------
@@ -95,7 +93,8 @@ def check_observable(observable: Observable, process: Process, *, steps: int = 8
 
     Examples
     --------
-    >>> from langevin_nn import AnisotropicNoise, QuadraticLandscape
+    >>> from langevin_nn.landscape import QuadraticLandscape
+    >>> from langevin_nn.noise import AnisotropicNoise
     >>> from langevin_nn.observables import Losses
     >>> valley = QuadraticLandscape(np.eye(2), np.eye(2))
     >>> check_observable(Losses(), Process(valley, AnisotropicNoise(valley.noise_factor()), learning_rate=0.1))
@@ -104,9 +103,13 @@ def check_observable(observable: Observable, process: Process, *, steps: int = 8
     instance("process", process, Process, "a Process, of which something is to be recorded")
     arguments = {"steps": steps, "seed": seed, "schedule": EverySteps(2), "progress": False}
     with tempfile.TemporaryDirectory() as folder:
-        found = [*_broken(observable, process, arguments, Path(folder))]
-    if found:
-        raise AssertionError(f"{type(observable).__name__} breaks {len(found)} laws: {'; '.join(found)}")
+        raise_broken(type(observable).__name__, _broken(observable, process, arguments, Path(folder)))
+
+
+def raise_broken(name: str, found: Iterable[str]) -> None:
+    """Raise an AssertionError that lists the laws which are broken, where there are any."""
+    if said := [*found]:
+        raise AssertionError(f"{name} breaks {len(said)} laws: {'; '.join(said)}")
 
 
 def _broken(observable: Observable, process: Process, arguments: dict[str, Any], folder: Path) -> Iterator[str]:
@@ -117,7 +120,7 @@ def _broken(observable: Observable, process: Process, arguments: dict[str, Any],
         options = {"replicas": _REPLICAS, **arguments, "observables": observables, **others}
         return simulate(process, **options)
 
-    kill = _Kill(observable.schedule, arguments["steps"] // 2, folder_of(path), folder_of(killed))
+    kill = Kill(observable.schedule, arguments["steps"] // 2, folder_of(path), folder_of(killed))
     with run(witness, observable, kill, path=path, segment_seconds=0) as tree:
         yield from validate(path)
         whole = _values(tree, observable)

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from langevin_nn.analyzers.labels import require
 from langevin_nn.analyzers.phases import FOUR_PHASES, TWO_PHASES, PhaseDetector
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.schema import COHORTS
 from langevin_nn.statistics.decline import autoregressive_noise
 
 __all__ = ["four_phase_trajectory", "score_boundaries", "stationary_trajectory", "two_phase_trajectory"]
 
 Floats = NDArray[np.float64]
-
-COHORTS = ("all", "correct", "mislabeled")
 
 # Boundaries of replicas lie at most so many spreads from their mean, so that their order can be promised.
 _FARTHEST = 4.0
@@ -161,20 +160,10 @@ def two_phase_trajectory(
         Source of all randomness.
     boundary : float, optional
         Its mean, in epochs.
-    replicas, records : int, optional
-        How many.
-    record_interval : float, optional
-        Epochs between records.
-    spread : float, optional
-        Standard deviation of the boundary between replicas, relative to its mean.
-    noise : float, optional
-        Standard deviation of the error in units of √(ε (1 − ε)).
-    correlation : float, optional
-        Of the noise in successive records.
-    n_samples : int, optional
-        Whose error is recorded.
-    time_per_epoch : float, optional
-        Gradient-flow time of an epoch.
+    replicas, records, n_samples : int, optional
+        As for `four_phase_trajectory`, like what follows.
+    record_interval, spread, noise, correlation, time_per_epoch : float, optional
+        Epochs between records, scatter of boundaries, noise of errors and its memory, and time.
     definition : PhaseDetector, optional
         What counts as fitted; its defaults if not given.
 
@@ -234,18 +223,12 @@ def stationary_trajectory(
         The mean, of all cohorts.
     amplitude : float, optional
         Standard deviation of the noise, which is autoregressive and cut where errors would leave [0, 1].
-    replicas, records : int, optional
-        How many.
-    record_interval : float, optional
-        Epochs between records.
-    correlation : float, optional
-        Of the noise in successive records.
-    n_samples : int, optional
-        To whose whole numbers errors are rounded.
+    replicas, records, n_samples : int, optional
+        As for `four_phase_trajectory`, like what follows.
+    record_interval, correlation, time_per_epoch : float, optional
+        Epochs between records, memory of the noise, and time.
     mislabeled_fraction : float, optional
-        Share of them that is mislabeled, with noise of its own; 0 for a trajectory without mislabeled samples.
-    time_per_epoch : float, optional
-        Gradient-flow time of an epoch.
+        Share of the samples that is mislabeled, with noise of its own; 0 for a trajectory without mislabeled ones.
 
     Returns
     -------

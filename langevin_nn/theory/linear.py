@@ -147,10 +147,8 @@ def circulation(
 
     Parameters
     ----------
-    matrix : array, shape (parameter, parameter)
-        A.
-    noise : array, shape (parameter, parameter)
-        Q.
+    matrix, noise : array, shape (parameter, parameter)
+        A and Q, as for `stationary_covariance`.
     time_step : float, optional
         Δt of the Euler–Maruyama scheme, whose covariance differs and with which P = (1 − Δt A)^(t/Δt); the equation itself
         unless given.
@@ -195,10 +193,8 @@ def entropy_production_rate(
 
     Parameters
     ----------
-    matrix : array, shape (parameter, parameter)
-        A.
-    noise : array, shape (parameter, parameter)
-        Q.
+    matrix, noise : array, shape (parameter, parameter)
+        A and Q, as for `stationary_covariance`.
     time_step, record_interval : float, optional
         As for `circulation`.
 

@@ -68,10 +68,8 @@ def mean_first_passage_time(grid: ArrayLike, drift: ArrayLike, amplitude: ArrayL
 
     Parameters
     ----------
-    grid : array, shape (point,)
-        Increasing, fine against everything; its far end reflects.
-    drift, amplitude : array, shape (point,)
-        b and s there.
+    grid, drift, amplitude : array, shape (point,)
+        As for `stationary_density`; the far end reflects.
     start, end : float
         From where to where, within the grid.
 

@@ -17,13 +17,11 @@ Floats = NDArray[np.float64]
 
 def _modes(hessian: ArrayLike, learning_rate: float, steps: float) -> tuple[Floats, Floats, float]:
     """Return 1 − αh of each eigenvector of H, the eigenvectors in columns, and α; raise where no law is asked for."""
-    rate = number(
-        "learning_rate", learning_rate, "a positive number α, the factor of the gradient in an update", above=0
-    )
+    expected = "a positive number α, the factor of the gradient in an update"
+    rate = number("learning_rate", learning_rate, expected, above=0)
     if steps != inf:
-        whole_number(
-            "steps", steps, "a whole number (int) of updates from 0, or infinity for the stationary law", least=0
-        )
+        expected = "a whole number (int) of updates from 0, or infinity for the stationary law"
+        whole_number("steps", steps, expected, least=0)
     curvatures, vectors = np.linalg.eigh(symmetric("hessian", hessian))
     ratio = 1 - rate * curvatures
     if steps == inf and (np.abs(ratio) >= 1).any():
@@ -52,10 +50,8 @@ def mean_after(gradient: ArrayLike, hessian: ArrayLike, learning_rate: float, st
         g at the start.
     hessian : array, shape (parameter, parameter)
         H, symmetric, of any sign.
-    learning_rate : float
-        α.
-    steps : int
-        n, in updates; ``inf`` for where it ends.
+    learning_rate, steps : float and int
+        α and n, in updates; ``inf`` for where it ends.
 
     Returns
     -------
@@ -95,14 +91,10 @@ def covariance_after(
 
     Parameters
     ----------
-    hessian : array, shape (parameter, parameter)
-        H, symmetric, of any sign.
-    noise : array, shape (parameter, parameter)
-        C of one minibatch.
-    learning_rate : float
-        α.
-    steps : int
-        n, in updates; ``inf`` for the stationary law, of epochs between two of them.
+    hessian, noise : array, shape (parameter, parameter)
+        H, symmetric, of any sign, and C of one minibatch.
+    learning_rate, steps : float and int
+        α and n, in updates; ``inf`` for the stationary law, of epochs between two of them.
     lag : int, optional
         s: covariance of w after n + s updates (rows) with w after n (columns), M^s S_n for independent draws.
     updates_per_epoch : float, optional

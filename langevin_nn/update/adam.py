@@ -20,15 +20,7 @@ _NO_LIMIT = Orders(0.0, 0.0)
 
 @dataclass(frozen=True)
 class AdamMoments:
-    """What Adam remembers.
-
-    Parameters
-    ----------
-    first, second : Tensor, shape (replica, parameter)
-        m and v, the running means of the gradient and of its square, before the correction of their bias.
-    count : int
-        Updates made.
-    """
+    """m and v, the running means of gradient and square before their bias is corrected, and the updates made."""
 
     first: Tensor
     second: Tensor
@@ -62,7 +54,9 @@ class Adam(SteppedUpdate):
 
     Examples
     --------
-    >>> from langevin_nn import Process, QuadraticLandscape, Silent, advance
+    >>> from langevin_nn import Process, advance
+    >>> from langevin_nn.landscape import QuadraticLandscape
+    >>> from langevin_nn.noise import Silent
     >>> valley = QuadraticLandscape([[100.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]], start=[1.0, 1.0])
     >>> process = Process(valley, Silent(), learning_rate=0.1, update=Adam())
     >>> advance(process, process.start(replicas=1, seed=0), steps=1).weights  # the first step is as long in any direction
@@ -87,18 +81,7 @@ class Adam(SteppedUpdate):
         return AdamMoments(torch.zeros_like(weights), torch.zeros_like(weights), 0)
 
     def preconditioner(self, memory: AdamMoments) -> Tensor:
-        """Return D, by which the mean gradient is divided.
-
-        Parameters
-        ----------
-        memory : AdamMoments
-            Of a state.
-
-        Returns
-        -------
-        Tensor, shape (replica, parameter)
-            √v̂ + ε; 1 before the first update, when nothing is known.
-        """
+        """Return D = √v̂ + ε, by which the mean gradient is divided; 1 before the first update, when nothing is known."""
         if memory.count == 0:
             return torch.ones_like(memory.second)
         return memory.second.sqrt() / sqrt(1 - self.second_decay**memory.count) + self.offset
@@ -108,6 +91,12 @@ class Adam(SteppedUpdate):
     ) -> tuple[Tensor, AdamMoments]:
         if self.weight_decay:
             gradient = gradient + self.weight_decay * weights
+        return self._stepped(weights, memory, gradient, time_step)
+
+    def _stepped(
+        self, weights: Tensor, memory: AdamMoments, gradient: Tensor, time_step: float
+    ) -> tuple[Tensor, AdamMoments]:
+        """Make one update along a gradient that holds all that is to be in its moments."""
         first = torch.lerp(memory.first, gradient, 1 - self.first_decay)
         second = self.second_decay * memory.second + (1 - self.second_decay) * gradient.square()
         moments = AdamMoments(first, second, memory.count + 1)

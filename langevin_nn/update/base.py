@@ -13,6 +13,7 @@ from langevin_nn.drift import Drift
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.landscape import Landscape
 from langevin_nn.noise import Noise
+from langevin_nn.readable import Readable
 
 __all__ = ["Orders", "SteppedUpdate", "Update"]
 
@@ -33,7 +34,7 @@ class Orders:
     weak: float
 
 
-class Update(ABC):
+class Update(Readable, ABC):
     """One rule for all updates of a run.
 
     Attributes
@@ -46,12 +47,15 @@ class Update(ABC):
         The laws of noise that it can run.
     momentum : float
         μ; 0 for rules without.
+    mass : float or None
+        m of underdamped dynamics, whose memory are velocities; None for rules without.
     """
 
     orders: ClassVar[Mapping[str, Orders]]
     calculus: ClassVar[Literal["ito", "stratonovich"]] = "ito"
     laws: ClassVar[frozenset[str]] = frozenset({"brownian"})
     momentum: float = 0.0
+    mass: float | None = None
 
     def check(self, landscape: Landscape, drift: Drift, noise: Noise) -> None:
         """Raise where this rule cannot run a process.
@@ -84,7 +88,7 @@ class Update(ABC):
                 "more slowly than it says; use EulerMaruyama, or Heun in the sense of Stratonovich"
             )
 
-    def check_rates(self, learning_rate: float, time_step: float) -> None:  # noqa: B027  # most run at any
+    def check_rates(self, learning_rate: float, time_step: float) -> None:
         """Raise where this rule cannot run at some rates.
 
         Parameters
@@ -127,6 +131,21 @@ class Update(ABC):
         -------
         Tensor or None, shape (replica, parameter)
             Positive; None for rules that move along the gradient itself.
+        """
+        return None
+
+    def average(self, memory: Any) -> Tensor | None:
+        """Return the average of the weights that the rule keeps beside them.
+
+        Parameters
+        ----------
+        memory : object
+            The rule's memory.
+
+        Returns
+        -------
+        Tensor or None, shape (replica, parameter)
+            None for rules that keep none.
         """
         return None
 

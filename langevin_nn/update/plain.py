@@ -17,18 +17,7 @@ _MULTIPLICATIVE = {"diagonal": Orders(0.5, 1.0), "full": Orders(0.5, 1.0)}
 
 
 def checked_weight_decay(value: Any) -> float:
-    """Return λ, or raise.
-
-    Parameters
-    ----------
-    value : object
-        What came.
-
-    Returns
-    -------
-    float
-        Finite, from 0.
-    """
+    """Return λ, or raise."""
     expected = "a finite number λ ≥ 0, since a negative one drives weights to infinity; leave it at 0 for none"
     return number("weight_decay", value, expected, least=0)
 
@@ -99,7 +88,7 @@ class Momentum(SteppedUpdate):
         object.__setattr__(self, "weight_decay", checked_weight_decay(self.weight_decay))
 
     @property
-    def descent_rates(self) -> tuple[float, float]:  # noqa: D102
+    def descent_rates(self) -> tuple[float, float] | None:  # noqa: D102
         return self.momentum, self.weight_decay
 
     def start(self, weights: Tensor) -> Tensor:  # noqa: D102

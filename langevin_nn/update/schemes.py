@@ -1,4 +1,4 @@
-"""Integrators of stochastic differential equations, for drift and noise that have a compiled form.
+"""Integrators of stochastic differential equations, for drift and noise that have a formula.
 
 All of them integrate dx = −f(x) dt − α^a F(x) dW, f the drift (uphill, as a gradient), F the factor of the noise, a its
 power of the learning rate; F stands for −α^a F in the formulas below.
@@ -18,6 +18,7 @@ from torch import Tensor
 from langevin_nn.checks import number
 from langevin_nn.drift import Drift
 from langevin_nn.errors import ConfigurationError
+from langevin_nn.evaluation import evaluate
 from langevin_nn.landscape import Landscape
 from langevin_nn.noise import Noise
 from langevin_nn.noise.factored import FactoredNoise
@@ -27,9 +28,9 @@ from langevin_nn.update.base import Orders, Update
 
 __all__ = [
     "BAOAB",
-    "CompiledUpdate",
     "EulerMaruyama",
     "Heun",
+    "Integrator",
     "LeimkuhlerMatthews",
     "Milstein",
     "StrongAdditive",
@@ -37,21 +38,23 @@ __all__ = [
 ]
 
 
-class CompiledUpdate(Update):
-    """A scheme that is compiled, for drift and noise that have a compiled form.
+class Integrator(Update):
+    """A scheme in one loop over steps, for drift and noise that have a formula.
 
     Attributes
     ----------
     code : int
-        By which `langevin_nn.kernels.schemes` knows it.
+        By which the loop knows it.
     """
 
     code: ClassVar[int]
 
     def check(self, landscape: Landscape, drift: Drift, noise: Noise) -> None:  # noqa: D102
         super().check(landscape, drift, noise)
-        drift.compiled()
-        noise.compiled(landscape)
+        drift.formula()
+        noise.formula(landscape)
+        if "full" not in self.orders:
+            _check_own_coordinates(self, landscape, noise)
 
     def parameters(self, time_step: float) -> tuple[float, ...]:
         """Return the constants of a step.
@@ -70,7 +73,7 @@ class CompiledUpdate(Update):
 
 
 @dataclass(frozen=True)
-class EulerMaruyama(CompiledUpdate):
+class EulerMaruyama(Integrator):
     """x ← x − f Δt + F ΔW.
 
     Maruyama (1955, doi 10.1007/BF02846028); Kloeden & Platen (1992, doi 10.1007/978-3-662-12616-5), section 10.2. Runs
@@ -84,7 +87,7 @@ class EulerMaruyama(CompiledUpdate):
 
 
 @dataclass(frozen=True)
-class Heun(CompiledUpdate):
+class Heun(Integrator):
     """x̃ = x − f Δt + F ΔW, then x ← x − ½ (f + f̃) Δt + ½ (F + F̃) ΔW: the equation in the sense of Stratonovich.
 
     Rümelin (1982, doi 10.1137/0719041). Its strong order is 1 where F is diagonal and out[i] depends on x[i] alone, else ½;
@@ -97,7 +100,7 @@ class Heun(CompiledUpdate):
 
 
 @dataclass(frozen=True)
-class Milstein(CompiledUpdate):
+class Milstein(Integrator):
     """x̃ = x − f Δt + F √Δt, then x ← x − f Δt + F ΔW + (F̃ − F) (ΔW² − Δt)/(2√Δt), for diagonal noise.
 
     Kloeden & Platen (1992, doi 10.1007/978-3-662-12616-5), equation (11.1.7): Milstein's scheme with a difference in the
@@ -107,13 +110,9 @@ class Milstein(CompiledUpdate):
     code = 2
     orders = {"constant": Orders(1.0, 1.0), "diagonal": Orders(1.0, 1.0)}  # noqa: RUF012
 
-    def check(self, landscape: Landscape, drift: Drift, noise: Noise) -> None:  # noqa: D102
-        super().check(landscape, drift, noise)
-        _check_own_coordinates(self, landscape, noise)
-
 
 @dataclass(frozen=True)
-class WeakSecondOrder(CompiledUpdate):
+class WeakSecondOrder(Integrator):
     """Platen's explicit scheme of weak order 2, for diagonal noise.
 
     Kloeden & Platen (1992, doi 10.1007/978-3-662-12616-5), equation (15.1.1), component by component, with Gaussian
@@ -123,13 +122,9 @@ class WeakSecondOrder(CompiledUpdate):
     code = 3
     orders = {"constant": Orders(1.0, 2.0), "diagonal": Orders(1.0, 2.0)}  # noqa: RUF012
 
-    def check(self, landscape: Landscape, drift: Drift, noise: Noise) -> None:  # noqa: D102
-        super().check(landscape, drift, noise)
-        _check_own_coordinates(self, landscape, noise)
-
 
 @dataclass(frozen=True)
-class StrongAdditive(CompiledUpdate):
+class StrongAdditive(Integrator):
     """x̃ = x − ¾ f Δt + (3/2) F ΔZ/Δt, then x ← x − (f + 2 f̃) Δt/3 + F ΔW: strong order 3/2 for constant noise.
 
     SRA1 of Rößler (2010, doi 10.1137/09076636X), with ΔZ = ∫ W dt = ½ Δt (ΔW + ΔW′/√3) from a second, independent ΔW′.
@@ -140,7 +135,7 @@ class StrongAdditive(CompiledUpdate):
 
 
 @dataclass(frozen=True)
-class LeimkuhlerMatthews(CompiledUpdate):
+class LeimkuhlerMatthews(Integrator):
     """x ← x − f Δt + F (ΔW_n + ΔW_{n+1})/2: wrong at each moment by half a kick, exact to Δt² in the long run.
 
     Leimkuhler & Matthews (2013, doi 10.1093/amrx/abs010). For constant noise; the stationary law has order 2, at the price
@@ -156,7 +151,7 @@ class LeimkuhlerMatthews(CompiledUpdate):
 
 
 @dataclass(frozen=True)
-class BAOAB(CompiledUpdate):
+class BAOAB(Integrator):
     """Underdamped dynamics dx = v dt, dv = −f dt − γ v dt + √γ α^a F dW, of unit mass, by splitting.
 
     Half a kick of the force, half a drift, the exact Ornstein–Uhlenbeck step of the velocity, half a drift, half a kick
@@ -176,6 +171,7 @@ class BAOAB(CompiledUpdate):
 
     friction: float
     code = 6
+    mass = 1.0
     orders = {"constant": Orders(1.0, 2.0)}  # noqa: RUF012
     stationary_order: ClassVar[float] = 2.0
 
@@ -191,14 +187,12 @@ class BAOAB(CompiledUpdate):
         return exp(-self.friction * time_step), sqrt(-expm1(-2 * self.friction * time_step) / 2)
 
 
-def _check_own_coordinates(update: CompiledUpdate, landscape: Landscape, noise: Noise) -> None:
+def _check_own_coordinates(update: Integrator, landscape: Landscape, noise: Noise) -> None:
     """Raise where a diagonal amplitude depends on other coordinates than its own, as far as a few points show."""
     noise = unscaled(noise)
     if noise.dependence(landscape) != "diagonal" or landscape.n_parameters == 1 or not isinstance(noise, FactoredNoise):
         return
-    from langevin_nn.kernels.fields import evaluate
-
-    field = noise.compiled(landscape).field
+    field = noise.formula(landscape).field
     generator = np.random.default_rng(0)
     start = landscape.initial_weights((0,), Seeds(0))[0].double().numpy()
     for scale in (0.1, 0.1, 0.1, 1.0, 1.0, 10.0, 10.0):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
 
+from langevin_nn.readable import Readable, precision
 from langevin_nn.seeds import Key, Seeds
 
-__all__ = ["State"]
+__all__ = ["State", "shape_of"]
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class State(Readable):
     """A batch of replicas between two updates.
 
     Parameters
@@ -39,6 +41,14 @@ class State:
     seeds: Seeds
     replicas: tuple[int, ...]
     diverged: Tensor
+
+    def _said(self) -> Iterator[str]:
+        yield f"step {self.step:,}"
+        yield "{:,} replicas × {:,} parameters".format(*self.weights.shape)
+        yield from precision(self.weights)
+        yield f"seed={self.seeds.seed}"
+        if lost := int(self.diverged.sum()):
+            yield f"{lost:,} diverged"
 
     def key(self, step: int) -> Key:
         """Return the address of an update.
@@ -74,11 +84,34 @@ class State:
         State
             With the same seeds and replicas.
         """
-        return replace(
-            self,
-            step=step,
-            weights=weights,
-            update_memory=update_memory,
-            noise_memory=noise_memory,
-            diverged=diverged,
-        )
+        return State(step, weights, update_memory, noise_memory, self.seeds, self.replicas, diverged)
+
+
+def shape_of(memory: Any) -> Any:
+    """Return of what kinds and shapes a memory is made, in words that can be compared.
+
+    Parameters
+    ----------
+    memory : object
+        Of an update rule or a noise source.
+
+    Returns
+    -------
+    object
+        Text, or tuples of it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> shape_of((torch.zeros(2, 3), None))
+    ('[2, 3]', 'nothing')
+    """
+    if memory is None:
+        return "nothing"
+    if isinstance(memory, Tensor):
+        return str([*memory.shape])
+    if is_dataclass(memory) and not isinstance(memory, type):
+        return (type(memory).__name__, *(shape_of(getattr(memory, each.name)) for each in fields(memory)))
+    if isinstance(memory, list | tuple):
+        return tuple(map(shape_of, memory))
+    return type(memory).__name__

@@ -40,7 +40,10 @@ class UnderdampedLangevin(SteppedUpdate):
 
     Examples
     --------
-    >>> from langevin_nn import Momentum, Process, QuadraticLandscape, Silent, advance
+    >>> from langevin_nn import Process, advance
+    >>> from langevin_nn.landscape import QuadraticLandscape
+    >>> from langevin_nn.noise import Silent
+    >>> from langevin_nn.update import Momentum
     >>> valley = QuadraticLandscape([[1.0]], [[0.0]], start=[1.0])
     >>> processes = [
     ...     Process(valley, Silent(), learning_rate=0.1, update=update)
