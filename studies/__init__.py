@@ -7,6 +7,7 @@ import gc
 _collects = gc.isenabled()
 gc.disable()
 import langevin_nn.figures  # noqa: E402, F401
+import langevin_nn.run.experiment  # noqa: E402, F401
 
 gc.freeze()
 if _collects:

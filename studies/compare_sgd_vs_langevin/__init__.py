@@ -1,0 +1,1 @@
+"""The front door: which noise makes Langevin dynamics follow SGD, and which does not."""

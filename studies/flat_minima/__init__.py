@@ -1,0 +1,1 @@
+"""Ask whether noise prefers flat minima, and which noise does."""

@@ -1,1 +1,0 @@
-"""What the study of variance and flatness is made of."""

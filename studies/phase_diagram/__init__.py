@@ -1,0 +1,1 @@
+"""Label noise, learning rate and batch size, asked as a physicist asks of a phase transition."""

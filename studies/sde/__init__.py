@@ -1,1 +1,0 @@
-"""Parts of the study that asks whether the stochastic differential equation is valid."""

@@ -1,0 +1,1 @@
+"""How weights fluctuate in flat and in steep directions, and which noise makes them do so."""
