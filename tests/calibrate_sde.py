@@ -20,11 +20,11 @@ from calibrate_phases import Count
 from scipy.stats import binom
 from torch import Tensor
 
-from langevin_nn import NetworkLandscape, Process, ScaledNoise, Seeds, ShuffledMinibatches, simulate
+from langevin_nn import NetworkLandscape, Process, Seeds, simulate
 from langevin_nn.analyzers import LawComparison, detect_phases, phase_windows
 from langevin_nn.draws import draws_at
 from langevin_nn.landscape import EmpiricalLandscape, Landscape
-from langevin_nn.noise import AdditiveNoise, Noise
+from langevin_nn.noise import AdditiveNoise, Noise, ScaledNoise, ShuffledMinibatches
 from langevin_nn.observables import Losses
 from langevin_nn.schedules import EveryEpochs
 from langevin_nn.seeds import Key

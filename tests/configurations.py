@@ -17,6 +17,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from fractions import Fraction
@@ -36,34 +37,10 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from langevin_nn import (
-    BAOAB,
-    Adam,
-    AnisotropicNoise,
-    ColouredNoise,
-    DiagonalNoise,
-    EulerMaruyama,
-    IndependentMinibatches,
-    IsotropicNoise,
-    LandscapeNoise,
-    LinearRegressionLandscape,
-    LowRankNoise,
-    MatchedDiagonal,
-    MatchedGaussian,
-    MatchedStable,
-    Momentum,
     NetworkLandscape,
-    Plain,
     Process,
-    QuadraticLandscape,
-    ScaledNoise,
     Seeds,
-    ShuffledMinibatches,
-    Silent,
     Simulation,
-    StableNoise,
-    StateDependentNoise,
-    ThermalNoise,
-    UnderdampedLangevin,
     compare,
     find_mislabeled,
     fit_surrogate,
@@ -71,7 +48,6 @@ from langevin_nn import (
     gradient_descent,
     isotropic_langevin,
     langevin,
-    log_spaced,
     sgd,
     simulate,
     svag,
@@ -81,6 +57,26 @@ from langevin_nn.analyzers import Fluctuations, PrincipalComponents, Probability
 from langevin_nn.cleaning import literal_rule
 from langevin_nn.drift import Confinement, GradientDrift, LinearDrift, SumDrift
 from langevin_nn.errors import LangevinError
+from langevin_nn.landscape import LinearRegressionLandscape, QuadraticLandscape
+from langevin_nn.noise import (
+    AnisotropicNoise,
+    ColouredNoise,
+    DiagonalNoise,
+    IndependentMinibatches,
+    IsotropicNoise,
+    LabelSmoothingNoise,
+    LandscapeNoise,
+    LowRankNoise,
+    MatchedDiagonal,
+    MatchedGaussian,
+    MatchedStable,
+    ScaledNoise,
+    ShuffledMinibatches,
+    Silent,
+    StableNoise,
+    StateDependentNoise,
+    ThermalNoise,
+)
 from langevin_nn.observables import (
     DrivingNoise,
     Losses,
@@ -89,8 +85,24 @@ from langevin_nn.observables import (
     SampleLosses,
     Weights,
 )
+from langevin_nn.run import log_spaced
 from langevin_nn.schedules import AtEpochs, AtSteps, EveryEpochs, EverySteps, Logarithmic
-from studies import compare_sgd_vs_langevin, flat_minima
+from langevin_nn.update import (
+    BAOAB,
+    Adam,
+    AdamW,
+    Averaged,
+    Clipped,
+    EulerMaruyama,
+    Lion,
+    Momentum,
+    Nesterov,
+    Plain,
+    RMSprop,
+    UnderdampedLangevin,
+)
+from studies.compare_sgd_vs_langevin import study as compare_sgd_vs_langevin
+from studies.flat_minima import study as flat_minima
 
 __all__ = ["DOORS", "Door", "Enough", "Outcomes", "attempt", "hurried", "run_examples"]
 
@@ -136,68 +148,23 @@ def one_number(a: Any) -> xr.Dataset:
 QUADRATIC, NETWORK, REGRESSION = quadratic(), network(), regression()
 
 
-# What comes in the place of an argument. Each is made anew: iterators are used up.
+# What comes in the place of an argument.
 
-MALFORMED: tuple[Callable[[], Any], ...] = (
-    object,
-    *(
-        partial(lambda value: value, value)
-        for value in (
-            *(None, True, False, "", " ", "1", "nan", "raise", "\0", "\udc80", "a" * 300, "é", "x\ny", b"", b"1"),
-            *(0, -1, 1, 2, 3, 2**31, 2**53 + 1, 2**63, 2**64, 2**70, -(2**70), 10**400, 10**5000),
-            *(0.0, -0.0, 0.5, 1.0, -1.0, 1.5, 1e-308, 5e-324, 1e16, 1e308, -1e308, np.nan, np.inf, -np.inf),
-            *(1j, Decimal("0.5"), Fraction(1, 2), ..., NotImplemented, int, Process, len, range(3), slice(2)),
-            *(np.int64(1), np.uint8(2), np.float32(0.5), np.float64(np.nan), np.bool_(True), np.str_("1")),
-            *((), (1,), (0, 1), (1.0, "1"), ((1, 2), (3,)), frozenset(), frozenset({1})),
-            *(EverySteps(1), Losses(), Plain(), Silent(), Seeds(1), QUADRATIC, NETWORK, REGRESSION),
-        )
-    ),
-    list,
-    dict,
-    set,
-    *(
-        partial(make, *arguments)
-        for make, *arguments in (
-            (list, ("1", None)),
-            (list, (0, 0)),
-            (list, (1, 2)),
-            (list, (2**70,)),
-            (list, (-1,)),
-            (list, (np.nan, np.inf)),
-            (lambda: [[]],),
-            (lambda: [[1, 2], [3]],),
-            (lambda: [[[1.0]]],),
-            (lambda: [["1", "2"], ["3", "4"]],),
-            (lambda: [[1.0, None], [0.0, 1.0]],),
-            (lambda: [[10**400, 0], [0, 1]],),
-            (lambda: {"a": 1},),
-            (lambda: {1: [object(), "\udc80"]},),
-            (iter, (1, 2)),
-            (np.array, 1.0),
-            (np.zeros, 0),
-            (np.zeros, 2),
-            (np.zeros, 3),
-            (np.zeros, (0, 2)),
-            (np.eye, 2),
-            (np.eye, 3),
-            (lambda: -np.eye(2),),
-            (lambda: np.full((2, 2), np.nan),),
-            (lambda: np.full((2, 2), 1e308),),
-            (lambda: np.array([[1.0, 2.0], [0.0, 1.0]]),),
-            (lambda: np.array([[1j, 0], [0, 1]]),),
-            (lambda: np.array(["a", "b"]),),
-            (lambda: np.array([True, False]),),
-            (lambda: np.array([object(), 1]),),
-            (torch.tensor, 2),
-            (torch.zeros, 2, 2),
-            (lambda: torch.full((2, 2), torch.inf),),
-            (lambda: torch.ones(2, 2, requires_grad=True),),
-            (lambda: torch.ones(2, 2, dtype=torch.complex64),),
-            (lambda: lambda x: x,),
-            (lambda: Path(tempfile.gettempdir()),),
-            (lambda: Path("file/that/is/none.nc"),),
-        )
-    ),
+MALFORMED: tuple[Any, ...] = (
+    *(object(), None, True, False, "", " ", "1", "nan", "raise", "\0", "\udc80", "a" * 300, "é", "x\ny", b"", b"1"),
+    *(0, -1, 1, 2, 3, 2**31, 2**53 + 1, 2**63, 2**64, 2**70, -(2**70), 10**400, 10**5000),
+    *(0.0, -0.0, 0.5, 1.0, -1.0, 1.5, 1e-308, 5e-324, 1e16, 1e308, -1e308, np.nan, np.inf, -np.inf),
+    *(1j, Decimal("0.5"), Fraction(1, 2), ..., NotImplemented, int, Process, len, range(3), slice(2), lambda x: x),
+    *(np.int64(1), np.uint8(2), np.float32(0.5), np.float64(np.nan), np.bool_(True), np.str_("1")),
+    *((), (1,), (0, 1), (1.0, "1"), ((1, 2), (3,)), frozenset(), frozenset({1})),
+    *(EverySteps(1), Losses(), Plain(), Silent(), Seeds(1), QUADRATIC, NETWORK, REGRESSION),
+    *(Path(tempfile.gettempdir()), Path("file/that/is/none.nc"), iter((1, 2)), set(), {}, {"a": 1}),
+    *({1: [object(), "\udc80"]}, [], ["1", None], [0, 0], [1, 2], [2**70], [-1], [np.nan, np.inf], [[]], [[1, 2], [3]]),
+    *([[[1.0]]], [["1", "2"], ["3", "4"]], [[1.0, None], [0.0, 1.0]], [[10**400, 0], [0, 1]]),
+    *(np.array(1.0), np.zeros(0), np.zeros(2), np.zeros(3), np.zeros((0, 2)), np.eye(2), np.eye(3), -np.eye(2)),
+    *(np.full((2, 2), np.nan), np.full((2, 2), 1e308), np.array([[1.0, 2.0], [0.0, 1.0]]), np.array([[1j, 0], [0, 1]])),
+    *(np.array(["a", "b"]), np.array([True, False]), np.array([object(), 1]), torch.tensor(2), torch.zeros(2, 2)),
+    *(torch.full((2, 2), torch.inf), torch.ones(2, 2, requires_grad=True), torch.ones(2, 2, dtype=torch.complex64)),
 )
 WORDS = (
     *("\0", "", " ", "\udc80", "é", "a" * 300, "[1]", "--", "--help-me", "-x"),
@@ -213,7 +180,14 @@ _scalars = st.one_of(
     st.text(st.characters(exclude_characters="/"), max_size=8),
 )
 _nested = st.recursive(_scalars, lambda inner: st.lists(inner, max_size=3), max_leaves=6)
-_values = st.one_of(_nested, st.sampled_from(MALFORMED).map(lambda make: make()))
+
+
+def _anew(value: Any) -> Any:
+    """Return what nobody has changed or used up."""
+    return deepcopy(value) if isinstance(value, list | dict | set | np.ndarray | torch.Tensor | Iterator) else value
+
+
+_values = st.one_of(_nested, st.sampled_from(MALFORMED).map(_anew))
 _words = st.one_of(
     st.integers(-3, 9).map(lambda value: (str(value),)),
     st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(tuple),
@@ -224,27 +198,17 @@ _words = st.one_of(
 
 @dataclass(frozen=True)
 class Door:
-    """Something that takes arguments.
-
-    Parameters
-    ----------
-    name : str
-        For the table.
-    use : callable
-        Builds it from keywords, and runs it where that is cheap.
-    valid : dict of str to tuple
-        By argument what it may be; the first ones together are valid.
-    said : dict of str to str
-        What messages call an argument, where not by its name.
-    from_words : bool
-        Whether arguments are words of a command line.
-    """
+    """Something that takes arguments."""
 
     name: str
     use: Callable[..., Any]
+    """Builds it from keywords, and runs it where that is cheap."""
     valid: dict[str, tuple[Any, ...]]
+    """By argument what it may be; the first ones together are valid."""
     said: dict[str, str] = field(default_factory=dict)
+    """What messages call an argument, where not by its name."""
     from_words: bool = False
+    """Whether arguments are words of a command line."""
 
     @property
     def share(self) -> float:
@@ -266,34 +230,39 @@ def _try_out(process: Process, **options: Any) -> None:
     simulate(process, **({"steps": 2, "replicas": 2, "progress": False} | options))
 
 
-def _process(make: Callable[..., Process]) -> Callable[..., None]:
-    return lambda **arguments: _try_out(make(**arguments))
+def _noise_on(landscape: Any, update: Any = None) -> Callable[[Any], None]:
+    return lambda noise: _try_out(Process(landscape, noise, 0.1, update=update or Plain()))
 
 
-def _noise(make: Callable[..., Any], landscape: Any, update: Any = None) -> Callable[..., None]:
-    return lambda **arguments: _try_out(Process(landscape, make(**arguments), 0.1, update=update or Plain()))
+def _in_the_pass(noise: Any) -> None:
+    _try_out(Process(NETWORK, IndependentMinibatches(2) + noise, 0.1))
 
 
-def _drift(make: Callable[..., Any]) -> Callable[..., None]:
-    return lambda **arguments: _try_out(
-        Process(QUADRATIC, Silent(), 0.1, drift=make(**arguments), update=EulerMaruyama())
-    )
+def _drift(drift: Any) -> None:
+    _try_out(Process(QUADRATIC, Silent(), 0.1, drift=drift, update=EulerMaruyama()))
 
 
-def _update(make: Callable[..., Any]) -> Callable[..., None]:
-    return lambda **arguments: _try_out(Process(QUADRATIC, ThermalNoise(0.1), 0.1, update=make(**arguments)))
+def _update(update: Any) -> None:
+    _try_out(Process(QUADRATIC, ThermalNoise(0.1), 0.1, update=update))
 
 
-def _schedule(make: Callable[..., Any]) -> Callable[..., None]:
-    return lambda **arguments: _try_out(sgd(NETWORK, 0.1, 2), schedule=make(**arguments), observables=Losses())
+def _schedule(schedule: Any) -> None:
+    _try_out(sgd(NETWORK, 0.1, 2), schedule=schedule, observables=Losses())
 
 
-def _observable(make: Callable[..., Any]) -> Callable[..., None]:
-    return lambda **arguments: _try_out(sgd(NETWORK, 0.1, 2), observables=[make(**arguments)])
+def _observable(observable: Any) -> None:
+    _try_out(sgd(NETWORK, 0.1, 2), observables=[observable])
 
 
-def _landscape(make: Callable[..., Any], noise: Any) -> Callable[..., None]:
-    return lambda **arguments: _try_out(Process(make(**arguments), noise, 0.1))
+def _landscape_under(noise: Any) -> Callable[[Any], None]:
+    return lambda landscape: _try_out(Process(landscape, noise, 0.1))
+
+
+def _door(
+    make: Callable[..., Any], tried: Callable[[Any], Any], said: dict[str, str] | None = None, /, **valid: Any
+) -> Door:
+    """Return the door of what is built and then tried out."""
+    return Door(make.__name__, lambda **arguments: tried(make(**arguments)), valid, said or {})
 
 
 def _fit(landscape: Any, weights: Any, trajectory: Any, **arguments: Any) -> None:
@@ -305,7 +274,7 @@ def _fit(landscape: Any, weights: Any, trajectory: Any, **arguments: Any) -> Non
 
 
 def _study(module: Any) -> Callable[..., None]:
-    return lambda **arguments: module.run(module.Config(**arguments))
+    return lambda **arguments: getattr(module, "STUDY", module).run(module.Config(**arguments))
 
 
 def _command(module: Any) -> Callable[..., None]:
@@ -316,7 +285,7 @@ def _command(module: Any) -> Callable[..., None]:
         said = StringIO()
         try:
             with redirect_stdout(StringIO()), redirect_stderr(said):
-                code = module.main(words)
+                code = getattr(module, "STUDY", module).main(words)
         except SystemExit as error:
             if error.code == 2:  # of the parser
                 raise LangevinError("expected, says the parser, other words") from None
@@ -336,8 +305,17 @@ _FACTORS = (0.5, [0.5, 0.5], np.ones(2))
 _RATES = {"learning_rate": _NUMBER, "batch_size": _BATCH}
 _MOMENTA = {"momentum": (0.0, 0.5, np.float64(0.9)), "weight_decay": (0.0, 0.1, np.float32(0.01))}
 _TIME_STEP = {"time_step": (0.0, 0.05)}
+_MOMENTS = {
+    "first_decay": (0.9, 0, np.float32(0.5)),
+    "second_decay": (0.999, 0, np.float64(0.9)),
+    "weight_decay": (0.0, 0.1, np.float32(0.01)),
+}
+_OPTIONS = {**_MOMENTA, "update": (None, Plain(0.1), Momentum(0.5)), "drift": (None,), "name": (None, "mine")}
 _TRUTH = (False, True, np.bool_(True))
-_LANDSCAPES = (NETWORK, REGRESSION)
+_REFRESHED = {"refresh_every": (None, 1, np.int64(2))}
+_LOW_RANK = {"rank": (2, np.int64(3), np.int64(9)), "remainder": ("isotropic", "none")}
+_CENTRE = (None, [1, 0], np.zeros(2))
+_DETREND = ("linear", "mean")
 
 _SIMULATE = {
     "process": (sgd(NETWORK, 0.1, 2), Process(QUADRATIC, AnisotropicNoise(np.eye(2)), 0.1)),
@@ -463,17 +441,11 @@ def _present(use: Callable[..., None]) -> Callable[..., None]:
 
 
 DOORS: tuple[Door, ...] = (
-    Door(
-        "simulate",
-        simulate,
-        _SIMULATE,
-        {"observables": "observable", "path": "path", "resume": "path", "replicas": "replica"},
-    ),
+    Door("simulate", simulate, _SIMULATE, {"observables": "observable", "resume": "path", "replicas": "replica"}),
     Door(
         "simulate(epochs)",
         partial(simulate, process=sgd(NETWORK, 0.1, 2), replicas=1, progress=False),
         {"epochs": (1, 0.5, np.float32(2.0)), "steps": (None,)},
-        {"epochs": "epochs", "steps": "steps"},
     ),
     Door(
         "simulate(weights)",
@@ -504,180 +476,140 @@ DOORS: tuple[Door, ...] = (
             "overwrite": _TRUTH,
             "progress": (False, None),
         },
-        {"folder": "folder", "grid": "grid"},
     ),
     Door("log_spaced", log_spaced, {"start": _NUMBER, "stop": _NUMBER, "count": (2, np.int64(5))}),
-    Door(
-        "Process",
-        _process(Process),
-        {
-            "landscape": (QUADRATIC,),
-            "noise": (ThermalNoise(0.1), AnisotropicNoise(np.eye(2)), Silent()),
-            "learning_rate": _NUMBER,
-            "drift": (None, GradientDrift(QUADRATIC), LinearDrift(np.eye(2))),
-            "update": (Plain(), EulerMaruyama(), Momentum(0.5)),
-            **_TIME_STEP,
-            "name": ("", "mine"),
-        },
+    _door(
+        Process,
+        _try_out,
+        landscape=(QUADRATIC,),
+        noise=(ThermalNoise(0.1), AnisotropicNoise(np.eye(2)), Silent()),
+        learning_rate=_NUMBER,
+        drift=(None, GradientDrift(QUADRATIC), LinearDrift(np.eye(2))),
+        update=(Plain(), EulerMaruyama(), Momentum(0.5)),
+        name=("", "mine"),
+        **_TIME_STEP,
     ),
-    Door(
-        "sgd",
-        _process(sgd),
-        {"landscape": _LANDSCAPES, **_RATES, "independent": _TRUTH, "replacement": _TRUTH, **_MOMENTA},
+    *(
+        _door(make, _try_out, landscape=(NETWORK, REGRESSION), **_RATES, **own, **_OPTIONS)
+        for make, own in (
+            (sgd, {"independent": _TRUTH, "replacement": _TRUTH, "time_step": (0.0,)}),
+            (langevin, _TIME_STEP),
+            (isotropic_langevin, _REFRESHED | _TIME_STEP),
+            (frozen_langevin, _LOW_RANK | _REFRESHED | _TIME_STEP),
+            (svag, {"amplification": (2, np.int64(3), 1), "time_step": (0.0,)}),
+            (gradient_descent, _TIME_STEP),
+        )
     ),
-    Door("langevin", _process(langevin), {"landscape": _LANDSCAPES, **_RATES, **_TIME_STEP, **_MOMENTA}),
-    Door(
-        "isotropic_langevin",
-        _process(isotropic_langevin),
-        {"landscape": _LANDSCAPES, **_RATES, "refresh_every": (None, 1, np.int64(2)), **_TIME_STEP, **_MOMENTA},
+    *(
+        _door(make, _noise_on(NETWORK), batch_size=_BATCH, **own)
+        for make, own in (
+            (ShuffledMinibatches, {}),
+            (IndependentMinibatches, {"replacement": _TRUTH}),
+            (MatchedGaussian, {"replacement": _TRUTH}),
+            (IsotropicNoise, _REFRESHED),
+            (LowRankNoise, _LOW_RANK | _REFRESHED),
+            (MatchedDiagonal, _REFRESHED),
+            (MatchedStable, {"index": (1.5, 2, 1)} | _REFRESHED),
+            (Silent, {}),
+        )
     ),
-    Door(
-        "frozen_langevin",
-        _process(frozen_langevin),
-        {
-            "landscape": _LANDSCAPES,
-            **_RATES,
-            "rank": (2, np.int64(3)),
-            "refresh_every": (None, 1, np.int64(2)),
-            "remainder": ("isotropic", "none"),
-            **_TIME_STEP,
-            **_MOMENTA,
-        },
+    _door(ScaledNoise, _noise_on(NETWORK), noise=(MatchedGaussian(2),), temperature=(*_NUMBER, 0)),
+    _door(LabelSmoothingNoise, _in_the_pass, probability=(0.1, 0, 1, np.float32(0.5))),
+    _door(AnisotropicNoise, _noise_on(QUADRATIC), factor=(np.eye(2), [[1, 0, 1], [0, 1, 1]])),
+    _door(DiagonalNoise, _noise_on(QUADRATIC), factor=_FACTORS),
+    _door(ThermalNoise, _noise_on(QUADRATIC), temperature=(*_NUMBER, 0)),
+    _door(
+        ColouredNoise,
+        _noise_on(QUADRATIC, EulerMaruyama()),
+        factor=(*_FACTORS, np.eye(2)),
+        correlation_time=_NUMBER,
     ),
-    Door(
-        "svag", _process(svag), {"landscape": _LANDSCAPES, **_RATES, "amplification": (2, np.int64(3), 1), **_MOMENTA}
+    _door(StableNoise, _noise_on(QUADRATIC), factor=(*_FACTORS, np.eye(2)), index=(1.5, 2, 1)),
+    _door(
+        StateDependentNoise,
+        _noise_on(QUADRATIC, EulerMaruyama()),
+        amplitude=(proportional,),
+        rank=(None,),
+        calculus=("ito",),
     ),
-    Door("gradient_descent", _process(gradient_descent), {"landscape": _LANDSCAPES, **_RATES, **_MOMENTA}),
-    Door("ShuffledMinibatches", _noise(ShuffledMinibatches, NETWORK), {"batch_size": _BATCH}),
-    Door(
-        "IndependentMinibatches",
-        _noise(IndependentMinibatches, NETWORK),
-        {"batch_size": _BATCH, "replacement": _TRUTH},
-    ),
-    Door("MatchedGaussian", _noise(MatchedGaussian, NETWORK), {"batch_size": _BATCH, "replacement": _TRUTH}),
-    Door("IsotropicNoise", _noise(IsotropicNoise, NETWORK), {"batch_size": _BATCH, "refresh_every": (None, 1)}),
-    Door(
-        "LowRankNoise",
-        _noise(LowRankNoise, NETWORK),
-        {
-            "batch_size": _BATCH,
-            "rank": (2, np.int64(9)),
-            "refresh_every": (None, 1),
-            "remainder": ("isotropic", "none"),
-        },
-    ),
-    Door("MatchedDiagonal", _noise(MatchedDiagonal, NETWORK), {"batch_size": _BATCH, "refresh_every": (None, 1)}),
-    Door(
-        "MatchedStable",
-        _noise(MatchedStable, NETWORK),
-        {"batch_size": _BATCH, "index": (1.5, 2, 1), "refresh_every": (None, 1)},
-    ),
-    Door("ScaledNoise", _noise(ScaledNoise, NETWORK), {"noise": (MatchedGaussian(2),), "temperature": (*_NUMBER, 0)}),
-    Door("Silent", _noise(Silent, NETWORK), {"batch_size": (2, np.int64(1))}),
-    Door("AnisotropicNoise", _noise(AnisotropicNoise, QUADRATIC), {"factor": (np.eye(2), [[1, 0, 1], [0, 1, 1]])}),
-    Door("DiagonalNoise", _noise(DiagonalNoise, QUADRATIC), {"factor": _FACTORS}),
-    Door("ThermalNoise", _noise(ThermalNoise, QUADRATIC), {"temperature": (*_NUMBER, 0)}),
-    Door(
-        "ColouredNoise",
-        _noise(ColouredNoise, QUADRATIC, EulerMaruyama()),
-        {"factor": (*_FACTORS, np.eye(2)), "correlation_time": _NUMBER},
-    ),
-    Door("StableNoise", _noise(StableNoise, QUADRATIC), {"factor": (*_FACTORS, np.eye(2)), "index": (1.5, 2, 1)}),
-    Door(
-        "StateDependentNoise",
-        _noise(StateDependentNoise, QUADRATIC, EulerMaruyama()),
-        {"amplitude": (proportional,), "rank": (None,), "calculus": ("ito",)},
-    ),
-    Door(
-        "LandscapeNoise",
-        _noise(LandscapeNoise, REGRESSION),
-        {"batch_size": _BATCH, "replacement": _TRUTH, "calculus": ("ito",)},
-    ),
-    Door("GradientDrift", _drift(GradientDrift), {"landscape": (QUADRATIC, REGRESSION)}),
-    Door(
-        "LinearDrift",
-        _drift(LinearDrift),
-        {"matrix": (np.eye(2), [[0, 1], [-1, 0]]), "centre": (None, [1, 0], np.zeros(2))},
-    ),
-    Door(
-        "Confinement",
-        _drift(Confinement),
-        {"stiffness": (*_NUMBER, 0), "radius": (*_NUMBER, 0), "centre": (None, [1, 0], np.zeros(2))},
-        {"centre": "drift"},
-    ),
-    Door(
-        "SumDrift",
-        _drift(SumDrift),
-        {"terms": ((GradientDrift(QUADRATIC),), [LinearDrift(np.eye(2)), Confinement(1, 1)])},
+    _door(LandscapeNoise, _noise_on(REGRESSION), batch_size=_BATCH, replacement=_TRUTH, calculus=("ito",)),
+    _door(GradientDrift, _drift, landscape=(QUADRATIC, REGRESSION)),
+    _door(LinearDrift, _drift, matrix=(np.eye(2), [[0, 1], [-1, 0]]), centre=_CENTRE),
+    _door(Confinement, _drift, {"centre": "drift"}, stiffness=(*_NUMBER, 0), radius=(*_NUMBER, 0), centre=_CENTRE),
+    _door(
+        SumDrift,
+        _drift,
         {"terms": "sum"},
+        terms=((GradientDrift(QUADRATIC),), [LinearDrift(np.eye(2)), Confinement(1, 1)]),
     ),
-    Door("Plain", _update(Plain), {"weight_decay": (*_NUMBER, 0)}),
-    Door("Momentum", _update(Momentum), _MOMENTA),
+    _door(Plain, _update, weight_decay=(*_NUMBER, 0)),
+    _door(Momentum, _update, **_MOMENTA),
+    _door(Nesterov, _update, **_MOMENTA),
+    *(_door(make, _update, **_MOMENTS, offset=(1e-8, *_NUMBER)) for make in (Adam, AdamW)),
+    _door(Lion, _update, **_MOMENTS),
+    _door(RMSprop, _update, decay=(0.99, 0, 0.5), offset=(1e-8, *_NUMBER), centred=_TRUTH, **_MOMENTA),
     Door(
-        "Adam",
-        _update(Adam),
-        {
-            "first_decay": (0.9, 0, np.float32(0.5)),
-            "second_decay": (0.999, 0, np.float64(0.9)),
-            "offset": (1e-8, *_NUMBER),
-            "weight_decay": (0.0, *_NUMBER),
-        },
-    ),
-    Door(
-        "UnderdampedLangevin",
-        _update(UnderdampedLangevin),
-        {"mass": (1.0, 1, np.float32(0.5)), "friction": (1.0, *_NUMBER)},
-    ),
-    Door("BAOAB", _update(BAOAB), {"friction": _NUMBER}),
-    Door("EverySteps", _schedule(EverySteps), {"interval": (1, 2, np.int64(3))}),
-    Door("EveryEpochs", _schedule(EveryEpochs), {"interval": (1, 0.5, np.float32(0.1))}),
-    Door("Logarithmic", _schedule(Logarithmic), {"per_decade": (2, np.int64(3))}),
-    Door("AtSteps", _schedule(AtSteps), {"at": ((0, 2), [1], np.arange(2), ())}, {"at": "at"}),
-    Door("AtEpochs", _schedule(AtEpochs), {"at": ((0, 0.5), [1], np.arange(2), ())}, {"at": "at"}),
-    Door("Losses", _observable(Losses), {"schedule": _SCHEDULES}),
-    Door("DrivingNoise", _observable(DrivingNoise), {"schedule": _SCHEDULES}),
-    Door(
-        "OrderParameters",
-        _observable(OrderParameters),
-        {"n_minibatches": (4, np.int64(8)), "schedule": _SCHEDULES, "metric": ("euclidean",)},
+        "Clipped, norm",
+        lambda **arguments: _update(Clipped(**arguments)),
+        {"update": (Plain(), Adam()), "norm": (1, *_NUMBER)},
     ),
     Door(
-        "NoiseSpectrum",
-        _observable(NoiseSpectrum),
-        {
-            "n_modes": (3, np.int64(2), 200),
-            "fraction": (0.9, 1, np.float32(0.5)),
-            "n_hessian_modes": (0, 2, np.int64(1)),
-            "schedule": _SCHEDULES,
-        },
+        "Clipped, value",
+        lambda **arguments: _update(Clipped(**arguments)),
+        {"update": (Plain(), Adam()), "value": (1, *_NUMBER)},
     ),
-    Door("SampleLosses", _observable(SampleLosses), {"schedule": _SCHEDULES}),
-    Door("Weights", _observable(Weights), {"schedule": _SCHEDULES}),
-    Door(
-        "QuadraticLandscape",
-        _landscape(QuadraticLandscape, ThermalNoise(0.1)),
-        {
-            "hessian": (np.eye(2), [[2, 1], [1, 2]]),
-            "noise_covariance": (np.eye(2), np.zeros((2, 2)), [[1, 1], [1, 1]]),
-            "minimum": (None, [1, 0], np.zeros(2)),
-            "start": (None, [1, 0], np.zeros(2)),
-        },
+    _door(Averaged, _update, update=(Plain(), Adam()), decay=(0.999, 0, np.float32(0.5))),
+    _door(UnderdampedLangevin, _update, mass=(1.0, 1, np.float32(0.5)), friction=(1.0, *_NUMBER)),
+    _door(BAOAB, _update, friction=_NUMBER),
+    _door(EverySteps, _schedule, interval=(1, 2, np.int64(3))),
+    _door(EveryEpochs, _schedule, interval=(1, 0.5, np.float32(0.1))),
+    _door(Logarithmic, _schedule, per_decade=(2, np.int64(3))),
+    _door(AtSteps, _schedule, at=((0, 2), [1], np.arange(2), ())),
+    _door(AtEpochs, _schedule, at=((0, 0.5), [1], np.arange(2), ())),
+    *(_door(make, _observable, schedule=_SCHEDULES) for make in (DrivingNoise, SampleLosses, Weights)),
+    _door(Losses, _observable, schedule=_SCHEDULES, batch_statistics=("given", "recomputed")),
+    _door(
+        OrderParameters,
+        _observable,
+        n_minibatches=(4, np.int64(8)),
+        schedule=_SCHEDULES,
+        metric=("euclidean",),
+        memory_limit=(None, "1 GiB", 2**24),
     ),
-    Door(
-        "LinearRegressionLandscape",
-        _landscape(LinearRegressionLandscape, ShuffledMinibatches(1)),
-        {"inputs": ([[1, 0], [0, 1]], np.ones((2, 2))), "targets": ([0, 1], np.ones(2)), "start": (None, [1, 0])},
+    _door(
+        NoiseSpectrum,
+        _observable,
+        n_modes=(3, np.int64(2), 200),
+        fraction=(0.9, 1, np.float32(0.5)),
+        n_hessian_modes=(0, 2, np.int64(1)),
+        schedule=_SCHEDULES,
+        memory_limit=(None, "1 GiB", 2**24),
     ),
-    Door("Seeds", lambda **given: simulate(sgd(NETWORK, 0.1, 2), steps=1, seed=Seeds(**given)), {"seed": (0, -3)}),
+    _door(
+        QuadraticLandscape,
+        _landscape_under(ThermalNoise(0.1)),
+        hessian=(np.eye(2), [[2, 1], [1, 2]]),
+        noise_covariance=(np.eye(2), np.zeros((2, 2)), [[1, 1], [1, 1]]),
+        minimum=_CENTRE,
+        start=_CENTRE,
+    ),
+    _door(
+        LinearRegressionLandscape,
+        _landscape_under(ShuffledMinibatches(1)),
+        inputs=([[1, 0], [0, 1]], np.ones((2, 2))),
+        targets=([0, 1], np.ones(2)),
+        start=(None, [1, 0]),
+    ),
+    _door(Seeds, lambda made: simulate(sgd(NETWORK, 0.1, 2), steps=1, seed=made), seed=(0, -3)),
     Door(
         "Fluctuations",
         Fluctuations,
-        {"directions": (np.eye(2), np.ones((1, 1, 1))), "detrend": ("linear", "mean"), "discard": (0, np.int64(3))},
+        {"directions": (np.eye(2), np.ones((1, 1, 1))), "detrend": _DETREND, "discard": (0, np.int64(3))},
     ),
     Door(
         "PrincipalComponents",
         PrincipalComponents,
-        {"n_components": (3, np.int64(2)), "detrend": ("linear", "mean"), "shared": _TRUTH, "discard": (0, 2)},
+        {"n_components": (3, np.int64(2)), "detrend": _DETREND, "shared": _TRUTH, "discard": (0, 2)},
     ),
     Door(
         "ProbabilityCurrents",
@@ -686,8 +618,8 @@ DOORS: tuple[Door, ...] = (
     ),
     Door("find_mislabeled", find_mislabeled, _FIND_MISLABELED),
     Door("literal_rule", literal_rule, _SAMPLE_LOSSES),
-    Door("fit_surrogate", _fit, _FIT_SURROGATE, {"directions": "directions", "noise": "noise"}),
-    Door("TimeAveragedOrderParameters", lambda **given: TimeAveragedOrderParameters(**given)(_WALK), _TIME_AVERAGED),
+    Door("fit_surrogate", _fit, _FIT_SURROGATE),
+    _door(TimeAveragedOrderParameters, lambda made: made(_WALK), **_TIME_AVERAGED),
     Door("compare", compare, _COMPARE, {"alignment_minibatches": "minibatches", "processes": "process"}),
     *(_of_study(module) for module in _SMALL),
     *(_of_command(module) for module in _SMALL),
@@ -742,7 +674,7 @@ def _words_of(hits: dict[str, Any]) -> str:
 @contextmanager
 def hurried() -> Iterator[None]:
     """Let no process go on beyond a few steps."""
-    loop = sys.modules["langevin_nn.simulate"]
+    loop = sys.modules["langevin_nn.run.loop"]
     advance = loop.advance
 
     def few(process: Process, state: Any, steps: int, on_divergence: Any = "raise") -> Any:
@@ -819,20 +751,7 @@ def _within(folder: Path) -> Iterator[None]:
 
 
 def run_examples(examples: int, progress: bool = False) -> Outcomes:
-    """Try at least so many configurations, as many for each argument.
-
-    Parameters
-    ----------
-    examples : int
-        How many in all.
-    progress : bool, optional
-        Whether to name each door as it is opened.
-
-    Returns
-    -------
-    Outcomes
-        Counts and defects.
-    """
+    """Try at least so many configurations, as many for each argument; name each door where progress is asked for."""
     outcomes, started = Outcomes(), perf_counter()
     each = examples / sum(door.share * len(door.valid) for door in DOORS)
     with hurried():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,16 +13,12 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from cases import ROOT, assert_json, digits_landscape
 from filelock import FileLock
 from hypothesis import settings
 
-from langevin_nn import NetworkLandscape, Seeds
-from models.datasets import load_dataset
-from models.label_noise import corrupt_labels
-from models.networks import multilayer_perceptron
-from studies.command import BAD_INPUT
-
-ROOT = Path(__file__).parent.parent
+from langevin_nn.threads import single_threaded_products
+from studies.lab.command import BAD_INPUT
 
 matplotlib.use("Agg")
 
@@ -33,20 +28,12 @@ settings.register_profile("thorough", settings.get_profile("suite"), max_example
 settings.load_profile("suite")
 
 
-def digits_landscape(n_samples: int = 60, widths: tuple[int, ...] = (64, 8, 10), label_noise: float = 0.4, **options):
-    """A small perceptron on a few real digits with noisy labels."""
-    data = load_dataset("digits", samples_per_class=n_samples // 10)
-    noisy = corrupt_labels(data.train_labels, label_noise, n_classes=10, seeds=Seeds(1))
-    return NetworkLandscape(
-        lambda: multilayer_perceptron(widths),
-        data.train_inputs,
-        noisy.given_labels,
-        true_labels=noisy.true_labels,
-        relabeled=noisy.relabeled,
-        test_inputs=data.test_inputs[:50],
-        test_labels=data.test_labels[:50],
-        **options,
-    )
+@pytest.fixture(scope="session")
+def digits():
+    """Sixty of them; whoever asks must not change it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return digits_landscape(60)
 
 
 @pytest.fixture
@@ -59,12 +46,11 @@ def generator():
     return np.random.default_rng(20211)
 
 
-def assert_json(folder: Path) -> None:
-    """Every file of JSON below a folder can be read by a parser that knows neither NaN nor infinity."""
-    files = sorted(folder.rglob("*.json"))
-    assert files, f"{folder} has no JSON"
-    for file in files:
-        json.loads(file.read_text(), parse_constant=lambda word, file=file: pytest.fail(f"{file} holds {word}"))
+@pytest.fixture(scope="module")
+def one_thread():
+    """Matrices this small are slower on more threads, by far where other processes want the cores, too."""
+    with single_threaded_products():
+        yield
 
 
 # Their runs go over processes; the default of --quick is one.

@@ -14,27 +14,19 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from conftest import digits_landscape
+from cases import digits_landscape
+from matplotlib.image import imread
 
-from langevin_nn import (
-    DiagonalNoise,
-    Process,
-    QuadraticLandscape,
-    gradient_descent,
-    langevin,
-    merge,
-    open_trajectory,
-    sgd,
-    simulate,
-    write_trajectory,
-)
+from langevin_nn import Process, gradient_descent, langevin, merge, open_trajectory, sgd, simulate
 from langevin_nn.__main__ import main
 from langevin_nn.analyzers import detect_phases, mean_boundaries
+from langevin_nn.landscape import QuadraticLandscape
+from langevin_nn.noise import DiagonalNoise
 from langevin_nn.observables import DrivingNoise, Losses, OrderParameters, Weights
 from langevin_nn.provenance import attributes
 from langevin_nn.report import plot, report, say
 from langevin_nn.schedules import AtSteps, EverySteps
-from langevin_nn.store import folder_of, join_processes
+from langevin_nn.store import folder_of, join_processes, write_trajectory
 from langevin_nn.testing import four_phase_trajectory
 
 N, B, ALPHA = 60, 10, 0.1
@@ -124,6 +116,28 @@ def test_info_says_what_was_run_with_what_and_what_was_found(folder, command):
     ):
         assert words in said, words
     assert re.search(r"(II|III|IV|exploration).*: (at epoch|not reached).* of 2 replicas", said)
+
+
+def test_plot_draws_a_file_and_the_remains_of_a_run_and_replaces_nothing_unasked(folder, command, tmp_path):
+    out = tmp_path / "figures" / "sgd.png"
+    assert command("plot", folder / "sgd0.nc", "-o", out) == (0, f"{out}\n", "")
+    height, width = imread(out).shape[:2]
+    assert 900 < width < height
+    code, said, wrong = command("plot", folder / "sgd0.nc", "-o", out)
+    assert (code, said) == (2, "")
+    assert "is there already" in wrong
+    options = ("--variables", "train_loss", "--clock", "step", "--overwrite")
+    assert command("plot", folder / "sgd0.nc", "-o", out, *options)[0] == 0
+    assert imread(out).shape[0] < height, "one panel"
+    assert command("plot", folder / "killed.nc", "--out", tmp_path / "killed.pdf")[0] == 0
+    assert (tmp_path / "killed.pdf").read_bytes().startswith(b"%PDF")
+    for file, out, words in (
+        ("text.nc", "wrong.png", "cannot be read as netCDF"),
+        ("sgd1.nc", "wrong.doc", "unknown kind of figure 'doc'"),
+    ):
+        code, _, wrong = command("plot", folder / file, "-o", tmp_path / out)
+        assert code == 2
+        assert words in wrong
 
 
 def test_phases_are_reported_with_the_intervals_of_their_beginnings():
@@ -455,14 +469,14 @@ def test_help_teaches(command, name, words):
 
 
 def test_an_error_that_is_a_bug_is_not_swallowed(folder, monkeypatch):
-    monkeypatch.setattr("langevin_nn.__main__.report", lambda *_: 1 / 0)
+    monkeypatch.setattr("langevin_nn.report.report", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["info", str(folder / "sgd0.nc")])
 
     def broken(*_):
         raise RuntimeError("no matter of files")
 
-    monkeypatch.setattr("langevin_nn.__main__.report", broken)
+    monkeypatch.setattr("langevin_nn.report.report", broken)
     with pytest.raises(RuntimeError, match="no matter of files"):
         main(["info", str(folder / "sgd0.nc")])
 
@@ -471,7 +485,7 @@ def test_an_interrupt_ends_with_130(folder, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("langevin_nn.__main__.open_trajectory", interrupted)
+    monkeypatch.setattr("langevin_nn.open_trajectory", interrupted)
     assert main(["info", str(folder / "sgd0.nc")]) == 130
 
 
@@ -504,12 +518,11 @@ def test_letters_that_nobody_foresaw_become_question_marks(monkeypatch, tmp_path
     assert (tmp_path / "out").read_text().strip() == "A_parallel = A0 + D_parallel, sigma_lambda2 +- ?"
 
 
-@pytest.mark.parametrize("arguments", [["info", "sgd0.nc"], ["validate", "sgd0.nc"]])
-def test_a_reader_that_has_seen_enough_ends_it_quietly(folder, arguments):
+def test_a_reader_that_has_seen_enough_ends_it_quietly(folder):
     """The pipe is closed before anything is written, which is when it hurts most."""
     reading, writing = os.pipe()
     os.close(reading)
-    line = [sys.executable, "-m", "langevin_nn", *arguments]
+    line = [sys.executable, "-m", "langevin_nn", "info", "sgd0.nc"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with os.fdopen(writing, "wb") as pipe:
         done = subprocess.run(

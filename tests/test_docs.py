@@ -22,6 +22,11 @@ def test_examples(page, tmp_path, monkeypatch, capsys):
     module = ModuleType(f"page_of_{page.removesuffix('.md')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in BLOCKS[page]:
+        if name := re.match(r"# (\w+)\.py\n", block):  # a file that later blocks, or the processes they start, import
+            (tmp_path / f"{name[1]}.py").write_text(block)
+            monkeypatch.delitem(sys.modules, name[1], raising=False)
+            monkeypatch.syspath_prepend(tmp_path)
+            continue
         exec(compile(block, page, "exec"), module.__dict__)
     assert capsys.readouterr().out
     for picture in re.findall(r"savefig\(\"([^\"]+)\"", "".join(BLOCKS[page])):
@@ -33,3 +38,8 @@ def test_links_lead_somewhere():
     for page in BLOCKS:
         for target in re.findall(r"\]\(([^)#]+)\)", (DOCS / page).read_text()):
             assert target.startswith("https://") or (DOCS / target).exists(), f"{page}: {target}"
+
+
+def test_parts_of_ones_own_take_no_more_than_sixty_lines():
+    assert len(BLOCKS["extending.md"]) == 5
+    assert all(len(block.splitlines()) <= 60 for block in BLOCKS["extending.md"])

@@ -7,17 +7,17 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 import torch
+from cases import Points
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from test_noise import Points
-from test_normals import KNOWN_ANSWERS, MASK, halves, slow_philox, words_of
 from test_together import landscape
+from twins import KNOWN_ANSWERS, MASK, halves, slow_philox, words_of
 
-from langevin_nn import SVAG, Process, ScaledNoise, Seeds, advance, draws
+from langevin_nn import Process, Seeds, advance, draws
 from langevin_nn.engine import way
 from langevin_nn.kernels.normals import draw_normals
-from langevin_nn.noise import IndependentMinibatches, MatchedGaussian, ShuffledMinibatches
+from langevin_nn.noise import SVAG, IndependentMinibatches, MatchedGaussian, ScaledNoise, ShuffledMinibatches
 from langevin_nn.seeds import Key
 
 CPU = torch.device("cpu")
@@ -253,6 +253,18 @@ def test_noise_of_ones_own_is_drawn_ahead_only_where_it_says_that_it_may_be():
     known, ahead, scaled = (weights for _, weights in found.values())
     assert torch.allclose(known, scaled, atol=1e-6)
     assert not torch.allclose(ahead, scaled, atol=1e-3), "other numbers"
+
+
+@pytest.mark.parametrize("kind", [draws.NumPyDraws, draws.PhiloxDraws])
+@pytest.mark.parametrize("centred", [False, True])
+def test_normal_numbers_come_centred_scaled_and_shifted(kind, centred):
+    numbers = kind([Key(Seeds(0), (0, 7), 5), Key(Seeds(4), (2,), 5)], torch.zeros(3, 1))
+    plain = numbers.normals("a", 30, 4).numpy().copy()
+    if centred:
+        plain -= plain.mean(2, keepdims=True)
+    made = numbers.normals("a", 30, 4, centred=centred, scale=0.3, shift=0.1)
+    np.testing.assert_allclose(made, plain * np.float32(0.3) + np.float32(0.1), atol=1e-7)
+    assert torch.equal(numbers.normals("a", 30, 4), numbers.normals("a", 30, 4, scale=1, shift=0))
 
 
 def test_laws_that_numbers_of_numpy_alone_have_run_by_any_draws():

@@ -11,7 +11,6 @@ import sys
 import time
 import types
 from collections import namedtuple
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -24,13 +23,16 @@ from hypothesis import strategies as st
 from numba import float32, float64, njit
 from numpy import loadtxt
 
-from langevin_nn import PotentialLandscape
+from langevin_nn import Process, simulate
 from langevin_nn.errors import ConfigurationError, UntoldFunctionWarning
+from langevin_nn.formulas import POINT, POTENTIAL
 from langevin_nn.identity import identity
 from langevin_nn.kernels import compilation
 from langevin_nn.kernels.cache import CompiledCache, compile_function
-from langevin_nn.kernels.fields import POINT, POTENTIAL
+from langevin_nn.landscape import PotentialLandscape
+from langevin_nn.noise import StateDependentNoise
 from langevin_nn.provenance import plain
+from langevin_nn.update import EulerMaruyama
 
 ROOT = Path(__file__).parent.parent
 TWO = torch.tensor([[2.0]], dtype=torch.float64)
@@ -171,6 +173,22 @@ def test_two_functions_on_one_line():
 
 
 TABLE = np.ones(2001)
+
+
+def test_a_run_of_another_function_is_not_resumed(tmp_path):
+    def run(stiffness, loudness):
+        def amplitude(x, out):
+            out[0] = loudness
+
+        landscape = PotentialLandscape(lambda x: 0.5 * stiffness * x[0] ** 2, 1, start=[1.0])
+        process = Process(landscape, StateDependentNoise(amplitude), 0.05, update=EulerMaruyama())
+        simulate(process, steps=2, resume=tmp_path / "run.nc", progress=False)
+
+    run(4.0, 0.5)
+    run(4.0, 0.5)
+    for other, what in (((1.0, 0.5), "potential"), ((4.0, 0.6), "amplitude")):
+        with pytest.raises(ConfigurationError, match=rf"another configuration: .*{what}\.sha256"):
+            run(*other)
 
 
 def test_an_element_of_a_long_array_that_changes_in_place(monkeypatch):
@@ -579,35 +597,6 @@ def test_rounding_is_no_difference(function):
 
 # --- In a process of its own
 
-SCRIPT = """
-import sys
-import torch
-from edited import amplitude, potential, settings
-from langevin_nn import EulerMaruyama, PotentialLandscape, Process, StateDependentNoise, simulate
-from langevin_nn.errors import ConfigurationError
-from langevin_nn.observables import Weights
-from langevin_nn.schedules import EverySteps
-
-def run(**where):
-    landscape = PotentialLandscape(potential, 1, start=[1.0])
-    process = Process(landscape, StateDependentNoise(amplitude), 0.05, update=EulerMaruyama())
-    seen = Weights(EverySteps(200))
-    made = simulate(process, steps=200, replicas=400, seed=1, observables=seen, progress=False, **where)
-    return landscape, made
-
-landscape, made = run(**({} if "again" in sys.argv else {"resume": "run.nc"}))
-print(landscape.gradient(torch.ones(1, 1, dtype=torch.float64)).item())
-print(made["weights"].weights.isel(weight_step=-1).values.var())
-for name, value in (("AMPLITUDE", 0.5), ("STIFFNESS", 1.0), ("AMPLITUDE", 0.6)) if "again" in sys.argv else ():
-    setattr(settings, name, value)
-    try:
-        run(resume="run.nc")
-    except ConfigurationError as error:
-        print(error)
-    else:
-        print("goes on")
-"""
-
 
 EDITED = """
 import torch
@@ -656,61 +645,6 @@ def test_an_edited_module_is_seen_by_the_next_process(tmp_path, monkeypatch):
     after = ran(tmp_path, "edited.py").split()
     assert [float(each[0]) for each in (before, after)] == pytest.approx([1.0, 4.0])
     assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True]
-
-
-@pytest.mark.proof
-def test_an_edited_module_is_seen_by_the_next_process_and_its_run_is_not_resumed(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    (tmp_path / "edited.py").write_text(EDITED)
-    write_settings(tmp_path, 1.0, 0.5)
-    soft, variance = map(float, ran(tmp_path).split())
-    assert soft == pytest.approx(1)
-    write_settings(tmp_path, 4.0, 0.5)
-    stiff, narrow, *said = ran(tmp_path, "script.py", "again").splitlines()
-    assert float(stiff) == pytest.approx(4)
-    # x' = (1 − kΔt) x + noise: s² (1 − (1 − kΔt)²) is the variance of one kick.
-    assert float(narrow) / variance == pytest.approx((1 - 0.95**2) / (1 - 0.8**2), rel=4 * math.sqrt(4 / 400))
-    for line, what in zip(said, ("potential", None, "amplitude"), strict=True):
-        assert line == "goes on" if what is None else "another configuration" in line and f"{what}.sha256" in line
-
-
-RACE = """
-import sys, time
-import numpy as np
-from numba import float32, float64
-from langevin_nn.kernels import cache
-from numba import njit
-cached = cache.cached if sys.argv[2] == "ours" else lambda signatures: njit(signatures, cache=True)
-kind = float64 if sys.argv[1] == "double" else float32
-while time.time() < float(sys.argv[3]):
-    pass
-
-def function(x):
-    return x * 3
-made = cached([kind(kind)])(function)
-print(made(2.0), list(made.overloads.values())[0].signature)
-"""
-
-
-@pytest.mark.proof
-@pytest.mark.parametrize("rounds", [20])
-def test_two_processes_that_compile_at_once_into_one_cache(tmp_path, rounds):
-    (tmp_path / "race.py").write_text(RACE)
-    for number in range(rounds):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        (folder / "race.py").write_text(RACE)
-
-        def started(kind, folder=folder, at=None):
-            return ran(folder, "race.py", kind, "ours", str(at or 0))
-
-        at = time.time() + 4
-        with ThreadPoolExecutor(4) as pool:
-            together = list(pool.map(lambda kind, at=at: started(kind, at=at), ["double", "single"] * 2))
-        assert [each.split()[0] for each in together] == ["6.0"] * 4
-        assert [started(kind).split()[-1] for kind in ("double", "single")] == ["float64", "float32"]
-        assert len(list((folder / "__pycache__").glob("*.nbc"))) == 2
-        assert not list((folder / "__pycache__").glob("*.tmp"))
 
 
 def test_two_that_write_at_once_find_their_own_code_and_the_index_of_old_is_caught(tmp_path):
@@ -790,12 +724,12 @@ def _target():
 NAMES = """
 import sys
 import torch
-from langevin_nn import PotentialLandscape
+from langevin_nn.landscape import PotentialLandscape
 a, b = (lambda x: 0.5 * x[0] ** 2), (lambda x: 1.5 * x[0] ** 2)
 at = torch.ones(1, 1, dtype=torch.float64)
 print(*(PotentialLandscape(each, 1).gradient(at).item() for each in ([a, b] if "both" in sys.argv else [a])))
 from langevin_nn.kernels.compilation import compiled
-from langevin_nn.kernels.fields import POTENTIAL
+from langevin_nn.formulas import POTENTIAL
 import numpy as np
 addresses = {compiled(each, POTENTIAL, np.dtype(float)).pointer.__wrapper_address__() for each in (a, b)}
 assert len(addresses) == 2 or "both" not in sys.argv

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from torture import damage, disks, readers, sizes, worker
-from torture.kills import Caught, Chain, Tally, caught, check_prefix, check_same_file, killed, references
+from torture.kills import Caught, caught, check_prefix, check_same_file, killed, references
 
-from langevin_nn import open_trajectory, write_trajectory
+from langevin_nn import open_trajectory
+from langevin_nn.store import write_trajectory
 
 NETWORK, SURROGATE = "SGD, sparse observables", "diverging replicas masked"
 
@@ -38,15 +39,6 @@ def test_runs_that_are_killed_and_resumed_end_with_the_bits_of_uninterrupted_one
     assert {variant for variant, _, _ in tally.hits} == {NETWORK, SURROGATE}
 
 
-@pytest.mark.proof
-@pytest.mark.parametrize("aim", ["final file", "removing"])
-def test_a_run_that_is_killed_at_its_very_end_becomes_the_same_file_and_leaves_nothing(tmp_path, reference, aim):
-    chain, tally, generator = Chain(worker.SMALL, tmp_path / "chain", reference), Tally(), np.random.default_rng(1)
-    chain.kill(aim, tally, generator)
-    chain.end(tally)
-    assert tally.finished == 1
-
-
 @pytest.mark.parametrize(("mutation", "variant", "aim"), worker.TWINS, ids=[twin[0] for twin in worker.TWINS])
 def test_a_twin_that_commits_wrongly_is_caught(tmp_path, mutation, variant, aim):
     found = caught(mutation, variant, tmp_path, aim)
@@ -56,32 +48,6 @@ def test_a_twin_that_commits_wrongly_is_caught(tmp_path, mutation, variant, aim)
         "overwriting": "is damaged: (its checksum differs|it has .* bytes)",
     }[mutation]
     assert re.search(expected, found), found
-
-
-@pytest.mark.proof
-def test_a_limit_on_the_final_file_stops_the_run_with_a_clear_error_and_it_goes_on_without(tmp_path, reference):
-    """In an interpreter of its own: HDF5 must not crash or hang when it ends, either."""
-    said = disks.limited(tmp_path / "run", reference, at=0, left=30_000)
-    assert "would be larger than the limit on file sizes allows" in said
-
-
-@pytest.mark.proof
-@pytest.mark.parametrize(("at", "left"), [(5, 0), (0, 20_000)], ids=["at a segment", "at the final file"])
-def test_a_full_disk_stops_the_run_with_a_clear_error_and_it_goes_on_when_there_is_room(tmp_path, reference, at, left):
-    try:
-        said = disks.filled(tmp_path / "disk", reference, at, left, own_interpreter=False)
-    except disks.Unavailable as error:
-        pytest.skip(str(error))
-    assert "cannot be written: the disk is full" in said
-
-
-@pytest.mark.proof
-def test_a_folder_that_becomes_read_only_stops_the_run_and_it_goes_on_when_it_may_be_written(tmp_path, reference):
-    try:
-        said = disks.read_only(tmp_path / "run", reference, at=5, own_interpreter=False)
-    except disks.Unavailable as error:
-        pytest.skip(str(error))
-    assert "go on with resume=" in said
 
 
 def test_a_folder_that_vanishes_stops_the_run_with_a_clear_error(tmp_path, reference):
@@ -98,19 +64,6 @@ def test_every_changed_byte_of_a_running_trajectory_is_noticed_on_opening_and_on
     assert of_others["manifest: opening refuses"] > 0
     assert of_others["manifest: opening refuses"] == of_others["manifest: going on from the commitment before"]
     assert of_others["state: going on from the commitment before"] > 0
-
-
-def test_every_changed_byte_of_a_recorded_array_in_a_finished_file_is_noticed(tmp_path, reference):
-    """Its names and indices, which HDF5 gives no checksums, are counted by ``make torture``."""
-    content = reference.read_bytes()
-    with open_trajectory(reference) as tree:
-        weights = tree["weights"]["weights"].values.tobytes()
-    place = range(content.index(weights), content.index(weights) + len(weights))
-    assert sum(place.start == each.start and place.stop <= each.stop for each in damage.chunks(content)) == 1
-    of_arrays, of_rest = damage.flipped_file(reference, tmp_path, 150, seed=3)
-    assert sum(of_arrays.values()) + sum(of_rest.values()) == 150
-    assert sum(of_arrays.values()) > 50
-    assert all(outcome.startswith("refused") for outcome in of_arrays), of_arrays
 
 
 def test_a_run_is_read_while_it_is_written(tmp_path, reference):

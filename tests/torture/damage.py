@@ -43,23 +43,9 @@ def _gone_on(folder: Path) -> tuple[bytes | None, int, bool]:
 
 
 def flipped_segments(path: Path, flips: int, generator: np.random.Generator, kinds: tuple[str, ...]) -> Counter[str]:
-    """Change single bytes of a run's folder, one at a time, and open and go on.
+    """Change single bytes of some kinds of files in a killed run's folder, one at a time, and open and go on.
 
-    Parameters
-    ----------
-    path : Path
-        A run that was killed; as it was in the end.
-    flips : int
-        How many, at random positions of random files.
-    generator : numpy.random.Generator
-        Of the positions.
-    kinds : tuple of str
-        Of files: segment, state, manifest.
-
-    Returns
-    -------
-    Counter
-        How often what was noticed how.
+    Return how often what was noticed how; the folder is as it was in the end.
     """
     folder, found = folder_of(path), Counter[str]()
     before = open_trajectory(path).load()
@@ -179,23 +165,9 @@ def _read_flipped(path: str, folder: str, report: str, seed: int, first: int, fl
 
 
 def flipped_file(path: Path, folder: Path, flips: int, seed: int) -> tuple[Counter[str], Counter[str]]:
-    """Change single bytes of a finished file, one at a time, and read all of it.
+    """Change single bytes of a copy of a finished file, one at a time, and read all of it.
 
-    Parameters
-    ----------
-    path : Path
-        The file, which stays as it is.
-    folder : Path
-        For copies.
-    flips : int
-        How many.
-    seed : int
-        Of the positions.
-
-    Returns
-    -------
-    of_arrays, of_rest : Counter
-        How often it ended how, for bytes of recorded arrays, and for those of names, attributes and indices.
+    Return how often it ended how, for bytes of recorded arrays, and for those of names, attributes and indices.
     """
     report = folder / "flips"
     report.write_text("")

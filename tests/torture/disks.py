@@ -53,10 +53,6 @@ def small_disk(folder: Path, size: str = "4m") -> Iterator[Path]:
 # --- What happens inside the process that writes ----------------------------------------------------------------------
 
 
-def _limit(path: Path, left: int) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (left, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-
-
 def _fill(path: Path, left: int) -> None:
     """Fill the disk but for some bytes."""
     free = shutil.disk_usage(path.parent).free - left
@@ -78,20 +74,14 @@ def _make_writable(path: Path) -> None:
         folder_of(path).chmod(0o755)
 
 
-def _remove_folder(path: Path, left: int) -> None:
-    shutil.rmtree(folder_of(path))
-
-
-def _die(path: Path, left: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 SABOTAGES: dict[str, Callable[[Path, int], None]] = {
-    "limit": _limit,
+    "limit": lambda _, left: resource.setrlimit(
+        resource.RLIMIT_FSIZE, (left, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    ),
     "fill": _fill,
     "read-only": _make_read_only,
-    "remove": _remove_folder,
-    "die": _die,
+    "remove": lambda path, _: shutil.rmtree(folder_of(path)),
+    "die": lambda *_: os.kill(os.getpid(), signal.SIGKILL),
 }
 
 
@@ -131,15 +121,7 @@ def suffer(sabotage: str, at: int, left: int, path: str, sender: Any = None) -> 
 
 @dataclass(frozen=True)
 class Stop:
-    """How a run ended that lost its disk.
-
-    Parameters
-    ----------
-    code : int
-        Of its exit.
-    said : str
-        Its last line.
-    """
+    """How a run ended that lost its disk: the code of its exit, and its last line."""
 
     code: int
     said: str

@@ -343,29 +343,9 @@ def killed(
     per_chain: int = 9,
     report: Any = None,
 ) -> Tally:
-    """Kill runs until there were enough kills, of each kind enough.
+    """Kill runs of variants, in turn, until there were enough kills, and of each kind enough that had reached the disk.
 
-    Parameters
-    ----------
-    variants : sequence of str
-        Names in `worker.VARIANTS`, taken in turn.
-    folder : Path
-        Where they run.
-    kills : int
-        How many in all, at least.
-    least : mapping of str to int
-        How many while the worker did something; writes count where they had reached the disk.
-    seed : int, optional
-        Of the moments.
-    per_chain : int, optional
-        After how many kills a run may end.
-    report : callable, optional
-        Told after each chain.
-
-    Returns
-    -------
-    Tally
-        Where they hit.
+    After some kills a run may end.
     """
     generator = np.random.default_rng(seed)
     files = references(variants, folder)

@@ -29,13 +29,7 @@ _SIZE = 4096
 
 
 class Page:
-    """Numbers in a file that is mapped into memory: the kernel keeps what was written last, whoever is killed.
-
-    Parameters
-    ----------
-    path : Path
-        The file; made where it is missing.
-    """
+    """Numbers in a file that is mapped into memory: the kernel keeps what was written last, whoever is killed."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():

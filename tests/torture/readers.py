@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ def read(path: str, reference: str, hold: float, report: str) -> None:
     warnings.simplefilter("error")
     whole = open_trajectory(reference).load()
     opened, lengths, deadline = 0, set(), time.monotonic() + _PATIENCE
-    try:
+    with worker.told(Path(report)):
         while True:
             if time.monotonic() > deadline:
                 raise Caught("the run did not end")
@@ -47,30 +45,13 @@ def read(path: str, reference: str, hold: float, report: str) -> None:
             tree.close()
             if complete:
                 break
-    except BaseException:
-        Path(report).with_suffix(".error").write_text(traceback.format_exc())
-        sys.exit(1)
     Path(report).write_text(json.dumps({"opened": opened, "lengths": len(lengths)}))
 
 
 def read_while_written(folder: Path, reference: Path, holds: tuple[float, ...], variant: str) -> dict[str, Any]:
-    """Write a run in tiny segments while readers open it.
+    """Write a run in tiny segments while readers open it, each of which holds what it opened for a while before it loads it.
 
-    Parameters
-    ----------
-    folder : Path
-        Where.
-    reference : Path
-        The same run, uninterrupted.
-    holds : tuple of float
-        For how many seconds each reader keeps what it opened before it loads it: lazily, behind the writer's back.
-    variant : str
-        What runs.
-
-    Returns
-    -------
-    dict
-        How often each reader opened it, how many lengths it saw, and how often segments were merged.
+    Return how often each reader opened it, how many lengths it saw, and how often segments were merged.
     """
     folder.mkdir()
     path, page = folder / "run.nc", folder / "page"

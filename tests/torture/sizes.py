@@ -7,7 +7,6 @@ import re
 import resource
 import sys
 import time
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from langevin_nn import EulerMaruyama, Process, QuadraticLandscape, Seeds, ThermalNoise, simulate, write_trajectory
+from langevin_nn import Process, Seeds, simulate
+from langevin_nn.landscape import QuadraticLandscape
+from langevin_nn.noise import ThermalNoise
 from langevin_nn.observables import Losses
 from langevin_nn.provenance import attributes
 from langevin_nn.schedules import EverySteps
-from langevin_nn.store import Recorder, SegmentFolder, folder_of, open_trajectory
+from langevin_nn.store import Recorder, SegmentFolder, folder_of, open_trajectory, write_trajectory
 from langevin_nn.store.segments import read_segments
+from langevin_nn.update import EulerMaruyama
 from langevin_nn.update.state import State
 
 from .kills import Caught, finish, started
-from .worker import be_modest
+from .worker import be_modest, told
 
 _PATIENCE = 900.0
 MIB = 2**20
@@ -128,38 +130,19 @@ KINDS = {"scalars": scalars, "weights": weights, "beginning of a run": beginning
 
 def _measured(kind: str, path: str, records: int, report: str) -> None:
     be_modest()
-    try:
+    with told(Path(report)):
         before, begun = peak(), time.monotonic()
         KINDS[kind](Path(path), records)
         found = {
             "memory": peak() - before,
-            "imports": before,
             "seconds": time.monotonic() - begun,
             "file": Path(path).stat().st_size if Path(path).exists() else 0,
         }
         Path(report).write_text(json.dumps(found))
-    except BaseException:
-        Path(report).with_suffix(".error").write_text(traceback.format_exc())
-        sys.exit(1)
 
 
 def measured(kind: str, folder: Path, records: int) -> dict[str, float]:
-    """Record in a process of its own.
-
-    Parameters
-    ----------
-    kind : str
-        One of `KINDS`.
-    folder : Path
-        Where.
-    records : int
-        How many.
-
-    Returns
-    -------
-    dict
-        ``memory``: the peak above what the imports take, in bytes; ``file``: bytes of the file; ``seconds``.
-    """
+    """Record in a process of its own; return its peak memory above what the imports take, and what its file takes."""
     folder.mkdir()
     report, path = folder / "report", folder / "run.nc"
     process = started(_measured, kind, str(path), records, str(report))

@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -16,24 +17,15 @@ import numba
 import numpy as np
 import torch
 
-from langevin_nn import (
-    BAOAB,
-    ColouredNoise,
-    EulerMaruyama,
-    NetworkLandscape,
-    Process,
-    QuadraticLandscape,
-    Seeds,
-    ThermalNoise,
-    isotropic_langevin,
-    sgd,
-    simulate,
-)
+from langevin_nn import NetworkLandscape, Process, Seeds, isotropic_langevin, sgd, simulate
+from langevin_nn.landscape import QuadraticLandscape
+from langevin_nn.noise import ColouredNoise, ThermalNoise
 from langevin_nn.observables import DrivingNoise, Losses, Observable, OrderParameters, SampleLosses, Weights, describe
 from langevin_nn.schedules import EverySteps
 from langevin_nn.store import segments, trajectory
 from langevin_nn.store.recorder import Recorder
 from langevin_nn.store.state import state_bytes
+from langevin_nn.update import BAOAB, EulerMaruyama
 from models.datasets import load_dataset
 from models.label_noise import corrupt_labels
 from models.networks import multilayer_perceptron
@@ -208,7 +200,7 @@ def _watch(page: Page, observables: Any) -> None:
         page["announced_until"] = page["committed_until"] = page["recorded"] = folder.manifest.recorded_until
         return found
 
-    wrap(sys.modules["langevin_nn.simulate"], "advance", during("block of steps"))
+    wrap(sys.modules["langevin_nn.run.loop"], "advance", during("block of steps"))
     for kind in {type(each) for each in observables}:
         wrap(kind, "measure", during("measurement"))
     wrap(Recorder, "commit_if_due", recording)
@@ -284,21 +276,28 @@ TWINS = (
 )
 
 
+@contextmanager
+def told(beside: Path) -> Iterator[None]:
+    """Write what went wrong beside a file, for who waits, and exit."""
+    try:
+        yield
+    except BaseException:
+        beside.with_suffix(".error").write_text(traceback.format_exc())
+        sys.exit(1)
+
+
 def work(variant: str, path: str, page: str, segment_seconds: float = 0.0, mutation: str = "") -> None:
     """Run a variant, or go on with it, to its end or until somebody kills this process."""
     shared = Page(Path(page))
     shared.begin()
     be_modest()
-    try:
+    with told(Path(page)):
         run = VARIANTS[variant]()
         _watch(shared, run["observables"])
         if mutation:
             MUTATIONS[mutation](shared)
         with shared.inside("between"):
             simulate(run.pop("process"), **run, resume=path, segment_seconds=segment_seconds, progress=False)
-    except BaseException:
-        Path(page).with_suffix(".error").write_text(traceback.format_exc())
-        sys.exit(1)
 
 
 def be_modest() -> None:
