@@ -6,15 +6,16 @@ CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 BENCH := .venv-bench
 
-.PHONY: help study paper test proofs torture coverage calibrate calibrate-sde lint types bench clean
+.PHONY: help study paper test proofs torture coverage conformance calibrate calibrate-sde lint types bench clean
 
 help:
 	@echo "make study   run the front door: SGD against Langevin dynamics (some 4 minutes on two cores)"
 	@echo "make paper   reproduce the paper, claim by claim, into output/reproduce_paper/report.html (an hour and a half on two cores; goes on where it was killed)"
-	@echo "make test    run the whole test suite, a worker for each core; ARGS='-n0 tests/test_store.py': a part, in one process"
-	@echo "make proofs  run the tests that take long: kills, full disks, rates of escape, other processors (some minutes)"
+	@echo "make test    run the whole test suite, a worker for each core; ARGS='-n0 tests/store/test_store.py': a part, in one process"
+	@echo "make proofs  run the tests that take long: kills, rates of escape, other processors (some minutes)"
 	@echo "make torture    kill, corrupt and starve recordings by the hundred, and count (about 10 minutes)"
 	@echo "make coverage   how often every interval holds the truth, and false alarms of every test, into docs/coverage.md (some minutes)"
+	@echo "make conformance  try architectures of torchvision, timm, transformers and peft, which it installs, into docs/conformance.md (some minutes)"
 	@echo "make calibrate  false alarms and coverage of phases of learning, over thousands of synthetic trajectories"
 	@echo "make calibrate-sde  false alarms and power of the test that tells SGD from a stochastic differential equation"
 	@echo "make lint    ruff: style and docstrings"
@@ -55,6 +56,14 @@ torture: $(VENV)/installed
 
 coverage: $(VENV)/installed
 	$(BIN)/python tests/count_coverage.py --out docs/coverage.md $(ARGS)
+
+# With the libraries whose networks are tried.
+$(VENV)/models: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[models]'
+	@touch $@
+
+conformance: $(VENV)/models
+	OMP_WAIT_POLICY=passive $(BIN)/python tests/conformance/check_conformance.py --out docs/conformance.md $(ARGS)
 
 calibrate: $(VENV)/installed
 	$(BIN)/python tests/calibrate_phases.py $(ARGS)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from benchmarks import gradient_ensemble, langevin, recording, replicas, sweeps
+from benchmarks import gradient_ensemble, langevin, networks, recording, replicas, sweeps
 from benchmarks.timing import medians, table
 from langevin_nn import NetworkLandscape, Seeds
 from langevin_nn.gradients.layout import ParameterLayout
@@ -124,6 +124,7 @@ def report() -> None:
 PARTS = {
     "gradients": report,
     "ensemble": gradient_ensemble.report,
+    "networks": networks.report,
     "langevin": langevin.report,
     "replicas": replicas.report,
     "recording": recording.report,

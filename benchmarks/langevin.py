@@ -22,18 +22,12 @@ import torch
 from benchmarks.gradient_ensemble import columns, target
 from benchmarks.langevin_peers import ALL_PEERS, PEERS, POOL, STEPS, THREADS, TIME_STEP, Case, fastest
 from benchmarks.timing import medians, peak
-from langevin_nn import (
-    AnisotropicNoise,
-    DiagonalNoise,
-    EulerMaruyama,
-    LinearDrift,
-    PotentialLandscape,
-    Process,
-    StateDependentNoise,
-    ThermalNoise,
-    advance,
-)
+from langevin_nn import Process, advance
+from langevin_nn.drift import LinearDrift
 from langevin_nn.kernels.langevin import kernel
+from langevin_nn.landscape import PotentialLandscape
+from langevin_nn.noise import AnisotropicNoise, DiagonalNoise, StateDependentNoise, ThermalNoise
+from langevin_nn.update import EulerMaruyama
 from models.potentials import double_well
 
 OURS = "this package"

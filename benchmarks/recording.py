@@ -16,17 +16,17 @@ import numpy as np
 import xarray as xr
 
 from benchmarks.timing import medians, table
-from langevin_nn import Process, advance, open_trajectory, sgd, simulate, write_trajectory
+from langevin_nn import Process, advance, open_trajectory, sgd, simulate
 from langevin_nn.landscape import NetworkLandscape
 from langevin_nn.observables import Observable, Variable, default_observables
+from langevin_nn.run.loop import Run
 from langevin_nn.schedules import EveryEpochs
-from langevin_nn.simulate import _Run
-from langevin_nn.store import Recorder, SegmentFolder
+from langevin_nn.store import Recorder, SegmentFolder, write_trajectory
 from models.datasets import load_dataset
 from models.networks import multilayer_perceptron
 
 # Methods that do nothing but record; none calls another.
-WRITING = ((SegmentFolder, "__init__"), (Recorder, "keep"), (Recorder, "commit"), (_Run, "finish"))
+WRITING = ((SegmentFolder, "__init__"), (Recorder, "keep"), (Recorder, "commit"), (Run, "_finish"))
 LARGEST_SHARE = 0.05
 BUDGET_MIB = 512
 ROUNDS = 2
@@ -190,6 +190,20 @@ def throughput() -> None:
         print()
 
 
+_PREAMBLE = """
+import sys, torch
+from benchmarks.timing import peak
+from langevin_nn import *
+from langevin_nn.landscape import QuadraticLandscape
+from langevin_nn.noise import Silent, ThermalNoise
+from langevin_nn.observables import Losses, Weights
+from langevin_nn.schedules import EverySteps
+from langevin_nn.update import EulerMaruyama
+path = sys.argv[1]
+valley = QuadraticLandscape([[1.0]], [[0.0]])
+process = Process(valley, ThermalNoise(0.1), 0.01, update=EulerMaruyama())
+advance(process, process.start(1, 0), 10)
+"""
 _MEMORY = {
     "bare import": "",
     "10⁶ records of scalars": """
@@ -214,17 +228,7 @@ simulate(process, steps=999, replicas=1, observables=[Weights(EverySteps(1))], p
 def memory() -> None:
     """Print the peak memory of long recordings above the bare import, each in a process of its own."""
     print("Peak memory of recording, above the bare import, and what was written")
-    preamble = """
-import sys, torch
-from benchmarks.timing import peak
-from langevin_nn import *
-from langevin_nn.observables import Losses, Weights
-from langevin_nn.schedules import EverySteps
-path = sys.argv[1]
-valley = QuadraticLandscape([[1.0]], [[0.0]])
-process = Process(valley, ThermalNoise(0.1), 0.01, update=EulerMaruyama())
-advance(process, process.start(1, 0), 10)
-"""
+    preamble = _PREAMBLE
     after = "\nprint(peak())\n"
     base = 0.0
     for name, code in _MEMORY.items():

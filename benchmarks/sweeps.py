@@ -76,7 +76,7 @@ def simulation(label_noise: float, seed: int) -> Simulation:
 
 def overhead(points: int = POINTS) -> None:
     """Print what 1,000 points cost beside the simulations themselves."""
-    from langevin_nn.sweep import batches as module
+    from langevin_nn.run.sweeps import batches as module
 
     grid = {"label_noise": [round(0.02 * k, 2) for k in range(1, points // 20 + 1)], "seed": range(20)}
     spent = {"simulate_together": 0.0}
