@@ -70,6 +70,7 @@ from langevin_nn.noise import (
     MatchedDiagonal,
     MatchedGaussian,
     MatchedStable,
+    PreconditionedThermalNoise,
     ScaledNoise,
     ShuffledMinibatches,
     Silent,
@@ -98,6 +99,7 @@ from langevin_nn.update import (
     Momentum,
     Nesterov,
     Plain,
+    Preconditioned,
     RMSprop,
     UnderdampedLangevin,
 )
@@ -302,6 +304,7 @@ _NUMBER = (0.1, 1e-3, np.float64(0.2), np.float32(0.25), 1)
 _BATCH = (2, np.int64(3), 1)
 _SCHEDULES = (None, EverySteps(1), EveryEpochs(0.5), Logarithmic(2), AtSteps((0, 2)))
 _FACTORS = (0.5, [0.5, 0.5], np.ones(2))
+_METRICS = ([0.5, 2], np.ones(2), torch.ones(2))
 _RATES = {"learning_rate": _NUMBER, "batch_size": _BATCH}
 _MOMENTA = {"momentum": (0.0, 0.5, np.float64(0.9)), "weight_decay": (0.0, 0.1, np.float32(0.01))}
 _TIME_STEP = {"time_step": (0.0, 0.05)}
@@ -518,6 +521,7 @@ DOORS: tuple[Door, ...] = (
     _door(AnisotropicNoise, _noise_on(QUADRATIC), factor=(np.eye(2), [[1, 0, 1], [0, 1, 1]])),
     _door(DiagonalNoise, _noise_on(QUADRATIC), factor=_FACTORS),
     _door(ThermalNoise, _noise_on(QUADRATIC), temperature=(*_NUMBER, 0)),
+    _door(PreconditionedThermalNoise, _noise_on(QUADRATIC), temperature=(*_NUMBER, 0), metric=_METRICS),
     _door(
         ColouredNoise,
         _noise_on(QUADRATIC, EulerMaruyama()),
@@ -559,6 +563,7 @@ DOORS: tuple[Door, ...] = (
         {"update": (Plain(), Adam()), "value": (1, *_NUMBER)},
     ),
     _door(Averaged, _update, update=(Plain(), Adam()), decay=(0.999, 0, np.float32(0.5))),
+    _door(Preconditioned, _update, update=(Plain(), Adam()), metric=_METRICS, weight_decay=(*_NUMBER, 0)),
     _door(UnderdampedLangevin, _update, mass=(1.0, 1, np.float32(0.5)), friction=(1.0, *_NUMBER)),
     _door(BAOAB, _update, friction=_NUMBER),
     _door(EverySteps, _schedule, interval=(1, 2, np.int64(3))),

@@ -2,7 +2,14 @@
 
 from langevin_nn.noise.amplified import SVAG
 from langevin_nn.noise.base import AdditiveNoise, Noise, SampleWeightNoise, SampleWeights
-from langevin_nn.noise.constant import AnisotropicNoise, ColouredNoise, DiagonalNoise, StableNoise, ThermalNoise
+from langevin_nn.noise.constant import (
+    AnisotropicNoise,
+    ColouredNoise,
+    DiagonalNoise,
+    PreconditionedThermalNoise,
+    StableNoise,
+    ThermalNoise,
+)
 from langevin_nn.noise.dependent import LandscapeNoise, StateDependentNoise
 from langevin_nn.noise.diagonal import MatchedDiagonal
 from langevin_nn.noise.factored import FactoredNoise
@@ -50,6 +57,7 @@ __all__ = [
     "ModuleNoise",
     "Noise",
     "NoiseShares",
+    "PreconditionedThermalNoise",
     "RefreshedNoise",
     "SampleWeightNoise",
     "SampleWeights",

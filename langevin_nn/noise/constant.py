@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langevin_nn.checks import number
+from langevin_nn.checks import number, numbers
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.formulas import COLOURED, STABLE, NoiseFormula
 from langevin_nn.landscape import Landscape
@@ -21,9 +21,48 @@ from langevin_nn.noise.stable import stable_numbers
 from langevin_nn.rates import Rate
 from langevin_nn.seeds import Key
 
-__all__ = ["AnisotropicNoise", "ColouredNoise", "ConstantNoise", "DiagonalNoise", "StableNoise", "ThermalNoise"]
+__all__ = [
+    "AnisotropicNoise",
+    "ColouredNoise",
+    "ConstantNoise",
+    "DiagonalNoise",
+    "PreconditionedThermalNoise",
+    "StableNoise",
+    "ThermalNoise",
+    "check_metric",
+    "checked_metric",
+]
 
 _SHORTEST = 1e-60  # correlation time, below which ζ leaves single precision
+
+
+def checked_metric(value: Any) -> NDArray[np.float64]:
+    """Return the diagonal of a metric as a read-only array of positive, finite numbers, shape (parameter,), or raise."""
+    expected = (
+        "an array of positive, finite numbers, (parameter,), since it divides gradients; pass an array or a tensor"
+    )
+    array = np.asarray(numbers("metric", value, expected), order="C")
+    if array.ndim != 1 or array.size == 0:
+        raise ConfigurationError(
+            f"metric has shape {array.shape}: expected (parameter,), since all replicas share one; of what "
+            "update.preconditioner(memory) returns take the row of one, or the mean of all"
+        )
+    if (array <= 0).any():
+        raise ConfigurationError(
+            f"metric has {int((array <= 0).sum())} entries that are not above 0: expected positive numbers, since gradients "
+            "are divided by them; add an offset, as RMSprop does"
+        )
+    array.flags.writeable = False
+    return array
+
+
+def check_metric(metric: NDArray[np.float64], landscape: Landscape) -> None:
+    """Raise where a metric has not one entry for each parameter of a landscape."""
+    if len(metric) != landscape.n_parameters:
+        raise ConfigurationError(
+            f"metric has {len(metric)} entries: expected {landscape.n_parameters}, one a parameter of the landscape, since "
+            "each component of the gradient is divided by its own; measure it on this landscape"
+        )
 
 
 class ConstantNoise(FactoredNoise):
@@ -123,6 +162,57 @@ class ThermalNoise(ConstantNoise):
 
     def _factor(self, landscape: Landscape) -> NDArray[np.float64]:
         return np.full(landscape.n_parameters, sqrt(2 * self.temperature))
+
+
+@dataclass(frozen=True, eq=False)
+class PreconditionedThermalNoise(ThermalNoise):
+    """√(2T D) dW in the gradient that `Preconditioned` divides by D: √(2T D⁻¹) dW in the weights.
+
+    With that rule in the same constant metric the stationary law is exp(−L/T), whatever D; with others it is not. `sgld` and
+    `sghmc` make both of ``metric=``.
+
+    Parameters
+    ----------
+    temperature : float or Rate
+        T, in units of the loss.
+    metric : array, shape (parameter,)
+        D, positive; kept as a read-only array of float64.
+
+    Raises
+    ------
+    ConfigurationError
+        If T is negative or not finite, or D no vector of positive, finite numbers.
+
+    Examples
+    --------
+    >>> from langevin_nn import Process, advance
+    >>> from langevin_nn.landscape import QuadraticLandscape
+    >>> from langevin_nn.update import Plain, Preconditioned
+    >>> valley = QuadraticLandscape([[100.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]])
+    >>> noise, update = PreconditionedThermalNoise(0.5, [100.0, 1.0]), Preconditioned(Plain(), [100.0, 1.0])
+    >>> process = Process(valley, noise, learning_rate=0.02, update=update)
+    >>> state = advance(process, process.start(replicas=20_000, seed=0), steps=300)
+    >>> (state.weights.var(0) * torch.tensor([100.0, 1.0])).numpy().round(1)  # T in both directions
+    array([0.5, 0.5])
+    """
+
+    metric: NDArray[np.float64]
+
+    # As of other noise with arrays: ThermalNoise would compare temperatures alone.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "metric", checked_metric(self.metric))
+
+    def check(self, landscape: Landscape) -> None:  # noqa: D102
+        check_metric(self.metric, landscape)
+        super().check(landscape)
+
+    def _factor(self, landscape: Landscape) -> NDArray[np.float64]:
+        factor: NDArray[np.float64] = sqrt(2 * self.temperature) * np.sqrt(self.metric)
+        return factor
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from numbers import Real
-from typing import Literal, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
+
+import numpy as np
+import torch
 
 from langevin_nn.checks import is_number, number, shown, truth
 from langevin_nn.drift import Drift
@@ -20,13 +23,14 @@ from langevin_nn.noise import (
     LowRankNoise,
     MatchedGaussian,
     Noise,
+    PreconditionedThermalNoise,
     ShuffledMinibatches,
     Silent,
     ThermalNoise,
 )
 from langevin_nn.process.base import Process
 from langevin_nn.rates import Rate, Slowed, Times
-from langevin_nn.update import Momentum, Plain, UnderdampedLangevin, Update
+from langevin_nn.update import Momentum, Plain, Preconditioned, UnderdampedLangevin, Update
 from langevin_nn.update.wrapped import Wrapped
 
 __all__ = [
@@ -317,6 +321,7 @@ def sgld(
     temperature: float | Rate | None = None,
     *,
     independent: bool = False,
+    metric: Any = None,
     **options: Unpack[Options],
 ) -> Process:
     """Return stochastic gradient Langevin dynamics: minibatches, and thermal noise √(2T) dW.
@@ -326,6 +331,12 @@ def sgld(
     log-likelihoods and T = 1/N the posterior under a flat prior; a Gaussian prior of variance s² is a `weight_decay` of
     1/(N s²). With a rule that has friction, 1 − μ or ζ, T is multiplied by it, so that the temperature of the law is T. A
     rule with a metric of its own, such as Adam, divides thermal noise as it divides the gradient, and has another law.
+
+    A constant diagonal `metric` D makes it dw = −D⁻¹ ∇L dt + √(2T D⁻¹) dW, whose law is exp(−L/T) all the same and which
+    takes longer steps where D is small; weight decay is divided, too. Li et al. (2016, arXiv:1512.07666) let D follow the
+    gradient, and drop the divergence Γ of D⁻¹, so that theirs has another law (Ma, Chen & Fox 2015, arXiv:1506.04696): here D
+    is fixed, one row of ``RMSprop().preconditioner(memory)`` after a warm-up for example. ``update=Preconditioned(rule, D)``
+    says the same.
 
     Parameters
     ----------
@@ -339,6 +350,8 @@ def sgld(
         T, in units of the loss; 1/N unless said.
     independent : bool, optional
         Whether to draw each minibatch independently rather than to shuffle epochs.
+    metric : array, shape (parameter,), optional
+        D, positive, by which drift and thermal noise are preconditioned; none unless said.
     **options : optional
         As all take: update, momentum, weight_decay, drift, time_step, name.
 
@@ -352,14 +365,37 @@ def sgld(
     given: float | Rate = 1 / getattr(landscape, "n_samples", 1) if temperature is None else temperature
     thermal = ThermalNoise(given)
     process = _process(landscape, minibatches + thermal, learning_rate, "sgld", options)
-    update = process.update
-    while isinstance(update, Wrapped):
-        update = update.update
-    friction = update.friction if isinstance(update, UnderdampedLangevin) else 1 - update.momentum
-    if friction == 1:
+    update = process.update if metric is None else _preconditioned(process, metric, options)
+    *around, rule = _chain(update)
+    metrics = [each.metric for each in around if isinstance(each, Preconditioned)]
+    friction = rule.friction if isinstance(rule, UnderdampedLangevin) else 1 - rule.momentum
+    if friction == 1 and not metrics:
         return process
-    lessened = Times(given, friction) if isinstance(given, Rate) else friction * thermal.temperature
-    return replace(process, noise=minibatches + ThermalNoise(lessened))
+    balanced = thermal.temperature
+    if friction != 1:
+        balanced = Times(given, friction) if isinstance(given, Rate) else friction * thermal.temperature
+    kicks = PreconditionedThermalNoise(balanced, reduce(np.multiply, metrics)) if metrics else ThermalNoise(balanced)
+    return replace(process, noise=minibatches + kicks, update=update)
+
+
+def _chain(update: Update) -> list[Update]:
+    """Return a rule and all that are inside it, the innermost last."""
+    return [update, *(_chain(update.update) if isinstance(update, Wrapped) else ())]
+
+
+def _preconditioned(process: Process, metric: Any, options: Options) -> Preconditioned:
+    """Return the update rule of a process in a metric, or raise where it has one already."""
+    update = process.update
+    if options.get("update") is None:
+        assert isinstance(update, Plain | Momentum)
+        # The prior is part of the loss, and its gradient is divided like the rest of it.
+        return Preconditioned(replace(update, weight_decay=0.0), metric, update.weight_decay)
+    if update.preconditioner(update.start(torch.zeros(1, process.landscape.n_parameters))) is not None:
+        raise ConfigurationError(
+            f"metric= and update={shown(update)} came, which has a metric of its own: expected one of them, since thermal "
+            "noise has the temperature in one metric only; leave metric= out, or take a rule without, such as Momentum(0.9)"
+        )
+    return Preconditioned(update, metric)  # type: ignore[arg-type]  # it refuses others
 
 
 @_complete
@@ -370,12 +406,13 @@ def sghmc(
     temperature: float | Rate | None = None,
     *,
     independent: bool = False,
+    metric: Any = None,
     **options: Unpack[Options],
 ) -> Process:
     """Return stochastic gradient Hamiltonian Monte Carlo: minibatches, momentum, and thermal noise that friction balances.
 
     Chen, Fox & Guestrin (2014, arXiv:1402.4102), equation (15) with β̂ = 0: friction and thermal noise balance at the
-    temperature T, at which positions have the law exp(−L/T) as α → 0.
+    temperature T, at which positions have the law exp(−L/T) as α → 0, also in a `metric`, as in `sgld`.
 
     Parameters
     ----------
@@ -389,6 +426,8 @@ def sghmc(
         T, in units of the loss; 1/N unless said.
     independent : bool, optional
         Whether to draw each minibatch independently rather than to shuffle epochs.
+    metric : array, shape (parameter,), optional
+        D, positive, by which drift and thermal noise are preconditioned; none unless said.
     **options : optional
         As all take: update, momentum, weight_decay, drift, time_step, name. Momentum is 0.9 unless said.
 
@@ -400,8 +439,9 @@ def sghmc(
     given: Options = {**options}
     if given.get("update") is None and not given.get("momentum"):
         given["momentum"] = 0.9
-    process = sgld(landscape, learning_rate, batch_size, temperature, independent=independent, **given)
-    if not (process.update.momentum or isinstance(process.update, UnderdampedLangevin)):
+    process = sgld(landscape, learning_rate, batch_size, temperature, independent=independent, metric=metric, **given)
+    rule = _chain(process.update)[-1]
+    if not (rule.momentum or isinstance(rule, UnderdampedLangevin)):
         raise ConfigurationError(
             f"update={shown(process.update)} has no momentum: expected a rule with one, such as Momentum(0.9), since "
             "velocities carry the dynamics; without them take sgld"

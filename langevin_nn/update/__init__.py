@@ -9,6 +9,7 @@ from langevin_nn.update.clipped import Clipped
 from langevin_nn.update.lion import Lion
 from langevin_nn.update.nesterov import Nesterov
 from langevin_nn.update.plain import Momentum, Plain
+from langevin_nn.update.preconditioned import Preconditioned
 from langevin_nn.update.rmsprop import RMSprop
 from langevin_nn.update.schemes import (
     BAOAB,
@@ -39,6 +40,7 @@ __all__ = [
     "Nesterov",
     "Orders",
     "Plain",
+    "Preconditioned",
     "RMSprop",
     "State",
     "SteppedUpdate",

@@ -47,6 +47,7 @@ from langevin_nn.update import (
     Momentum,
     Nesterov,
     Plain,
+    Preconditioned,
     RMSprop,
     StrongAdditive,
     UnderdampedLangevin,
@@ -227,6 +228,14 @@ UPDATES: dict[str, tuple[Update, Any]] = {
     "Nesterov, decaying": (Nesterov(0.5, 0.5), lambda h, start, time: np.exp(-2 * (h + 0.5) * time) * start),
     "Plain": (Plain(), None),
     "Plain, decaying": (Plain(0.5), lambda h, start, time: np.exp(-(h + 0.5) * time) * start),
+    "Preconditioned": (
+        Preconditioned(Plain(), [2.0, 0.5]),
+        lambda h, start, time: np.exp(-h * [0.5, 2] * time) * start,
+    ),
+    "Preconditioned, decaying": (
+        Preconditioned(Momentum(0.5), [2.0, 0.5], 0.3),
+        lambda h, start, time: np.exp(-2 * (h + 0.3) * [0.5, 2] * time) * start,
+    ),
     "RMSprop": (RMSprop(), None),
     "RMSprop, all options": (RMSprop(0.9, 1e-4, 0.5, True, 0.1), None),
     "StrongAdditive": (StrongAdditive(), None),
