@@ -133,4 +133,8 @@ def test_examples(tmp_path, monkeypatch, capsys):
 
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+        file, _, heading = target.partition("#")
+        assert target.startswith("https://") or (ROOT / file).exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", (ROOT / file).read_text(), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings], target

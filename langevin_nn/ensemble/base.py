@@ -14,7 +14,7 @@ from torch import Tensor
 
 from langevin_nn.checks import instance, whole_number
 from langevin_nn.ensemble.spectrum import METHODS, Method, Spectrum
-from langevin_nn.ensemble.variables import MEASURES
+from langevin_nn.ensemble.variables import measure_named
 from langevin_nn.errors import UndefinedQuantityWarning, UnknownNameError
 from langevin_nn.operators import Eigenpairs, SymmetricOperator
 from langevin_nn.schema import COHORT_PAIRS, COHORTS
@@ -28,7 +28,7 @@ __all__ = ["GradientEnsemble", "labelled"]
 
 def labelled(values: Mapping[str, NDArray[Any]], *dimensions: str) -> xr.Dataset:
     """Return arrays along the same dimensions, with the units of `langevin_nn.ensemble.variables`."""
-    return xr.Dataset({name: (dimensions, value, MEASURES[name].attributes) for name, value in values.items()})
+    return xr.Dataset({name: (dimensions, value, measure_named(name).attributes) for name, value in values.items()})
 
 
 class GradientEnsemble(ABC):
@@ -366,7 +366,7 @@ class GradientEnsemble(ABC):
                 UndefinedQuantityWarning,
                 stacklevel=2,
             )
-        pairs = {"gradient_alignment": values.pop("gradient_alignment")}
+        pairs = {name: values.pop(name) for name in list(values) if name.startswith("gradient_alignment")}
         data = labelled(values, "cohort").merge(labelled(pairs, "cohort_pair"))
         return data.assign_coords(cohort=list(COHORTS), cohort_pair=list(COHORT_PAIRS))
 

@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from langevin_nn.checks import kind_of
+from langevin_nn.checks import kind_of, whole_number
 from langevin_nn.ensemble.base import GradientEnsemble
 from langevin_nn.ensemble.empirical import EmpiricalEnsemble
 from langevin_nn.ensemble.moments import MomentEnsemble
 from langevin_nn.ensemble.replicas import ReplicaEnsembles
+from langevin_nn.ensemble.subsample import SampledEnsemble
 from langevin_nn.errors import ConfigurationError, UnknownNameError
 from langevin_nn.landscape import EmpiricalLandscape, Landscape, MomentLandscape, NetworkLandscape
 from langevin_nn.landscape.network import COHORT_MASKS
 from langevin_nn.landscape.weights import as_weights
 from langevin_nn.memory import budget
+from langevin_nn.seeds import Seeds
 
 __all__ = ["gradient_ensemble", "gradient_ensembles"]
 
@@ -36,6 +38,8 @@ def gradient_ensemble(
     cohort_mask: CohortMask | None = None,
     preconditioner: Tensor | None = None,
     memory_limit: int | float | str | None = None,
+    subsample: int | None = None,
+    seed: int = 0,
 ) -> GradientEnsemble:
     """Return the minibatch ensemble of a landscape at one point.
 
@@ -60,6 +64,11 @@ def gradient_ensemble(
     memory_limit : int or str, optional
         Budget in bytes or as ``"512 MiB"``, about half of the free memory unless said: for sample gradients, which are
         computed anew in pieces where half of it does not hold them, and for the matrices of a spectrum.
+    subsample : int, optional
+        How many samples to draw at random, from whose gradients the ensemble of all is estimated, each order parameter and
+        eigenvalue with its standard error (`SampledEnsemble`); all of them, without error, unless said.
+    seed : int, optional
+        Which are drawn.
 
     Returns
     -------
@@ -70,7 +79,7 @@ def gradient_ensemble(
     ------
     ConfigurationError
         If `batch_size` is missing, the landscape offers neither samples nor moments, the preconditioner is not one positive
-        number a parameter, or memory does not suffice.
+        number a parameter, the subsample is none, or memory does not suffice.
     UnknownNameError
         If there is no such cohort mask.
 
@@ -119,11 +128,19 @@ def gradient_ensemble(
         given = landscape.labels_of(replica)
         labels = given if given.ndim == 1 and landscape.is_classifier else None
     memory_limit = _budget(memory_limit, landscape)
-    gradients = landscape.sample_gradients(weights, replica, memory_limit=memory_limit)
+    drawn = None if subsample is None else _drawn(landscape, subsample, Seeds(seed).generator("subsample", replica))
+    if drawn is None:
+        gradients = landscape.sample_gradients(weights, replica, memory_limit=memory_limit)
+    else:
+        gradients = landscape.sample_gradients(weights, replica, memory_limit=memory_limit, samples=drawn)
     if factors is not None:
         if isinstance(landscape, NetworkLandscape):
             factors = factors[landscape.measured_columns]
         gradients = gradients.scaled(factors)
+    if drawn is not None:
+        cohort = None if mislabeled is None else mislabeled[drawn.to(mislabeled.device)]
+        sizes = batch_size, landscape.n_samples
+        return SampledEnsemble(gradients, *sizes, cohort, replacement, memory_limit=memory_limit)
     return EmpiricalEnsemble(
         gradients,
         batch_size,
@@ -132,6 +149,14 @@ def gradient_ensemble(
         labels=labels,
         memory_limit=memory_limit,
     )
+
+
+def _drawn(landscape: EmpiricalLandscape, subsample: int, generator: np.random.Generator) -> Tensor:
+    """Return positions of some samples, drawn at random without replacement, in order."""
+    n = landscape.n_samples
+    expected = f"a whole number (int) of samples from 8 to {n}, since triples and quadruples of them are compared"
+    count = whole_number("subsample", subsample, expected, least=min(8, n), most=n)
+    return torch.as_tensor(np.sort(generator.choice(n, count, replace=False, shuffle=False)))
 
 
 def _budget(memory_limit: int | float | str | None, landscape: Landscape) -> int:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from langevin_nn.schema import Variable
 
-__all__ = ["MEASURES"]
+__all__ = ["MEASURES", "measure_named"]
+
+_OF_AN_ERROR = "_standard_error"
 
 _COHORT = ("cohort",)
 _GRADIENT_SQUARED = "loss2 weight-2"
@@ -74,3 +78,27 @@ _VARIABLES = (
 )
 # By name.
 MEASURES = {variable.name: variable for variable in _VARIABLES}
+
+
+def measure_named(name: str) -> Variable:
+    """Return what a measure is, or the standard error of one.
+
+    Parameters
+    ----------
+    name : str
+        Of `MEASURES`, or of one of them and ``_standard_error``.
+
+    Returns
+    -------
+    Variable
+        With dimensions and units.
+
+    Examples
+    --------
+    >>> measure_named("activity_standard_error").long_name
+    'standard error of the activity A'
+    """
+    if name in MEASURES:
+        return MEASURES[name]
+    of = MEASURES[name.removesuffix(_OF_AN_ERROR)]
+    return replace(of, name=name, long_name=f"standard error of the {of.long_name}")

@@ -445,6 +445,18 @@ class SampleGradients:
                 if other is self and theirs.start > mine.start:
                     out[theirs, mine] = out[mine, theirs].T
 
+    def grams_by_layer(self) -> Tensor:
+        """Return the inner products of all pairs of sample gradients within each layer.
+
+        Returns
+        -------
+        Tensor, shape (layer, sample, sample)
+            Their sum over layers is `gram`.
+        """
+        if "_grams" not in self.__dict__:
+            self._keep_grams(torch.empty(0, self.n_samples, dtype=torch.float64, device=self.device))
+        return self._grams
+
     def gram(self) -> Tensor:
         """Return the inner products of all pairs of sample gradients.
 

@@ -190,8 +190,9 @@ class EmpiricalLandscape(Landscape):
         *,
         everywhere: bool = False,
         memory_limit: int | float | str | None = None,
+        samples: Tensor | None = None,
     ) -> SampleGradients:
-        """Return the gradients of all sample losses at one point, for measurement.
+        """Return the gradients of sample losses at one point, for measurement.
 
         Parameters
         ----------
@@ -203,11 +204,13 @@ class EmpiricalLandscape(Landscape):
             Whether over all tensors, rather than the measured ones.
         memory_limit : int or str, optional
             Budget in bytes or as ``"512 MiB"``, 1 GiB unless said: gradients that do not fit are computed anew at each use.
+        samples : Tensor of int, shape (sample,), optional
+            Which; all unless said.
 
         Returns
         -------
         SampleGradients
-            ∇ℓ_k of every sample.
+            ∇ℓ_k of every sample, in order.
         """
 
     def loss(self, weights: Tensor) -> Tensor:  # noqa: D102

@@ -86,6 +86,7 @@ class ForwardPass(EmpiricalLandscape):
         *,
         everywhere: bool = False,
         memory_limit: int | float | str | None = None,
+        samples: Tensor | None = None,
     ) -> NoReturn:
         mixing = [name for change, _ in self._changes for name in change.batch_statistics]
         if mixing:

@@ -837,6 +837,7 @@ class NetworkLandscape(EmpiricalLandscape):
         *,
         everywhere: bool = False,
         memory_limit: int | float | str | None = None,
+        samples: Tensor | None = None,
     ) -> SampleGradients:
         limit = as_bytes(memory_limit)
         if weights.shape != (self.n_parameters,):
@@ -859,7 +860,9 @@ class NetworkLandscape(EmpiricalLandscape):
             self._layers = found if decided else None
         names = tuple(self._layout.shapes) if everywhere else self.measured_parameters
         source = replace(self._source(weights, replica, names, found[0]), shared=found[1])
-        key = names, tuple(found[0]), limit
+        if samples is not None:
+            source = replace(source, inputs=taken(source.inputs, samples), labels=taken(source.labels, samples))
+        key = names, tuple(found[0]), limit, source.n_samples
         if key not in self._footprints:
             self._footprints[key] = Footprint.of(source, limit)
         return within_memory(source, limit, self._footprints[key])

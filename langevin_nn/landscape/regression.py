@@ -101,8 +101,10 @@ class LinearRegressionLandscape(EmpiricalLandscape):
         *,
         everywhere: bool = False,
         memory_limit: int | float | str | None = None,
+        samples: Tensor | None = None,
     ) -> SampleGradients:
-        return SampleGradients.from_matrix((self._x @ weights - self._y)[:, None] * self._x)
+        x, y = (self._x, self._y) if samples is None else (self._x[samples], self._y[samples])
+        return SampleGradients.from_matrix((x @ weights.to(x) - y)[:, None] * x)
 
     def noise_covariance(self, weights: Any, batch_size: int, *, replacement: bool = False) -> NDArray[np.float64]:
         """Return the covariance C of the minibatch gradient.
