@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -72,7 +73,14 @@ def _of_network(given: Any, like: Any) -> Tensor:
         )
     if isinstance(given, str | os.PathLike):
         given = read_checkpoint(given)
-    found: Tensor = flatten(dict(given.state_dict() if isinstance(given, nn.Module) else given))
+    state = given.state_dict() if isinstance(given, nn.Module) else given
+    # What else a checkpoint keeps beside its tensors, such as the state of a quantiser, is no weight.
+    tensors = {
+        name: torch.as_tensor(each)
+        for name, each in state.items()
+        if isinstance(name, str) and isinstance(each, Tensor | np.ndarray)
+    }
+    found: Tensor = flatten(tensors)
     return found
 
 

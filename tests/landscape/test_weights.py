@@ -102,6 +102,9 @@ def test_another_network_is_refused(landscape, tmp_path):
     process = sgd(landscape, 0.1, 5)
     with pytest.raises(ConfigurationError, match=r"has no '0.weight' \(4 of 4 tensors do not fit\)"):
         process.start(1, 0, nn.Linear(5, 2).state_dict())
+    for no_tensors in ({1: [2.0]}, {"0.weight": "text"}):
+        with pytest.raises(ConfigurationError, match=r"has no '0.weight'"):
+            simulate(sgd(landscape, 0.1, 8), steps=1, weights=no_tensors)
     wide = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 2))
     with pytest.raises(ConfigurationError, match=r"has \(7, 5\) in the place of \(6, 5\)"):
         process.start(1, 0, wide.state_dict())
