@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from benchmarks import gradient_ensemble, langevin, networks, recording, replicas, sweeps
+from benchmarks import gradient_ensemble, langevin, monitor, networks, recording, replicas, sweeps
 from benchmarks.timing import medians, table
 from langevin_nn import NetworkLandscape, Seeds
 from langevin_nn.gradients.layout import ParameterLayout
@@ -125,6 +125,7 @@ PARTS = {
     "gradients": report,
     "ensemble": gradient_ensemble.report,
     "networks": networks.report,
+    "monitor": monitor.report,
     "langevin": langevin.report,
     "replicas": replicas.report,
     "recording": recording.report,

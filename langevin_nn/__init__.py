@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from langevin_nn import figures as figures
     from langevin_nn import gradients as gradients
     from langevin_nn import landscape as landscape
+    from langevin_nn import monitor as monitor
     from langevin_nn import noise as noise
     from langevin_nn import observables as observables
     from langevin_nn import operators as operators
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from langevin_nn.ensemble import gradient_ensemble as gradient_ensemble
     from langevin_nn.figures import plot as plot
     from langevin_nn.landscape import NetworkLandscape as NetworkLandscape
+    from langevin_nn.monitor import Monitor as Monitor
     from langevin_nn.process import Process as Process
     from langevin_nn.process import frozen_langevin as frozen_langevin
     from langevin_nn.process import gradient_descent as gradient_descent

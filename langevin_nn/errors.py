@@ -12,6 +12,7 @@ __all__ = [
     "DamagedTrajectory",
     "EstimationRefused",
     "LangevinError",
+    "MonitorWarning",
     "OwnWeightsWarning",
     "ResumedElsewhereWarning",
     "RunInUse",
@@ -64,6 +65,10 @@ class SampleMixingError(ConfigurationError):
 
 class AllMislabeledWarning(UserWarning):
     """Labels of a replica that all differ from the true ones, as where the classes are numbered otherwise."""
+
+
+class MonitorWarning(UserWarning):
+    """A monitor could not measure something of a training run, which goes on as it is."""
 
 
 class OwnWeightsWarning(UserWarning):

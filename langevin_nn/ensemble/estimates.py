@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from langevin_nn.ensemble.groups import covariance_factor
 
-__all__ = ["Estimate", "Sums", "estimated_cosines", "estimated_order_parameters"]
+__all__ = ["Estimate", "Sums", "estimated_cosines", "estimated_order_parameters", "noise_factor"]
 
 # A ratio whose denominator is not this many standard errors from zero has no error that a jackknife could tell.
 _LEAST_RATIO = 3.0
@@ -104,13 +104,14 @@ class Sums:
 
     def _weights(self, order: int) -> Numbers:
         """Return N(N − 1)…/(Nᵐ n(n − 1)…) with all samples and, in the same places as in the sums, without one."""
-        sizes = np.concatenate([[self.n], np.full(self.n, self.n - 1)]).astype(float)
-        steps = np.arange(order)[:, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            population = 1 - (0 if self.n_samples == inf else steps / self.n_samples)
-            weights: Numbers = (population / (sizes - steps)).prod(0)
-        weights[sizes < order] = 0.0 if self.n_samples < order else np.nan
+        weights = np.full(self.n + 1, self._weight(order, self.n - 1))
+        weights[0] = self._weight(order, self.n)
         return weights
+
+    def _weight(self, order: int, n: int) -> float:
+        if n < order:
+            return 0.0 if self.n_samples < order else nan
+        return prod((1 - k / self.n_samples) / (n - k) for k in range(order))
 
     def _estimate(self, values: Numbers) -> Estimate:
         return Estimate(float(values[0]), values[1:], self.share)
@@ -191,7 +192,7 @@ def estimated_order_parameters(
         By name, as of `GradientEnsemble.order_parameters`.
     """
     sums = Sums(gram, n_samples)
-    factor = 1 / batch_size if n_samples == inf else covariance_factor(n_samples, batch_size, replacement)
+    factor = noise_factor(n_samples, batch_size, replacement)
     squared, trace, along = sums.squared_mean, sums.trace, sums.variance_along_mean
     noise = trace.times(factor)
     parallel = along.times(factor).over(squared)
@@ -206,6 +207,11 @@ def estimated_order_parameters(
         "gradient_noise_scale": trace.over(squared),
         "alignment_approximation": squared.over(squared.plus(noise)),
     }
+
+
+def noise_factor(n_samples: float, batch_size: float, replacement: bool = False) -> float:
+    """Return f/B of `covariance_factor`, also of infinitely many samples."""
+    return 1 / batch_size if n_samples == inf else covariance_factor(n_samples, batch_size, replacement)
 
 
 def estimated_cosines(gram: Numbers, members: Mapping[str, NDArray[np.bool_]], n_samples: float) -> dict[str, Estimate]:

@@ -26,7 +26,7 @@ from langevin_nn.gradients.sample_gradients import SampleGradients
 from langevin_nn.gradients.samples import Samples, mapped, number_of, taken
 from langevin_nn.progress import sample_bar
 
-__all__ = ["SampleGradientSource"]
+__all__ = ["Call", "SampleGradientSource", "block_of"]
 
 Call = tuple[nn.Module, Tensor, Tensor]  # what was called, what went in and what came back
 
@@ -44,8 +44,27 @@ def _for_each(n_samples: int, argument: Tensor, output: Tensor) -> tuple[Tensor,
     return given.expand(n_samples, *given.shape[1:]), made.expand(n_samples, *made.shape[1:])
 
 
-def _block(layer: nn.Module, calls: Sequence[Call], tensors: dict[str, int], stored: bool, room: int) -> Block:
-    """Return a layer's block from what went in and what came back at each call of a layer that holds its tensors."""
+def block_of(layer: nn.Module, calls: Sequence[Call], tensors: dict[str, int], stored: bool, room: int) -> Block:
+    """Return a layer's block from what went in and what came back at each call of a layer that holds its tensors.
+
+    Parameters
+    ----------
+    layer : torch.nn.Module
+        One of `fast_layers`.
+    calls : sequence of tuple
+        The layer that was called, its argument and the signal, both of shape (sample, ...).
+    tensors : dict of str to int
+        Names and sizes of its tensors.
+    stored : bool
+        Whether gradients are stored even where they are larger than what they are made of.
+    room : int
+        How many numbers of rows may be held while inner products are computed.
+
+    Returns
+    -------
+    Block
+        The gradients of the samples by these tensors.
+    """
     sizes = {name.rpartition(".")[2]: size for name, size in tensors.items()}
     called, activations, signals = calls[0]
     alone = len(calls) == 1 and called is layer
@@ -54,7 +73,7 @@ def _block(layer: nn.Module, calls: Sequence[Call], tensors: dict[str, int], sto
             return DenseBlock(signals, tensors, OuterProductBlock.path)
         return OuterProductBlock(signals.double(), activations.double(), tensors)
 
-    def block_of(called: nn.Module, activations: Tensor, signals: Tensor, columns: dict[str, int]) -> PositionBlock:
+    def at_positions(called: nn.Module, activations: Tensor, signals: Tensor, columns: dict[str, int]) -> PositionBlock:
         products = products_of(called)
         assert products is not None
         multiplied = partial(products, called, "weight" in columns, "bias" in columns)
@@ -62,14 +81,14 @@ def _block(layer: nn.Module, calls: Sequence[Call], tensors: dict[str, int], sto
 
     larger = sum(tensors.values()) > signals[0].numel() + activations[0].numel()
     if alone and larger and not stored:
-        return replace(block_of(*calls[0], sizes), tensors=tensors)
+        return replace(at_positions(*calls[0], sizes), tensors=tensors)
     dense = (signals.new_empty if alone else signals.new_zeros)(len(signals), sum(sizes.values()))
     for called, activations, signals in calls:
         shared = [each for each in sizes if called._parameters.get(each) is layer._parameters[each]]
         if not shared:
             continue
         starts = {"weight": 0, "bias": sizes.get("weight", 0)}
-        call = block_of(called, activations, signals, {each: sizes[each] for each in shared})
+        call = at_positions(called, activations, signals, {each: sizes[each] for each in shared})
         for piece in call.pieces():
             rows = call.multiply_out(activations[piece], signals[piece])
             if alone:
@@ -136,7 +155,7 @@ class SampleGradientSource:
         inputs, labels = taken(self.inputs, samples), self.labels[samples]
         losses, calls = self._signals(inputs, labels)
         blocks = {
-            layer: _block(self.layers[layer], made, self._tensors(layer), self.stored, self.room)
+            layer: block_of(self.layers[layer], made, self._tensors(layer), self.stored, self.room)
             for layer, made in calls.items()
         }
         missing = [name for name in self.names if owner(name) not in blocks]

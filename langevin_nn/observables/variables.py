@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from langevin_nn.ensemble.variables import MEASURES
+from langevin_nn.ensemble.variables import MEASURES, measure_named
 from langevin_nn.errors import UnknownNameError
 from langevin_nn.schema import Coordinate, Variable
 
@@ -25,9 +25,40 @@ _VARIABLES = (
     Variable("mislabeled", "given label differs from the true one", ("sample",), "1", "samples", timeless=True),
     Variable("relabeled", "label was redrawn", ("sample",), "1", "samples", timeless=True),
     Variable("weights", "weights", ("parameter",), "weight", "weights"),
+    Variable("step_learning_rate", "learning rate of the update"),
+    Variable("step_batch_size", "samples in the minibatch of the update", (), "sample"),
+    Variable("weight_norm", "norm of all weights", (), "weight"),
+    Variable("measured_samples", "samples from whose gradients order parameters are estimated", (), "sample"),
+)
+# Estimates from some of the samples come with errors.
+_ESTIMATED = (
+    "activity",
+    "directed_activity",
+    "parallel_activity",
+    "perpendicular_activity",
+    "noise_strength",
+    "parallel_noise",
+    "projection_variance",
+    "gradient_noise_scale",
+    "alignment_approximation",
+    "gradient_alignment",
+)
+_ERRORS = tuple(measure_named(f"{name}_standard_error") for name in _ESTIMATED)
+
+
+def _of_layer(name: str) -> Variable:
+    """Return an order parameter of all samples within each layer."""
+    known = measure_named(name)
+    return Variable(f"layer_{name}", f"{known.long_name} of a layer", ("layer",), known.units, "layers")
+
+
+_LAYERS = tuple(
+    _of_layer(f"{name}{suffix}")
+    for name in ("directed_activity", "noise_strength")
+    for suffix in ("", "_standard_error")
 )
 # With those that an ensemble measures, which it also gives without a run.
-OWN = {**MEASURES, **{variable.name: variable for variable in _VARIABLES}}
+OWN = {**MEASURES, **{variable.name: variable for variable in (*_VARIABLES, *_ERRORS, *_LAYERS)}}
 # Groups that hold nothing else, the root apart.
 GROUPS = tuple(dict.fromkeys(variable.group for variable in OWN.values() if variable.group))
 

@@ -260,15 +260,19 @@ class Recorder:
 
     def commit_if_due(self, state: State) -> None:
         """Finish a segment where it is large or old enough and everything that is due until this state has been recorded."""
-        if self._folder is None:
-            return
+        if self._folder is not None and self.is_due:
+            self.commit(state, recorded=True)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether what is held is large or old enough for a segment."""
+        assert self._folder is not None
         self._folder.renew()
         held, record = (
             sum(getattr(buffer, name) for buffer in self._buffers.values()) for name in ("size", "row_bytes")
         )
         full = held >= recording_limit(self._limit, record) // _SHARE
-        if full or monotonic() - self._last_commit >= self._seconds:
-            self.commit(state, recorded=True)
+        return full or monotonic() - self._last_commit >= self._seconds
 
     def commit(self, state: State, recorded: bool) -> None:
         """Finish a segment.
@@ -287,8 +291,8 @@ class Recorder:
         """
         assert self._folder is not None
         self._drop_committed()
-        tree = self.tree(complete=False) if self.started else None
         until = state.step if recorded else state.step - 1
+        tree = self._tree_until(until) if self.started else None
         try:
             self._folder.commit(tree, state_bytes(state, recorded), max(until, -1), tuple(sorted(self._kept_timeless)))
         except StorageError as error:
@@ -302,6 +306,21 @@ class Recorder:
     def tree(self, *, complete: bool = True) -> xr.DataTree:
         """Return everything that is held in memory, in the schema of trajectory files."""
         return assembled([self._groups()], {**self._attributes, "complete": int(complete)})
+
+    def _tree_until(self, step: int) -> xr.DataTree | None:
+        """Return what is held in memory up to a step; None where that is nothing."""
+        tree = self.tree(complete=False)
+        if all(each <= step for buffer in self._buffers.values() for each in buffer.steps[-1:]):
+            return tree
+        kept = {}
+        for node in tree.subtree:
+            clock, dataset = clock_of_group(node.path.strip("/")), node.to_dataset(inherit=False)
+            chosen = dataset.isel({clock: dataset[clock].values <= step}) if clock in dataset.sizes else dataset
+            if node.path == "/" or chosen.sizes.get(clock, 1):
+                kept[node.path] = chosen
+        found = xr.DataTree.from_dict(kept)
+        found.attrs.update(tree.attrs)
+        return found if any(clock_of_group(path.strip("/")) in each.sizes for path, each in kept.items()) else None
 
     def whole(self, *, complete: bool) -> xr.DataTree:
         """Return all records of the run, those in segments lazily, to be closed after use."""

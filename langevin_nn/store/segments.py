@@ -374,6 +374,38 @@ class SegmentFolder:
             while self._crowded():  # what was made of many may be the last of many
                 self._merge()
 
+    def cut(self, until: int, state: bytes) -> None:
+        """Forget the records after a step, from where somebody else's run goes on.
+
+        Parameters
+        ----------
+        until : int
+            The last step whose records stay.
+        state : bytes
+            As of `commit`.
+
+        Raises
+        ------
+        RunInUse
+            If another process has taken the run over.
+        StorageError
+            If something cannot be written; everything stays as it was.
+        """
+        before, groups = self._manifest, {}
+        with assembled(self.parts(), before.attributes) as tree:
+            for node in tree.subtree:
+                dataset = node.to_dataset(inherit=False)
+                clock = clock_of_group(node.path.strip("/"))
+                if clock in dataset.sizes:
+                    dataset = dataset.isel({clock: dataset[clock].values <= until})
+                groups[node.path] = dataset.load()
+        self._manifest = replace(before, segments=())
+        try:
+            self.commit(xr.DataTree.from_dict(groups), state, until, before.timeless)
+        except BaseException:
+            self._manifest = before
+            raise
+
     def parts(self) -> list[dict[str, xr.Dataset]]:
         """Return the groups of each segment, opened lazily, in the order of their records."""
         return [_opened(self.folder, each) for each in self._manifest.segments]

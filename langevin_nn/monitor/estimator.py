@@ -1,0 +1,228 @@
+"""Order parameters from the backward passes of somebody else's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from langevin_nn.gradients import SampleGradients
+from langevin_nn.gradients.forward import batch_layers
+from langevin_nn.monitor.measures import of_layers, of_pass
+from langevin_nn.monitor.probe import Probe
+from langevin_nn.seeds import Seeds
+
+__all__ = ["Estimator"]
+
+# Of the largest gradient of a layer, between the sum of its samples' gradients and what autograd accumulated.
+_ROUNDING = {torch.float64: 1e-7, torch.float32: 1e-2, torch.float16: 0.3, torch.bfloat16: 0.3}
+LEAST_MEASURED = 8
+
+Arrays = dict[str, NDArray[np.float64]]
+Warn = Callable[[str, str], None]
+
+
+class Estimator:
+    """What estimates the order parameters of a network's minibatch ensemble.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The network.
+    n_samples : int
+        N.
+    measured_samples : int
+        Samples of a minibatch whose gradients are compared.
+    augmented : bool
+        Whether samples come otherwise at each pass.
+    accumulation : int
+        Parts of a minibatch.
+    seed : int
+        Which samples are compared.
+    warn : callable
+        (reason, sentence): takes down what could not be estimated.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        n_samples: int,
+        measured_samples: int,
+        augmented: bool,
+        accumulation: int,
+        seed: int,
+        warn: Warn,
+    ) -> None:
+        self._network, self._n, self._measured, self._augmented = network, n_samples, measured_samples, augmented
+        self._accumulation, self._seeds, self._warn = accumulation, Seeds(seed), warn
+        self._left_out: frozenset[str] = frozenset()
+        self._verified = False
+        self._parts: list[tuple[Tensor, int]] = []
+        self.layers = tuple(Probe.layers_of(network))
+
+    def probe(self) -> Probe:
+        """Return hooks for the coming pass."""
+        return Probe(self._network, self._left_out)
+
+    @property
+    def is_by_parts(self) -> bool:
+        """Whether estimates are to come from parts of a minibatch, since its samples have no gradients of their own."""
+        return self._accumulation > 1 and bool(batch_layers(self._network))
+
+    def before(self, *, for_part: bool = False) -> dict[str, Tensor]:
+        """Return copies of the gradients before a pass, where what it adds will be asked for."""
+        if self._verified and not for_part:
+            return {}
+        return {name: each.grad.detach().clone() for name, each in self._trained.items() if each.grad is not None}
+
+    @property
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: each for name, each in self._network.named_parameters() if each.requires_grad}
+
+    def of_samples(
+        self, probe: Probe, factors: Tensor, index: Tensor, before: Mapping[str, Tensor], step: int, cohort: Any
+    ) -> tuple[Arrays, Arrays] | None:
+        """Estimate from the gradients of single samples.
+
+        Parameters
+        ----------
+        probe : Probe
+            What it saw.
+        factors : Tensor, shape (sample,)
+            The derivative of what was differentiated by each sample's loss.
+        index : Tensor of int, shape (sample,)
+            Which samples.
+        before : mapping of str to Tensor
+            The gradients before.
+        step : int
+            Updates made.
+        cohort : ndarray of bool, shape (n_samples,), or None
+            Which samples are taken to be mislabeled.
+
+        Returns
+        -------
+        tuple of two dict, or None
+            Variables of the root and of the layers; None where nothing can be estimated, which is taken down.
+        """
+        alive = torch.nonzero(factors)[:, 0]
+        if not bool(torch.isfinite(factors).all()) or len(alive) == 0:
+            self._warn(
+                "passes without a gradient", "a pass has no finite gradient of its losses: nothing is estimated there"
+            )
+            return None
+        count = min(self._measured, len(alive))
+        if count < LEAST_MEASURED:
+            what = f"a minibatch has {count} samples: expected {LEAST_MEASURED} or more, so nothing is estimated there"
+            self._warn("minibatches that are too small", what)
+            return None
+        self._verify(probe, factors, alive, before)
+        chosen = self._seeds.generator("monitor", 0, step).permutation(len(alive))[:count]
+        rows = alive[torch.as_tensor(np.sort(chosen), device=alive.device)]
+        gradients = probe.sample_gradients(factors, rows)
+        gram = None if gradients is None else gradients.grams_by_layer().sum(0).cpu().numpy()
+        if gradients is None or gram is None:
+            what = (
+                "no layer could be measured: expected linear, convolutional, embedding or normalisation layers that are "
+                "called with samples along the first dimension"
+            )
+            self._warn("passes without a measured layer", what)
+            return None
+        if not np.isfinite(gram).all():
+            self._warn(
+                "gradients that are not finite", "gradients of samples are not finite: nothing is estimated there"
+            )
+            return None
+        if probe.mixing:
+            what = (
+                f"layer {probe.mixing[0]!r} mixes the samples of a minibatch: what is compared is the share of each in the "
+                "minibatch's gradient, the losses of others in it, and estimates hold approximately; for those that hold, "
+                "accumulate the gradient over parts of the minibatch, and say accumulation= their number"
+            )
+            self._warn("passes through layers that mix samples", what)
+        population = inf if self._augmented or probe.random else float(self._n)
+        size = len(factors) * self._accumulation
+        wrong = None if cohort is None else cohort[index[rows.to(index.device)].cpu().numpy()]
+        values = of_pass(gram, population, size, wrong)
+        values["measured_samples"] = np.array([float(count)])
+        return values, of_layers(gradients, self.layers, population, size)
+
+    def _verify(self, probe: Probe, factors: Tensor, rows: Tensor, before: Mapping[str, Tensor]) -> None:
+        """Hold sums of sample gradients against the gradients of the first pass, and leave out layers where they differ."""
+        if self._verified:
+            return
+        self._verified = True
+        gradients = probe.sample_gradients(factors, rows)
+        differing = [] if gradients is None else list(self._differing(probe, gradients, factors[rows], before))
+        if differing:
+            self._left_out = frozenset(differing)
+            what = (
+                f"layers {', '.join(differing)} have another gradient than their samples add up to: expected the same, so "
+                "they are left out; something besides the losses is differentiated there, or they are used in another way"
+            )
+            self._warn("layers that are left out", what)
+            probe.leave_out(differing)
+
+    def _differing(
+        self, probe: Probe, gradients: SampleGradients, factors: Tensor, before: Mapping[str, Tensor]
+    ) -> list[str]:
+        sums = gradients.split(gradients.combine(factors.to(gradients.device, torch.float64)[None]))
+        found = []
+        for layer, total in sums.items():
+            tensors = probe.tensors[layer]
+            made = torch.cat([_grown(each, before.get(name)).double().flatten() for name, each in tensors.items()])
+            rounding = max(_ROUNDING[each] for each in (*probe.precisions, *(each.dtype for each in tensors.values())))
+            if float((total[0].to(made) - made).norm()) > rounding * float(made.norm()):
+                found.append(layer)
+        return found
+
+    def of_part(self, before: Mapping[str, Tensor], size: int) -> Arrays | None:
+        """Take one part of a minibatch, and with the last one estimate from all.
+
+        Parameters
+        ----------
+        before : mapping of str to Tensor
+            The gradients before it.
+        size : int
+            Samples in it.
+
+        Returns
+        -------
+        dict or None
+            Variables of the root; None until the last part, or where nothing can be estimated.
+        """
+        grown = [_grown(each, before.get(name)).double().flatten() for name, each in self._trained.items()]
+        self._parts.append((torch.cat(grown) * self._accumulation, size))
+        if len(self._parts) < self._accumulation:
+            return None
+        (gradients, sizes), self._parts = zip(*self._parts, strict=True), []
+        rows = torch.stack(gradients)
+        gram = (rows @ rows.T).cpu().numpy()
+        if not np.isfinite(gram).all():
+            self._warn("gradients that are not finite", "gradients of parts are not finite: nothing is estimated there")
+            return None
+        values = of_pass(gram, inf, self._accumulation, None)
+        for name in ("gradient_noise_scale", "gradient_noise_scale_standard_error"):
+            values[name] = values[name] * np.mean(sizes)  # counted in samples, not in parts
+        values["measured_samples"] = np.array([float(sum(sizes))])
+        return values
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What it takes to go on."""
+        return {"left_out": sorted(self._left_out), "verified": self._verified}
+
+    def go_on(self, memory: Mapping[str, Any]) -> None:
+        """Take up what was remembered."""
+        self._left_out, self._verified, self._parts = frozenset(memory["left_out"]), bool(memory["verified"]), []
+
+
+def _grown(parameter: Tensor, before: Tensor | None) -> Tensor:
+    """Return what a backward pass has added to a gradient."""
+    if parameter.grad is None:
+        return torch.zeros_like(parameter)
+    return parameter.grad.detach() if before is None else parameter.grad.detach() - before

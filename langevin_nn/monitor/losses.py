@@ -1,0 +1,95 @@
+"""The loss of each sample as it was when the sample was seen, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["SeenLosses"]
+
+
+class SeenLosses:
+    """The losses of the epoch that goes on, as they came, and those of the epochs before it, in order.
+
+    Parameters
+    ----------
+    n_samples : int
+        N.
+
+    Attributes
+    ----------
+    total : int
+        Samples that were seen until now, each as often as it was.
+    epochs : list of ndarray of float32, shape (sample,)
+        Losses of the epochs that have ended; NaN where a sample was not seen.
+    clock : list of float
+        When they ended, in epochs.
+    """
+
+    # A step only keeps copies, 12 bytes a sample, and waits for no device; they are put in their places once an epoch.
+
+    def __init__(self, n_samples: int) -> None:
+        self._n = n_samples
+        self.total = self._seen = 0
+        self._kept: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self._labels = np.full(n_samples, -1)
+        self.epochs: list[NDArray[np.float32]] = []
+        self.clock: list[float] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many samples were seen in this epoch as there are."""
+        return self._seen >= self._n
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether samples were seen in this epoch."""
+        return self._seen > 0
+
+    def has_room(self, n_samples: int) -> bool:
+        """Return whether so many more belong to the same epoch: a loader may drop its last minibatch."""
+        return self._seen + n_samples <= self._n or self._seen == 0
+
+    def take_down(self, losses: Tensor, index: Tensor, labels: Tensor | None) -> None:
+        """Keep the losses of a minibatch, shape (sample,), with their places and, where they are known, their labels."""
+        self._kept.append((losses.detach().clone(), index.clone(), None if labels is None else labels.clone()))
+        self._seen += len(losses)
+        self.total += len(losses)
+
+    def end_epoch(self) -> tuple[NDArray[np.float32], int, int]:
+        """Begin another epoch; return the losses of this one, and how many indices and losses were none."""
+        losses, index = (torch.cat([each[k].cpu() for each in self._kept]).numpy() for k in (0, 1))  # type: ignore[union-attr]
+        inside, finite = (index >= 0) & (index < self._n), np.isfinite(losses)
+        found = np.full(self._n, np.nan, dtype=np.float32)
+        found[index[inside & finite]] = losses[inside & finite]
+        for _, places, labels in self._kept:
+            if labels is not None and not labels.is_floating_point():
+                there = places.cpu().numpy()
+                within = (there >= 0) & (there < self._n)
+                self._labels[there[within]] = labels.cpu().numpy()[within]
+        self._kept, self._seen = [], 0
+        self.epochs.append(found)
+        self.clock.append(self.total / self._n)
+        return found, int((~inside).sum()), int((~finite).sum())
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The given label of each sample, once all are known."""
+        return None if (self._labels < 0).any() else self._labels
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What it takes to go on, besides the epochs that have ended."""
+        kept = [tuple(None if each is None else each.cpu() for each in pieces) for pieces in self._kept]
+        return {"total": self.total, "seen": self._seen, "kept": kept, "labels": torch.tensor(self._labels)}
+
+    def go_on(self, memory: Mapping[str, Any], epochs: list[NDArray[np.float32]], clock: list[float]) -> None:
+        """Take up what was remembered."""
+        self.total, self._seen, self._kept = memory["total"], memory["seen"], list(memory["kept"])
+        self._labels = memory["labels"].numpy().copy()
+        self.epochs, self.clock = epochs, clock

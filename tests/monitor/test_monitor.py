@@ -1,0 +1,400 @@
+"""Loops of one's own, measured as they run: not a bit changed, gradients as autograd has them, records that go on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, linear
+from torch.utils.data import DataLoader, TensorDataset
+
+from langevin_nn import (
+    NetworkLandscape,
+    Seeds,
+    find_mislabeled,
+    gradient_ensemble,
+    open_trajectory,
+    plot,
+    sgd,
+    simulate,
+    validate,
+)
+from langevin_nn.draws import NumPyDraws
+from langevin_nn.errors import ConfigurationError, MonitorWarning
+from langevin_nn.monitor import IndexedDataset, Monitor
+from langevin_nn.monitor.probe import Probe
+from langevin_nn.observables import OrderParameters, SampleLosses, Weights
+from langevin_nn.schedules import EverySteps
+from langevin_nn.seeds import Key
+
+N, CLASSES = 120, 3
+torch.manual_seed(0)
+IMAGES, LABELS = torch.randn(N, 2, 6, 6), torch.arange(N) % CLASSES
+
+
+def _network(*, mixing: bool = False, dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(1)
+    middle = nn.BatchNorm2d(4) if mixing else nn.GroupNorm(2, 4)
+    head = (nn.Flatten(), nn.Dropout(dropout), nn.Linear(64, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, CLASSES))
+    return nn.Sequential(nn.Conv2d(2, 4, 3), middle, nn.ReLU(inplace=True), *head)
+
+
+def _train(network: nn.Module, updates: int, monitor: Monitor | None = None, *, batch: int = 20, noise: float = 0.0):
+    torch.manual_seed(2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    done = 0
+    while done < updates:
+        for index in torch.randperm(N).split(batch)[: updates - done]:
+            inputs = IMAGES[index] + noise * torch.randn(len(index), 2, 6, 6)
+            losses = cross_entropy(network(inputs), LABELS[index], reduction="none")
+            optimizer.zero_grad()
+            if monitor is None:
+                losses.mean().backward()
+            else:
+                with monitor.step(losses, index, labels=LABELS[index]):
+                    losses.mean().backward()
+            optimizer.step()
+            done += 1
+    return torch.cat([each.detach().flatten() for each in network.state_dict().values()])
+
+
+@pytest.mark.filterwarnings("ignore::langevin_nn.errors.MonitorWarning")
+@pytest.mark.parametrize(("mixing", "dropout", "noise"), [(False, 0.0, 0.0), (True, 0.3, 0.5)])
+def test_not_a_bit_of_the_training_run_changes(mixing: bool, dropout: float, noise: float) -> None:
+    network = _network(mixing=mixing, dropout=dropout)
+    watched = deepcopy(network)
+    alone = _train(network, 50, noise=noise)
+    monitor = Monitor(watched, N, every=1, augmented=noise > 0)
+    assert torch.equal(_train(watched, 50, monitor, noise=noise), alone)
+    monitor.close()
+    assert not any(each._forward_hooks for each in watched.modules())
+    assert monitor.trajectory.activity.notnull().sum() >= 50
+
+
+def _autograd_rows(network: nn.Module, names: list[str], rows: torch.Tensor) -> torch.Tensor:
+    """Each sample's gradient by a backward pass of its own."""
+    tensors = [dict(network.named_parameters())[name] for name in names]
+    found = []
+    for k in rows:
+        loss = cross_entropy(network(IMAGES[k : k + 1]), LABELS[k : k + 1])
+        found.append(torch.cat([each.flatten() for each in torch.autograd.grad(loss, tensors)]))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "weighted", "scaled", "half"])
+def test_samples_have_their_gradients_whatever_is_differentiated(reduction: str) -> None:
+    network = _network()
+    probe, factors = Probe(network), []
+    with torch.autocast("cpu", torch.bfloat16, enabled=reduction == "half"):
+        losses = cross_entropy(network(IMAGES[:30]).float(), LABELS[:30], reduction="none")
+    losses.register_hook(factors.append)
+    total = {
+        "mean": losses.mean,
+        "sum": losses.sum,
+        "weighted": lambda: (losses * torch.linspace(0.1, 2, 30)).sum(),
+        "scaled": lambda: 1024 * losses.mean(),  # as a scaler of mixed precision does
+        "half": losses.mean,
+    }[reduction]()
+    total.backward()
+    probe.release()
+    rows = torch.tensor([3, 7, 21])
+    gradients = probe.sample_gradients(factors[0], rows)
+    assert gradients is not None
+    assert set(gradients.layers) == {"0", "1", "5", "6", "8"}
+    names = [name for own in probe.tensors.values() for name in own]
+    expected = _autograd_rows(network, names, rows).double()
+    tolerance = 0.1 if reduction == "half" else 1e-4
+    assert (gradients.dense() - expected).norm() < tolerance * expected.norm()
+
+
+def test_estimates_are_those_of_the_ensemble_within_their_errors() -> None:
+    network = _network()
+    mislabeled = np.arange(N) % 4 == 0
+    landscape = NetworkLandscape(network, IMAGES, LABELS, true_labels=(LABELS + torch.as_tensor(mislabeled)) % CLASSES)
+    exact = gradient_ensemble(landscape, landscape.own_weights, 40).order_parameters()
+    monitor = Monitor(network, N, every=1, measured_samples=40, mislabeled=mislabeled)
+    torch.manual_seed(0)
+    for _ in range(40):  # at one point: no optimizer steps
+        for index in torch.randperm(N).split(40):
+            losses = cross_entropy(network(IMAGES[index]), LABELS[index], reduction="none")
+            with monitor.step(losses, index):
+                losses.mean().backward()
+            network.zero_grad()
+    found = monitor.close().isel(replica=0)
+    names = ["activity", "directed_activity", "noise_strength"]
+    for name in names:
+        values = found[name].dropna("step", how="all")
+        error = values.std("step") / values.sizes["step"] ** 0.5
+        np.testing.assert_array_less(abs(values.mean("step") - exact[name]), 4 * error + 1e-12)
+        ratio = (found[f"{name}_standard_error"] ** 2).mean("step") ** 0.5 / values.std("step")
+        assert ((ratio > 0.7) & (ratio < 1.5))[:2].all()  # of the ten mislabeled samples of a minibatch it is up to 1.6
+    layers = found["layers"].layer_noise_strength.sum("layer")
+    np.testing.assert_allclose(layers, found.noise_strength.sel(cohort="all").dropna("step"), rtol=1e-6)
+
+
+def test_a_monitored_loop_and_simulate_of_the_same_seed_agree() -> None:
+    network = _network().double()
+    landscape = NetworkLandscape(network, IMAGES.double(), LABELS)
+    process = sgd(landscape, 0.1, 40)
+    last, times = 36, EverySteps(6)
+    observables = [OrderParameters(schedule=times), SampleLosses(times), Weights(times)]
+    exact = simulate(
+        process, steps=last, replicas=1, seed=5, weights=landscape.own_weights[None], observables=observables
+    )
+    draws = NumPyDraws([Key(Seeds(5), (0,), 0)], landscape.own_weights)
+    indices, _ = process.noise.drawn(N, process.noise.start(landscape, landscape.own_weights[None]), draws, last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    monitor = Monitor(network, N, optimizer=optimizer, every=6, measured_samples=40)
+    for step, index in enumerate(indices[:, 0]):
+        losses = cross_entropy(network(IMAGES[index].double()), LABELS[index], reduction="none")
+        if step % 6 == 0:
+            known = exact["samples"].sample_loss.sel(sample_step=step).values[0, index]
+            np.testing.assert_allclose(losses.detach(), known, rtol=1e-9)
+        optimizer.zero_grad()
+        with monitor.step(losses, index):
+            losses.mean().backward()
+        optimizer.step()
+    weights = exact["weights"].weights.sel(weight_step=last).values[0]
+    np.testing.assert_allclose(
+        torch.cat([each.detach().flatten() for each in network.parameters()]), weights, rtol=1e-8
+    )
+    found = monitor.close()
+    for name in ("activity", "directed_activity", "noise_strength"):
+        known = exact[name].sel(cohort="all", step=list(range(0, last, 6)))
+        estimate, error = (found[each].sel(cohort="all", step=known.step) for each in (name, f"{name}_standard_error"))
+        assert (abs(estimate - known) < 4 * error).all(), name
+
+
+def test_losses_lie_where_their_samples_are(tmp_path) -> None:
+    network, path = _network(), tmp_path / "run.nc"
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    loader = DataLoader(IndexedDataset(TensorDataset(IMAGES, LABELS)), batch_size=50, drop_last=True)
+    seen = np.full((2, N), np.nan)
+    with Monitor(network, N, path, optimizer=optimizer, every=2) as monitor:
+        for epoch in range(2):
+            for inputs, labels, index in loader:
+                losses = cross_entropy(network(inputs), labels, reduction="none")
+                seen[epoch, index] = losses.detach()
+                optimizer.zero_grad()
+                with monitor.step(losses, index, labels=labels):
+                    losses.mean().backward()
+                optimizer.step()
+            monitor.log(test_error=0.5)
+    trajectory = open_trajectory(path)
+    np.testing.assert_array_equal(trajectory["samples"].sample_loss[0, 0], seen[0].astype(np.float32))
+    assert np.isnan(trajectory["samples"].sample_loss[0, 0, 100:]).all()  # never seen
+    assert trajectory.test_error.notnull().sum() == 2
+    assert float(trajectory.time[-1]) == pytest.approx(0.04)
+    validate(path)
+    plot(trajectory)
+    find_mislabeled(trajectory)
+
+
+def test_parts_of_a_minibatch_tell_the_noise_of_any_network() -> None:
+    network = _network(mixing=True)
+    monitor, gradients = Monitor(network, N, every=1, accumulation=4), []
+    for part in range(4):
+        index = torch.arange(10 * part, 10 * part + 10)
+        before = [each.grad.clone() if each.grad is not None else 0 for each in network.parameters()]
+        losses = cross_entropy(network(IMAGES[index]), LABELS[index], reduction="none")
+        with monitor.step(losses, index):
+            (losses.mean() / 4).backward()
+        grown = [4 * (each.grad - old) for each, old in zip(network.parameters(), before, strict=True)]
+        gradients.append(torch.cat([each.flatten() for each in grown]).double())
+    rows = torch.stack(gradients)
+    mean, trace = rows.mean(0), float(rows.var(0).sum())
+    found = monitor.trajectory.isel(replica=0, step=0, cohort=0)
+    assert float(found.noise_strength) == pytest.approx(trace / 4)
+    assert float(found.directed_activity) == pytest.approx(float(mean @ mean) - trace / 4)
+    same = Monitor(deepcopy(network), N, every=1, accumulation=2)
+    for _ in range(2):
+        with same.part(10):
+            same._network(IMAGES[:10]).square().mean().backward()
+    assert float(same.trajectory.noise_strength[0, 0, 0]) >= 0
+
+
+def test_what_is_differentiated_besides_leaves_a_layer_out() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(72, 9), nn.Linear(9, CLASSES)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            hidden = self.first(inputs.flatten(1)).tanh()
+            return self.last(hidden) + linear(hidden, self.last.weight)  # once more, where no hook sees it
+
+    network = Twice()
+    monitor = Monitor(network, N, every=1)
+    with pytest.warns(MonitorWarning, match="last"):
+        _train(network, 2, monitor)
+    layers = monitor.trajectory["layers"].layer_noise_strength.isel(replica=0, layers_step=0)
+    assert np.isnan(layers.sel(layer="last"))
+    assert np.isfinite(layers.sel(layer="first"))
+    assert monitor.counts["layers that are left out"] == 1
+
+
+def test_going_on_in_memory_makes_the_same_records(tmp_path) -> None:
+    def run(interrupted: bool) -> dict[str, np.ndarray]:
+        network = _network()
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+        monitor = Monitor(network, N, every=3)
+        for update in range(20):
+            if interrupted and update == 11:
+                torch.save(monitor.state_dict(), tmp_path / "monitor.pt")
+                monitor.close()
+                monitor = Monitor(network, N, every=3)
+                monitor.load_state_dict(torch.load(tmp_path / "monitor.pt", weights_only=True))
+            index = torch.arange(30 * update, 30 * update + 30) % N
+            losses = cross_entropy(network(IMAGES[index]), LABELS[index], reduction="none")
+            optimizer.zero_grad()
+            with monitor.step(losses, index, labels=LABELS[index]):
+                losses.mean().backward()
+            optimizer.step()
+        return monitor.close()
+
+    one, other = run(False), run(True)
+    for group in ("/", "/layers", "/samples"):
+        assert one[group].to_dataset(inherit=False).equals(other[group].to_dataset(inherit=False)), group
+
+
+_LOOP = """
+import os, sys
+from pathlib import Path
+import torch
+from torch.nn.functional import cross_entropy
+from langevin_nn.monitor import Monitor
+folder, kill = Path(sys.argv[1]), int(sys.argv[2])
+torch.manual_seed(0)
+inputs, labels = torch.randn(120, 6), torch.arange(120) % 3
+network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+saved, first = folder / "loop.pt", 0
+monitor = Monitor(network, 120, folder / "run.nc", every=3, resume=saved.exists(), segment_seconds=0.0)
+import langevin_nn.monitor.monitor as module
+module._SECONDS_BETWEEN_LOOKS = 0.0  # a segment for each update
+if saved.exists():
+    loop = torch.load(saved, weights_only=True)
+    network.load_state_dict(loop["network"])
+    monitor.load_state_dict(loop["monitor"])
+    first = loop["update"]
+for update in range(first, 40):
+    if update == 17:
+        loop = {"network": network.state_dict(), "monitor": monitor.state_dict(), "update": update}
+        torch.save(loop, saved)
+    if update == kill and first == 0:
+        os._exit(9)
+    index = torch.arange(20 * update, 20 * update + 20) % 120
+    losses = cross_entropy(network(inputs[index]), labels[index], reduction="none")
+    optimizer.zero_grad()
+    with monitor.step(losses, index, labels=labels[index]):
+        losses.mean().backward()
+    optimizer.step()
+monitor.close()
+"""
+
+
+def test_a_killed_loop_goes_on_to_the_same_file(tmp_path) -> None:
+    files = []
+    for kill, ends in ((-1, [0]), (30, [9, 0])):
+        folder = tmp_path / str(kill)
+        folder.mkdir()
+        command = [sys.executable, "-c", _LOOP, str(folder), str(kill)]
+        assert [subprocess.run(command, timeout=120).returncode for _ in ends] == ends
+        files.append(open_trajectory(folder / "run.nc"))
+    for group in ("/", "/layers", "/samples"):
+        one, other = (each[group].to_dataset(inherit=False).load() for each in files)
+        for name in one.variables:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=f"{group} {name}")
+
+
+def _losses(network: nn.Module, index: torch.Tensor | None = None) -> torch.Tensor:
+    index = torch.arange(10) if index is None else index
+    return cross_entropy(network(IMAGES[index % N]), LABELS[index % N], reduction="none")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda m, n: m.step(_losses(n).mean(), torch.arange(10)), "before any mean"),
+        (lambda m, n: m.step(_losses(n).detach(), torch.arange(10)), "hold no graph"),
+        (lambda m, n: m.step(_losses(n), torch.arange(115, 125)), "n_samples=120"),
+        (lambda m, n: m.step(_losses(n), torch.arange(9)), "which samples"),
+        (lambda m, n: m.step(_losses(n), list(range(10))), "IndexedDataset"),
+        (lambda m, n: m.step(_losses(n), torch.arange(10), labels=torch.zeros(3)), "class of each sample"),
+        (lambda m, n: Monitor(n, N), "another monitor"),
+        (lambda m, n: Monitor(_network, N), "expected a torch.nn.Module"),
+        (lambda m, n: Monitor(_network(), 0), "n_samples"),
+        (lambda m, n: m.part(5), "at least 2"),
+        (lambda m, n: m.log(accuracy=1.0), "test_error"),
+        (lambda m, n: m.load_state_dict({}), "state_dict"),
+        (lambda m, n: (m.close(), m.step(_losses(n), torch.arange(10))), "closed"),
+        (lambda m, n: Monitor(_network(), N, mislabeled=np.zeros(3, bool)), "one a sample"),
+        (lambda m, n: IndexedDataset(iter([])), "map-style"),
+    ],
+)
+def test_what_is_wrong_is_said(wrong, message: str) -> None:
+    network = _network()
+    monitor = Monitor(network, N)
+    with pytest.raises(ConfigurationError, match=message):
+        wrong(monitor, network)
+    monitor.close()
+
+
+def test_what_cannot_be_measured_is_counted_and_training_goes_on() -> None:
+    network = _network()
+    monitor, index = Monitor(network, N, every=1), torch.arange(10)
+
+    def update(few: torch.Tensor, factor: float = 1.0, *, backward: bool = True) -> None:
+        losses = factor * _losses(network, few)
+        with monitor.step(losses, few):
+            if backward:
+                losses.mean().backward()
+
+    for arguments, reason in (
+        ({"few": index, "backward": False}, "steps without a backward pass"),
+        ({"few": index[:4]}, "minibatches that are too small"),
+        ({"few": index, "factor": 0.0}, "gradients"),
+        ({"few": index}, ""),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            update(**arguments)
+        assert [str(each.message) for each in caught if reason not in str(each.message)] == []
+    losses = _losses(network) * torch.tensor([torch.nan] + [1.0] * 9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with monitor.step(losses, index):
+            losses.mean().backward()
+        monitor.close()
+    assert monitor.counts == {
+        "steps without a backward pass": 1,
+        "minibatches that are too small": 1,
+        "gradients that are not finite": 1,
+        "losses that are not finite": 1,
+    }
+    assert monitor.trajectory.activity.notnull().any()
+
+
+def test_an_error_of_the_loop_is_its_own() -> None:
+    network = _network()
+    monitor = Monitor(network, N, every=1)
+    with pytest.raises(RuntimeError, match="mine"), monitor.step(_losses(network), torch.arange(10)):
+        raise RuntimeError("mine")
+    losses = _losses(network)
+    with monitor.step(losses, torch.arange(10)):
+        losses.mean().backward()
+    assert monitor.step_count == 1
+    assert monitor.trajectory.activity.notnull().any()
+
+
+def test_indices_come_with_any_kind_of_sample() -> None:
+    assert IndexedDataset([{"text": 1}])[0] == {"text": 1, "index": 0}
+    assert IndexedDataset([(1, 2)])[0] == (1, 2, 0)
+    assert IndexedDataset([5])[0] == (5, 0)
+    assert len(IndexedDataset([5, 6])) == 2
