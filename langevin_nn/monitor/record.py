@@ -127,10 +127,8 @@ class Record:
             group = path.strip("/")
             clock = clock_of_group(group)
             for row in range(len(saved[clock]["values"]) if clock in saved else 0):
-                now = (
-                    int(saved[clock]["values"][row]),
-                    *(float(saved[each]["values"][row]) for each in ("epoch", "time")),
-                )
+                epoch, time = (float(saved[each]["values"][row]) for each in ("epoch", "time"))
+                now = int(saved[clock]["values"][row]), epoch, time
                 self.keep(group, now, {name: each[:, row] for name, each in _recorded(saved, clock).items()})
         samples = _groups(self.tree()).get("/samples")
         if samples is None:
