@@ -15,6 +15,7 @@ from langevin_nn.gradients import SampleGradients
 from langevin_nn.gradients.forward import batch_layers
 from langevin_nn.monitor.measures import of_layers, of_pass
 from langevin_nn.monitor.probe import Probe
+from langevin_nn.monitor.together import Ranks
 from langevin_nn.seeds import Seeds
 
 __all__ = ["Estimator"]
@@ -46,6 +47,8 @@ class Estimator:
         Which samples are compared.
     warn : callable
         (reason, sentence): takes down what could not be estimated.
+    ranks : Ranks
+        The processes that share each minibatch.
     """
 
     def __init__(
@@ -57,11 +60,13 @@ class Estimator:
         accumulation: int,
         seed: int,
         warn: Warn,
+        ranks: Ranks,
     ) -> None:
         self._network, self._n, self._measured, self._augmented = network, n_samples, measured_samples, augmented
         self._accumulation, self._seeds, self._warn = accumulation, Seeds(seed), warn
+        self._ranks = ranks
         self._left_out: frozenset[str] = frozenset()
-        self._verified = False
+        self._verified = ranks.size > 1  # there, gradients are already those of all processes when a pass ends
         self._parts: list[tuple[Tensor, int]] = []
         self.layers = tuple(Probe.layers_of(network))
 
@@ -72,7 +77,7 @@ class Estimator:
     @property
     def is_by_parts(self) -> bool:
         """Whether estimates are to come from parts of a minibatch, since its samples have no gradients of their own."""
-        return self._accumulation > 1 and bool(batch_layers(self._network))
+        return self._accumulation > 1 and self._ranks.size == 1 and bool(batch_layers(self._network))
 
     def before(self, *, for_part: bool = False) -> dict[str, Tensor]:
         """Return copies of the gradients before a pass, where what it adds will be asked for."""
@@ -121,7 +126,7 @@ class Estimator:
             self._warn("minibatches that are too small", what)
             return None
         self._verify(probe, factors, alive, before)
-        chosen = self._seeds.generator("monitor", 0, step).permutation(len(alive))[:count]
+        chosen = self._seeds.generator("monitor", self._ranks.rank, step).permutation(len(alive))[:count]
         rows = alive[torch.as_tensor(np.sort(chosen), device=alive.device)]
         gradients = probe.sample_gradients(factors, rows)
         gram = None if gradients is None else gradients.grams_by_layer().sum(0).cpu().numpy()
@@ -145,7 +150,7 @@ class Estimator:
             )
             self._warn("passes through layers that mix samples", what)
         population = inf if self._augmented or probe.random else float(self._n)
-        size = len(factors) * self._accumulation
+        size = len(factors) * self._accumulation * self._ranks.size
         wrong = None if cohort is None else cohort[index[rows.to(index.device)].cpu().numpy()]
         values = of_pass(gram, population, size, wrong)
         values["measured_samples"] = np.array([float(count)])

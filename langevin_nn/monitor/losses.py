@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langevin_nn.monitor.together import Ranks
+
 __all__ = ["SeenLosses"]
 
 
@@ -20,6 +22,8 @@ class SeenLosses:
     ----------
     n_samples : int
         N.
+    ranks : Ranks
+        The processes, each of which sees some of them.
 
     Attributes
     ----------
@@ -33,8 +37,8 @@ class SeenLosses:
 
     # A step only keeps copies, 12 bytes a sample, and waits for no device; they are put in their places once an epoch.
 
-    def __init__(self, n_samples: int) -> None:
-        self._n = n_samples
+    def __init__(self, n_samples: int, ranks: Ranks) -> None:
+        self._n, self._ranks = n_samples, ranks
         self.total = self._seen = 0
         self._kept: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self._labels = np.full(n_samples, -1)
@@ -53,29 +57,33 @@ class SeenLosses:
 
     def has_room(self, n_samples: int) -> bool:
         """Return whether so many more belong to the same epoch: a loader may drop its last minibatch."""
-        return self._seen + n_samples <= self._n or self._seen == 0
+        return self._seen + n_samples * self._ranks.size <= self._n or self._seen == 0
 
     def take_down(self, losses: Tensor, index: Tensor, labels: Tensor | None) -> None:
         """Keep the losses of a minibatch, shape (sample,), with their places and, where they are known, their labels."""
         self._kept.append((losses.detach().clone(), index.clone(), None if labels is None else labels.clone()))
-        self._seen += len(losses)
-        self.total += len(losses)
+        self._seen += len(losses) * self._ranks.size
+        self.total += len(losses) * self._ranks.size
 
     def end_epoch(self) -> tuple[NDArray[np.float32], int, int]:
         """Begin another epoch; return the losses of this one, and how many indices and losses were none."""
-        losses, index = (torch.cat([each[k].cpu() for each in self._kept]).numpy() for k in (0, 1))  # type: ignore[union-attr]
+        pieces = [piece for own in self._ranks.gathered(self._on_the_cpu()) for piece in own]
+        losses, index = (torch.cat([each[k] for each in pieces]).numpy() for k in (0, 1))
         inside, finite = (index >= 0) & (index < self._n), np.isfinite(losses)
         found = np.full(self._n, np.nan, dtype=np.float32)
         found[index[inside & finite]] = losses[inside & finite]
-        for _, places, labels in self._kept:
+        for _, places, labels in pieces:
             if labels is not None and not labels.is_floating_point():
-                there = places.cpu().numpy()
+                there = places.numpy()
                 within = (there >= 0) & (there < self._n)
-                self._labels[there[within]] = labels.cpu().numpy()[within]
+                self._labels[there[within]] = labels.numpy()[within]
         self._kept, self._seen = [], 0
         self.epochs.append(found)
         self.clock.append(self.total / self._n)
         return found, int((~inside).sum()), int((~finite).sum())
+
+    def _on_the_cpu(self) -> list[tuple[Any, ...]]:
+        return [tuple(None if each is None else each.cpu() for each in piece) for piece in self._kept]
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -85,8 +93,12 @@ class SeenLosses:
     @property
     def memory(self) -> dict[str, Any]:
         """What it takes to go on, besides the epochs that have ended."""
-        kept = [tuple(None if each is None else each.cpu() for each in pieces) for pieces in self._kept]
-        return {"total": self.total, "seen": self._seen, "kept": kept, "labels": torch.tensor(self._labels)}
+        return {
+            "total": self.total,
+            "seen": self._seen,
+            "kept": self._on_the_cpu(),
+            "labels": torch.tensor(self._labels),
+        }
 
     def go_on(self, memory: Mapping[str, Any], epochs: list[NDArray[np.float32]], clock: list[float]) -> None:
         """Take up what was remembered."""

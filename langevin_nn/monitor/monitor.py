@@ -23,6 +23,7 @@ from langevin_nn.monitor.estimator import LEAST_MEASURED, Estimator
 from langevin_nn.monitor.losses import SeenLosses
 from langevin_nn.monitor.record import Record
 from langevin_nn.monitor.steps import Part, Step
+from langevin_nn.monitor.together import Ranks
 from langevin_nn.monitor.verdict import Verdict, verdict_of
 from langevin_nn.readable import Readable
 
@@ -145,9 +146,10 @@ class Monitor(Readable):
         self._found: NDArray[np.bool_] | None = None  # the cohort of the last verdict
         self._verdict: Verdict | None = None
         self.counts: Counter[str] = Counter()
-        self._losses = SeenLosses(self.n_samples)
+        self.ranks = Ranks()
+        self._losses = SeenLosses(self.n_samples, self.ranks)
         self.estimator = Estimator(
-            network, self.n_samples, measured_samples, augmented, self.accumulation, seed, self.warn
+            network, self.n_samples, measured_samples, augmented, self.accumulation, seed, self.warn, self.ranks
         )
         self.step_count, self.time, self._passes = 0, 0.0, 0
         self._looked = 0.0  # when it was asked whether a segment is due
@@ -164,7 +166,7 @@ class Monitor(Readable):
             "replicas": [0],
             **({} if optimizer is None else {"optimizer": type(optimizer).__name__}),
         }
-        target = None if path is None else as_path("path", path)
+        target = None if path is None or self.ranks.rank else as_path("path", path)
         resume = truth("resume", resume, "whether to go on with the run at path")
         overwrite = truth("overwrite", overwrite, "whether a file that is there is replaced")
         layers = self.estimator.layers if self.every else ()
@@ -372,7 +374,7 @@ class Monitor(Readable):
         norms = [each.detach().double().square().sum() for each in self._network.parameters()]
         values = {
             "weight_norm": np.array([float(torch.stack(norms).sum().sqrt())]),
-            "step_batch_size": np.array([float(size * self.accumulation)]),
+            "step_batch_size": np.array([float(size * self.accumulation * self.ranks.size)]),
         }
         if self._optimizer is not None:
             values["step_learning_rate"] = np.array([float(self._optimizer.param_groups[0]["lr"])])
@@ -389,7 +391,7 @@ class Monitor(Readable):
         if monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS:  # all that belongs to this update has been recorded
             self._looked = monotonic()
             self._record.commit_if_due(self.step_count, lambda: self._memory)
-        self._losses.total += size
+        self._losses.total += size * self.ranks.size
         self._passes += 1
         if self._passes % self.accumulation == 0:
             self.step_count += 1

@@ -115,14 +115,15 @@ class Step(_Pass):
         monitor.advance()
 
     def _measure(self, probe: Any) -> None:
-        monitor = self._monitor
+        monitor, found = self._monitor, None
         if self._factors is None:
             what = "a step made no backward pass from its losses: nothing is estimated there"
             monitor.warn("steps without a backward pass", what)
-            return
-        assert self._before is not None
-        found = monitor.estimator.of_samples(
-            probe, self._factors, self._index, self._before, monitor.step_count, monitor.cohort
-        )
-        if found is not None:
-            monitor.keep(*found)
+        else:
+            assert self._before is not None
+            found = monitor.estimator.of_samples(
+                probe, self._factors, self._index, self._before, monitor.step_count, monitor.cohort
+            )
+        root, of_layers = (monitor.ranks.pooled(each) for each in (found or (None, None)))
+        if root is not None:
+            monitor.keep(root, of_layers)

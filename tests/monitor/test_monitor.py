@@ -398,3 +398,55 @@ def test_indices_come_with_any_kind_of_sample() -> None:
     assert IndexedDataset([(1, 2)])[0] == (1, 2, 0)
     assert IndexedDataset([5])[0] == (5, 0)
     assert len(IndexedDataset([5, 6])) == 2
+
+
+_TOGETHER = """
+import os, sys
+import torch
+import torch.distributed as dist
+from torch.nn.functional import cross_entropy
+from langevin_nn import Monitor
+folder, rank, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.manual_seed(0)
+inputs, labels = torch.randn(160, 6, dtype=torch.float64), torch.arange(160) % 3
+network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).double()
+if size > 1:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    model = torch.nn.parallel.DistributedDataParallel(network)
+else:
+    model = network
+optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+monitor = Monitor(network, 160, f"{folder}/run.nc", optimizer=optimizer, every=4, measured_samples=40)
+for epoch in range(2):
+    for index in torch.arange(160).split(40):
+        mine = index[rank::size]
+        losses = cross_entropy(model(inputs[mine]), labels[mine], reduction="none")
+        optimizer.zero_grad()
+        with monitor.step(losses, mine, labels=labels[mine]):
+            losses.mean().backward()
+        optimizer.step()
+    monitor.verdict()
+monitor.close()
+if size > 1:
+    dist.destroy_process_group()
+"""
+
+
+def test_two_processes_record_what_one_would(tmp_path) -> None:
+    for size in (1, 2):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        started = [
+            subprocess.Popen([sys.executable, "-c", _TOGETHER, str(folder), str(rank), str(size)])
+            for rank in range(size)
+        ]
+        assert [each.wait(timeout=120) for each in started] == [0] * size
+    one, two = (open_trajectory(tmp_path / size / "run.nc") for size in ("1", "2"))
+    np.testing.assert_allclose(two["samples"].sample_loss, one["samples"].sample_loss, rtol=1e-6)
+    np.testing.assert_array_equal(two["samples"].given_label, one["samples"].given_label)
+    np.testing.assert_array_equal(two.step_batch_size.dropna("step"), one.step_batch_size.dropna("step"))
+    np.testing.assert_array_equal(two.measured_samples.dropna("step"), [[40.0, 40.0]])
+    for name in ("directed_activity", "noise_strength"):
+        estimates = [each[name].sel(cohort="all").dropna("step") for each in (one, two)]
+        error = two[f"{name}_standard_error"].sel(cohort="all").dropna("step")
+        assert (abs(estimates[1] - estimates[0]) < 4 * error).all()
