@@ -68,7 +68,8 @@ class Estimator:
         self._left_out: frozenset[str] = frozenset()
         self._verified = ranks.size > 1  # there, gradients are already those of all processes when a pass ends
         self._parts: list[tuple[Tensor, int]] = []
-        self.layers = tuple(Probe.layers_of(network))
+        layers = Probe.layers_of(network)
+        self.layers, self.n_measured = tuple(layers), sum(layers.values())
 
     def probe(self) -> Probe:
         """Return hooks for the coming pass."""

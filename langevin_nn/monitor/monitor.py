@@ -156,7 +156,11 @@ class Monitor(Readable):
         self._within: Step | Part | None = None
         described = {
             "process": {"type": "Monitor", "name": "monitored"},
-            "network": {"module": str(network), "n_parameters": sum(each.numel() for each in network.parameters())},
+            "network": {
+                "module": str(network),
+                "n_parameters": sum(each.numel() for each in network.parameters()),
+                "measured_parameters": self.estimator.n_measured if self.every else 0,
+            },
             "n_samples": self.n_samples,
             "every": self.every,
             "measured_samples": measured_samples,

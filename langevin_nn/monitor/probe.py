@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
@@ -43,9 +44,14 @@ class Probe:
         self._calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
         self._signals: dict[tuple[nn.Module, int], Tensor] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        remember = self._remember
+        if (
+            "torch._dynamo" in sys.modules
+        ):  # a compiled network breaks its graph here rather than compiling what keeps tensors
+            remember = torch.compiler.disable(remember)  # type: ignore[no-untyped-call]
         for layer in dict.fromkeys(each for together in self._users.values() for each in together):
             self._calls[layer] = []
-            self._handles.append(layer.register_forward_hook(self._remember, with_kwargs=True))
+            self._handles.append(layer.register_forward_hook(remember, with_kwargs=True))
 
     def _remember(self, layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
         if not (torch.is_grad_enabled() and isinstance(output, Tensor) and output.requires_grad):
@@ -60,10 +66,11 @@ class Probe:
         self._handles.append(output.register_hook(keep))  # type: ignore[no-untyped-call]
 
     @staticmethod
-    def layers_of(network: nn.Module) -> list[str]:
-        """Return the names of the layers that are measured, in the mode in which the network is."""
+    def layers_of(network: nn.Module) -> dict[str, int]:
+        """Return the layers that are measured, in the mode in which the network is, with their numbers of parameters."""
         names = dict(network.named_parameters())
-        return [name for name, layer in fast_layers(network).items() if _tensors(name, layer, names)]
+        found = {name: _tensors(name, layer, names) for name, layer in fast_layers(network).items()}
+        return {name: sum(each.numel() for each in own.values()) for name, own in found.items() if own}
 
     def leave_out(self, layers: Iterable[str]) -> None:
         """Measure some layers no more."""
@@ -80,11 +87,6 @@ class Probe:
     def precisions(self) -> frozenset[torch.dtype]:
         """In which signals came, lower ones under autocasting."""
         return frozenset(each.dtype for each in self._signals.values())
-
-    @property
-    def n_measured(self) -> int:
-        """Parameters of the layers that can be measured."""
-        return sum(each.numel() for tensors in self.tensors.values() for each in tensors.values())
 
     def sample_gradients(self, factors: Tensor, rows: Tensor) -> SampleGradients | None:
         """Return the gradients of some samples' losses.
@@ -109,7 +111,11 @@ class Probe:
             made: list[Call] = []
             for user in self._users[name]:
                 made += self._made(user, n, rows, scale)
-            if not made or len(made) < sum(len(self._calls[user]) for user in self._users[name]):
+            # A call to which nothing came back, as of a forward pass that is made once more, has no part in the gradient.
+            answered = sum(
+                (user, k) in self._signals for user in self._users[name] for k in range(len(self._calls[user]))
+            )
+            if not made or len(made) < answered:
                 continue
             sizes = {tensor: each.numel() for tensor, each in self.tensors[name].items()}
             blocks[name] = block_of(layer, made, sizes, stored=_is_small(sizes, made), room=2**24)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, linear
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from langevin_nn import (
@@ -237,6 +238,35 @@ def test_what_is_differentiated_besides_leaves_a_layer_out() -> None:
     assert np.isnan(layers.sel(layer="last"))
     assert np.isfinite(layers.sel(layer="first"))
     assert monitor.counts["layers that are left out"] == 1
+
+
+class _Checkpointed(nn.Module):
+    def __init__(self, network: nn.Module, reentrant: bool) -> None:
+        super().__init__()
+        self.network, self.reentrant = network, reentrant
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        inputs = inputs.clone().requires_grad_()
+        return checkpoint(self.network, inputs, use_reentrant=self.reentrant)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, while it compiles
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda network: torch.compile(network, backend="eager"),
+        lambda network: _Checkpointed(network, reentrant=False),
+        lambda network: _Checkpointed(network, reentrant=True),
+        nn.DataParallel,
+    ],
+)
+def test_wrapped_networks_are_measured_as_they_are_alone(wrap) -> None:
+    found = []
+    for wrapped in (_network(), wrap(_network())):
+        monitor = Monitor(wrapped, N, every=1)
+        _train(wrapped, 2, monitor)
+        found.append(monitor.close()["layers"].layer_noise_strength.values)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 
 
 def test_going_on_in_memory_makes_the_same_records(tmp_path) -> None:
