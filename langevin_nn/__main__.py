@@ -152,10 +152,16 @@ class Export:
 
 @dataclass(frozen=True)
 class Watch:
-    """Say how a sweep, a comparison or a study fares: parts done, running and failed, and the time that remains."""
+    """Say how a run, a sweep, a comparison or a study fares, again and again until it has ended.
 
-    folder: tyro.conf.Positional[Path]
-    """The folder of the sweep, or the output of the comparison or study."""
+    Of a run that a Monitor or simulate writes, from another process or another machine: the verdict, losses and their
+    histogram, order parameters. Of work in parts: those done, running and failed, and the time that remains.
+    """
+
+    path: tyro.conf.Positional[Path]
+    """The file that a run writes; the folder of a sweep, or the output of a comparison or study."""
+    html: Path | None = None
+    """Write one page of HTML in the place of text, for a browser, which loads it anew while the run goes on."""
     once: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Say it once, rather than until all has ended."""
     interval: float = 2.0
@@ -164,15 +170,36 @@ class Watch:
     def run(self) -> int:
         """Print it again and again."""
         number("interval", self.interval, "a positive number of seconds between two looks", above=0)
+        in_parts = self.path.is_dir() and langevin_nn.store.Parts.at(self.path)
+        if self.html is not None and in_parts:
+            raise ConfigurationError(
+                f"--html of {str(self.path)!r}, a work in parts: expected the file of one run, whose losses are "
+                "drawn; name that"
+            )
         while True:
-            text, ended = langevin_nn.report.watched(self.folder)
-            if sys.stdout.isatty() and not self.once:
-                text = f"\x1b[2J\x1b[H{text}"  # on a cleared screen
-            say(text)
-            sys.stdout.flush()
+            if self.html is not None:
+                ended = self._write(self.html)
+            else:
+                text, ended = (
+                    langevin_nn.report.watched(self.path) if in_parts else langevin_nn.monitor.live(self.path)
+                )
+                if sys.stdout.isatty() and not self.once:
+                    text = f"\x1b[2J\x1b[H{text}"  # on a cleared screen
+                say(text)
+                sys.stdout.flush()
             if self.once or ended:
                 return 0
             time.sleep(self.interval)
+
+    def _write(self, out: Path) -> bool:
+        """Write the page, whole or not at all: a browser may load it at any moment."""
+        from langevin_nn.figures.monitored import monitor_page
+
+        page, ended = monitor_page(self.path, self.interval)
+        aside = out.with_name(f".{out.name}.part")
+        aside.write_text(page, encoding="utf-8")
+        aside.replace(out)
+        return ended
 
 
 def main(arguments: list[str] | None = None) -> int:

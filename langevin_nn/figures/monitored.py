@@ -1,0 +1,186 @@
+"""A run as one page that a browser loads anew: verdict, losses, histogram, order parameters."""
+
+from __future__ import annotations
+
+import html
+import io
+import os
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from langevin_nn.errors import ConfigurationError
+from langevin_nn.figures.base import STYLE
+from langevin_nn.monitor.averages import pooled
+from langevin_nn.monitor.verdict import Verdict
+from langevin_nn.monitor.words import of_trajectory, state_of_file
+from langevin_nn.store import open_trajectory
+
+__all__ = ["monitor_figure", "monitor_page"]
+
+_AVERAGES = 20
+_CORRECT, _WRONG, _TEST = "#0072B2", "#D55E00", "#000000"
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+{refresh}<title>{name}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+body {{ color: #222; background: #fff; }}
+h1 {{ font-size: 1.2rem; margin: 0; overflow-wrap: anywhere; }} .state {{ color: #666; margin: 0 0 1.2rem; }}
+.verdict {{ border-left: .3rem solid {colour}; padding: .2rem 0 .2rem 1rem; margin: 0 0 1.5rem; }}
+.verdict p {{ margin: 0; }} .verdict p:first-child {{ font-weight: 600; }} svg {{ width: 100%; height: auto; }}
+</style></head><body>
+<h1>{name}</h1><p class="state">{state}</p>
+<div class="verdict">{verdict}</div>
+{figure}
+</body></html>
+"""
+_COLOURS = {"memorising": _WRONG, "cannot be told": "#999999"}
+
+
+def monitor_figure(trajectory: xr.DataTree, verdict: Verdict | None = None) -> Figure:
+    """Draw a monitored run: losses of samples, their histogram, order parameters, the noise scale.
+
+    Parameters
+    ----------
+    trajectory : xarray.DataTree
+        Monitored.
+    verdict : Verdict, optional
+        On it; made of its losses unless said.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Of four panels; one that has nothing to show says so.
+    """
+    verdict = of_trajectory(trajectory) if verdict is None else verdict
+    root = trajectory.to_dataset().isel(replica=0)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 5.2), layout="constrained")
+        axes = figure.subplots(2, 2)
+        samples = trajectory["samples"].to_dataset().isel(replica=0) if "samples" in trajectory.children else None
+        wrong = None if verdict is None else verdict.mislabeled
+        _courses(axes[0, 0], root, samples, wrong, verdict)
+        _histogram(axes[0, 1], samples, wrong)
+        averages = _averages(trajectory)
+        _with_errors(axes[1, 0], averages, {"directed_activity": "$A_0$", "noise_strength": "$D$"}, "nat² / weight²")
+        _with_errors(axes[1, 1], averages, {"gradient_noise_scale": "gradient noise scale"}, "samples")
+        if averages is not None and bool(averages.gradient_noise_scale.notnull().any()):
+            size = float(averages.step_batch_size[-1])
+            axes[1, 1].axhline(size, color="0.5", linewidth=0.8, linestyle="--", label=f"batch size {size:g}")
+            axes[1, 1].legend(frameon=False)
+    return figure
+
+
+def _courses(axes: Axes, root: xr.Dataset, samples: xr.Dataset | None, wrong: Any, verdict: Verdict | None) -> None:
+    axes.set(title="losses as samples were seen", xlabel="epoch", ylabel="loss (nat)")
+    if samples is None:
+        _nothing(axes)
+        return
+    losses, epochs = samples.sample_loss.values, samples.epoch.values
+    groups = {"all samples": (slice(None), _CORRECT)}
+    if wrong is not None:
+        groups = {"look correct": (~wrong, _CORRECT), "look mislabeled": (wrong, _WRONG)}
+    for name, (members, colour) in groups.items():
+        few = losses[:, members]
+        there = np.isfinite(few).any(1)
+        low, middle, high = np.nanquantile(few[there], [0.1, 0.5, 0.9], axis=1)
+        axes.plot(
+            epochs[there], middle, color=colour, label=f"{name}: median, 80 %", marker="." if there.sum() < 3 else ""
+        )
+        axes.fill_between(epochs[there], low, high, color=colour, alpha=0.15, linewidth=0)
+    if "test_loss" in root:
+        test = root.test_loss.dropna("step")
+        axes.plot(test.epoch, test, color=_TEST, linestyle=":", label="test")
+    if verdict is not None and np.isfinite(verdict.since):
+        axes.axvspan(*verdict.interval, color="0.6", alpha=0.3, linewidth=0, label="memorising begins")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper right", framealpha=0.8, edgecolor="none")
+
+
+def _histogram(axes: Axes, samples: xr.Dataset | None, wrong: Any) -> None:
+    axes.set(title="losses in the last epoch", xlabel="loss (nat)", ylabel="samples")
+    if samples is None:
+        _nothing(axes)
+        return
+    losses = samples.sample_loss.values[-1]
+    seen = np.isfinite(losses)
+    members = [seen] if wrong is None else [seen & ~wrong, seen & wrong]
+    axes.hist(
+        [losses[each] for each in members], bins=40, stacked=True, color=[_CORRECT, _WRONG][: len(members)], linewidth=0
+    )
+    axes.set_yscale("symlog", linthresh=10)
+
+
+def _averages(trajectory: xr.DataTree) -> xr.Dataset | None:
+    """Return averages over passes, some twenty of them; None where nothing was measured."""
+    try:
+        measured = int(trajectory.to_dataset().activity.sel(cohort="all").notnull().sum())
+        averages = pooled(trajectory, max(1, measured // _AVERAGES)).isel(replica=0).sel(cohort="all")
+    except (ConfigurationError, AttributeError):
+        return None
+    return averages if averages.sizes.get("step") else None
+
+
+def _with_errors(axes: Axes, averages: xr.Dataset | None, names: dict[str, str], units: str) -> None:
+    axes.set(title=f"{', '.join(names.values())}, averages over passes", xlabel="epoch", ylabel=units)
+    drawn = False
+    for (name, symbol), colour in zip(names.items(), (_CORRECT, _WRONG), strict=False):
+        values = None if averages is None else averages[name].dropna("step")
+        if averages is None or values is None or not (values > 0).any():
+            continue
+        error = 2 * averages[f"{name}_standard_error"].sel(step=values.step)
+        axes.errorbar(values.epoch, values, error, fmt=".", markersize=5, linewidth=0.9, color=colour, label=symbol)
+        drawn = True
+    if not drawn:
+        _nothing(axes)
+        return
+    axes.set_yscale("log", nonpositive="clip")
+    if len(names) > 1:
+        axes.legend(frameon=False)
+
+
+def _nothing(axes: Axes) -> None:
+    axes.text(0.5, 0.5, "not told yet", transform=axes.transAxes, ha="center", va="center", color="0.4")
+    axes.set(xticks=[], yticks=[])
+
+
+def monitor_page(file: str | os.PathLike[str], seconds: float = 5.0) -> tuple[str, bool]:
+    """Return a run as one page of HTML, with everything in it.
+
+    Parameters
+    ----------
+    file : path
+        That the run writes, or has written.
+    seconds : float, optional
+        After which a browser loads it anew, while the run goes on.
+
+    Returns
+    -------
+    page : str
+        HTML.
+    ended : bool
+        Whether nothing more will come.
+    """
+    with open_trajectory(file) as trajectory:
+        text, ended = state_of_file(os.fspath(file), trajectory)
+        verdict = of_trajectory(trajectory)
+        drawing = io.StringIO()
+        with mpl.rc_context({"svg.hashsalt": "langevin_nn"}):
+            monitor_figure(trajectory, verdict).savefig(drawing, format="svg", metadata={"Date": None})
+    said = "losses of samples were not recorded" if verdict is None else str(verdict)
+    paragraphs = "".join(f"<p>{html.escape(line)}</p>" for line in said.splitlines())
+    phase = "" if verdict is None else verdict.phase
+    page = _PAGE.format(
+        refresh="" if ended else f'<meta http-equiv="refresh" content="{max(1, round(seconds))}">\n',
+        name=html.escape(os.fspath(file)),
+        state=html.escape(text),
+        colour=_COLOURS.get(phase, _CORRECT),
+        verdict=paragraphs,
+        figure=drawing.getvalue().partition("<svg")[1] + drawing.getvalue().partition("<svg")[2],
+    )
+    return page, ended
