@@ -180,9 +180,7 @@ class Watch:
             if self.html is not None:
                 ended = self._write(self.html)
             else:
-                text, ended = (
-                    langevin_nn.report.watched(self.path) if in_parts else langevin_nn.monitor.live(self.path)
-                )
+                text, ended = langevin_nn.report.watched(self.path) if in_parts else langevin_nn.monitor.live(self.path)
                 if sys.stdout.isatty() and not self.once:
                     text = f"\x1b[2J\x1b[H{text}"  # on a cleared screen
                 say(text)

@@ -369,7 +369,7 @@ class Monitor(Readable):
         """Record variables of the root and of the layers at this update."""
         self._record.keep("", self._now, values)
         if of_layers:
-            self._record.keep("layers", self._now, of_layers)
+            self._record.keep("measured_layers", self._now, of_layers)
 
     def keep_rates(self, size: int) -> None:
         """Record what the update is made with."""

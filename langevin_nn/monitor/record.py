@@ -25,7 +25,7 @@ from langevin_nn.update.state import State
 __all__ = ["Record"]
 
 # How many records a run is taken to have, to see that they will fit; more are kept as well.
-_EXPECTED = {"": 4096, "layers": 4096, "samples": 64}
+_EXPECTED = {"": 4096, "measured_layers": 4096, "samples": 64}
 
 
 class _GivenLabels(Observable):

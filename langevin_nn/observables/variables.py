@@ -49,7 +49,7 @@ _ERRORS = tuple(measure_named(f"{name}_standard_error") for name in _ESTIMATED)
 def _of_layer(name: str) -> Variable:
     """Return an order parameter of all samples within each layer."""
     known = measure_named(name)
-    return Variable(f"layer_{name}", f"{known.long_name} of a layer", ("layer",), known.units, "layers")
+    return Variable(f"layer_{name}", f"{known.long_name} of a layer", ("layer",), known.units, "measured_layers")
 
 
 _LAYERS = tuple(

@@ -135,7 +135,7 @@ def test_estimates_are_those_of_the_ensemble_within_their_errors() -> None:
         np.testing.assert_array_less(abs(values.mean("step") - exact[name]), 4 * error + 1e-12)
         ratio = (found[f"{name}_standard_error"] ** 2).mean("step") ** 0.5 / values.std("step")
         assert ((ratio > 0.7) & (ratio < 1.5))[:2].all()  # of the ten mislabeled samples of a minibatch it is up to 1.6
-    layers = found["layers"].layer_noise_strength.sum("layer")
+    layers = found["measured_layers"].layer_noise_strength.sum("layer")
     np.testing.assert_allclose(layers, found.noise_strength.sel(cohort="all").dropna("step"), rtol=1e-6)
 
 
@@ -234,7 +234,7 @@ def test_what_is_differentiated_besides_leaves_a_layer_out() -> None:
     monitor = Monitor(network, N, every=1)
     with pytest.warns(MonitorWarning, match="last"):
         _train(network, 2, monitor)
-    layers = monitor.trajectory["layers"].layer_noise_strength.isel(replica=0, layers_step=0)
+    layers = monitor.trajectory["measured_layers"].layer_noise_strength.isel(replica=0, measured_layers_step=0)
     assert np.isnan(layers.sel(layer="last"))
     assert np.isfinite(layers.sel(layer="first"))
     assert monitor.counts["layers that are left out"] == 1
@@ -265,7 +265,7 @@ def test_wrapped_networks_are_measured_as_they_are_alone(wrap) -> None:
     for wrapped in (_network(), wrap(_network())):
         monitor = Monitor(wrapped, N, every=1)
         _train(wrapped, 2, monitor)
-        found.append(monitor.close()["layers"].layer_noise_strength.values)
+        found.append(monitor.close()["measured_layers"].layer_noise_strength.values)
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 
 
@@ -289,7 +289,7 @@ def test_going_on_in_memory_makes_the_same_records(tmp_path) -> None:
         return monitor.close()
 
     one, other = run(False), run(True)
-    for group in ("/", "/layers", "/samples"):
+    for group in ("/", "/measured_layers", "/samples"):
         assert one[group].to_dataset(inherit=False).equals(other[group].to_dataset(inherit=False)), group
 
 
@@ -337,7 +337,7 @@ def test_a_killed_loop_goes_on_to_the_same_file(tmp_path) -> None:
         command = [sys.executable, "-c", _LOOP, str(folder), str(kill)]
         assert [subprocess.run(command, timeout=120).returncode for _ in ends] == ends
         files.append(open_trajectory(folder / "run.nc"))
-    for group in ("/", "/layers", "/samples"):
+    for group in ("/", "/measured_layers", "/samples"):
         one, other = (each[group].to_dataset(inherit=False).load() for each in files)
         for name in one.variables:
             np.testing.assert_array_equal(one[name], other[name], err_msg=f"{group} {name}")
