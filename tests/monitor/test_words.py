@@ -107,7 +107,9 @@ def test_averages_over_passes_tell_the_noise_scale() -> None:
     exact = gradient_ensemble(landscape, landscape.own_weights, 20).order_parameters().sel(cohort="all")
     monitor = Monitor(network, 200, every=1, measured_samples=20)
     for _ in range(300):
-        index = torch.randperm(200)[:20]  # independent passes: those of one epoch have no sample in common, and err less
+        index = torch.randperm(200)[
+            :20
+        ]  # independent passes: those of one epoch have no sample in common, and err less
         losses = cross_entropy(network(inputs[index]), labels[index], reduction="none")
         with monitor.step(losses, index):
             losses.mean().backward()
