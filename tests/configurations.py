@@ -37,6 +37,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from langevin_nn import (
+    Monitor,
     NetworkLandscape,
     Process,
     Seeds,
@@ -46,6 +47,7 @@ from langevin_nn import (
     fit_surrogate,
     frozen_langevin,
     gradient_descent,
+    gradient_ensemble,
     isotropic_langevin,
     langevin,
     sgd,
@@ -273,6 +275,29 @@ def _fit(landscape: Any, weights: Any, trajectory: Any, **arguments: Any) -> Non
     weights = np.zeros(n) if weights is None else weights
     rows = np.random.default_rng(0).standard_normal((9, n)) if trajectory is None else trajectory
     _try_out(fit_surrogate(landscape, weights, trajectory=rows, **arguments).process(0.1))
+
+
+def _watched(monitor: Monitor) -> None:
+    """Make two steps under a monitor, and close it."""
+    try:
+        for _ in range(2):
+            _stepped(monitor=monitor)
+        monitor.verdict()
+        monitor.state_dict()
+    finally:
+        monitor.close()
+
+
+def _stepped(monitor: Any = None, losses: Any = None, index: Any = None, labels: Any = None) -> None:
+    """Make one step; where nothing is said of a monitor, under one of its own."""
+    watching = Monitor(torch.nn.Linear(2, 2), 9) if monitor is None else monitor
+    losses = watching._network(torch.ones(9, 2)).square().mean(1) if losses is None else losses
+    try:
+        with watching.step(losses, torch.arange(9) if index is None else index, labels=labels):
+            losses.mean().backward(retain_graph=True)
+    finally:
+        if monitor is None:
+            watching.close()
 
 
 def _study(module: Any) -> Callable[..., None]:
@@ -623,6 +648,37 @@ DOORS: tuple[Door, ...] = (
     ),
     Door("find_mislabeled", find_mislabeled, _FIND_MISLABELED),
     Door("literal_rule", literal_rule, _SAMPLE_LOSSES),
+    Door(
+        "Monitor",
+        lambda **arguments: _watched(Monitor(torch.nn.Linear(2, 2), **arguments)),
+        {
+            "n_samples": (9, np.int64(9)),
+            "optimizer": (None,),
+            "every": (1, 0),
+            "measured_samples": (8, 64),
+            "augmented": _TRUTH,
+            "accumulation": (1, 2),
+            "mislabeled": (None, np.arange(9) > 4, torch.arange(9) > 4),
+            "seed": (0, -3),
+            "resume": (False,),
+            "overwrite": _TRUTH,
+            "segment_seconds": (30.0, 0),
+        },
+    ),
+    Door(
+        "Monitor.step",
+        _stepped,
+        {
+            "losses": (None,),
+            "index": (None, torch.arange(9)),
+            "labels": (None, torch.zeros(9, dtype=torch.int64)),
+        },
+    ),
+    Door(
+        "gradient_ensemble(subsample)",
+        lambda **arguments: gradient_ensemble(NETWORK, NETWORK.own_weights, 2, **arguments).order_parameters(),
+        {"subsample": (6, None), "seed": (0, -3), "memory_limit": (None, "64 MiB")},
+    ),
     Door("fit_surrogate", _fit, _FIT_SURROGATE),
     _door(TimeAveragedOrderParameters, lambda made: made(_WALK), **_TIME_AVERAGED),
     Door("compare", compare, _COMPARE, {"alignment_minibatches": "minibatches", "processes": "process"}),

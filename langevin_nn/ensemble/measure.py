@@ -25,6 +25,8 @@ from langevin_nn.seeds import Seeds
 
 __all__ = ["gradient_ensemble", "gradient_ensembles"]
 
+_LEAST_DRAWN = 8
+
 CohortMask = Literal["mislabeled", "relabeled"]
 
 
@@ -154,8 +156,9 @@ def gradient_ensemble(
 def _drawn(landscape: EmpiricalLandscape, subsample: int, generator: np.random.Generator) -> Tensor:
     """Return positions of some samples, drawn at random without replacement, in order."""
     n = landscape.n_samples
-    expected = f"a whole number (int) of samples from 8 to {n}, since triples and quadruples of them are compared"
-    count = whole_number("subsample", subsample, expected, least=min(8, n), most=n)
+    least = min(_LEAST_DRAWN, n)
+    expected = f"a whole number (int) of samples from {least} to {n}, since triples and quadruples of them are compared"
+    count = whole_number("subsample", subsample, expected, least=least, most=n)
     return torch.as_tensor(np.sort(generator.choice(n, count, replace=False, shuffle=False)))
 
 

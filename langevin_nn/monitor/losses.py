@@ -41,7 +41,7 @@ class SeenLosses:
         self._n, self._ranks = n_samples, ranks
         self.total = self._seen = 0
         self._kept: list[tuple[Tensor, Tensor, Tensor | None]] = []
-        self._labels = np.full(n_samples, -1)
+        self._labels: NDArray[np.int64] | None = None
         self.epochs: list[NDArray[np.float32]] = []
         self.clock: list[float] = []
 
@@ -76,6 +76,7 @@ class SeenLosses:
             if labels is not None and not labels.is_floating_point():
                 there = places.numpy()
                 within = (there >= 0) & (there < self._n)
+                self._labels = np.full(self._n, -1) if self._labels is None else self._labels
                 self._labels[there[within]] = labels.numpy()[within]
         self._kept, self._seen = [], 0
         self.epochs.append(found)
@@ -88,20 +89,17 @@ class SeenLosses:
     @property
     def labels(self) -> NDArray[np.int64] | None:
         """The given label of each sample, once all are known."""
-        return None if (self._labels < 0).any() else self._labels
+        return None if self._labels is None or (self._labels < 0).any() else self._labels
 
     @property
     def memory(self) -> dict[str, Any]:
         """What it takes to go on, besides the epochs that have ended."""
-        return {
-            "total": self.total,
-            "seen": self._seen,
-            "kept": self._on_the_cpu(),
-            "labels": torch.tensor(self._labels),
-        }
+        labels = None if self._labels is None else torch.tensor(self._labels)
+        kept = self._on_the_cpu()
+        return {"n_samples": self._n, "total": self.total, "seen": self._seen, "kept": kept, "labels": labels}
 
     def go_on(self, memory: Mapping[str, Any], epochs: list[NDArray[np.float32]], clock: list[float]) -> None:
         """Take up what was remembered."""
         self.total, self._seen, self._kept = memory["total"], memory["seen"], list(memory["kept"])
-        self._labels = memory["labels"].numpy().copy()
+        self._labels = None if memory["labels"] is None else memory["labels"].numpy().copy()
         self.epochs, self.clock = epochs, clock

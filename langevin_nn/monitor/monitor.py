@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from langevin_nn.checks import as_path, kind_of, truth, whole_number
+from langevin_nn.checks import as_path, kind_of, number, truth, whole_number
 from langevin_nn.errors import ConfigurationError, MonitorWarning
 from langevin_nn.monitor.estimator import LEAST_MEASURED, Estimator
 from langevin_nn.monitor.losses import SeenLosses
@@ -132,8 +132,10 @@ class Monitor(Readable):
     ) -> None:
         self._closed = False
         _check_watched(network, optimizer)
-        expected = "a whole number (int) of training samples from 1"
-        self.n_samples = whole_number("n_samples", n_samples, expected, least=1)
+        expected = (
+            "a whole number (int) of training samples from 1 to 2²⁸, since the loss of each is kept for each epoch"
+        )
+        self.n_samples = whole_number("n_samples", n_samples, expected, least=1, most=2**28)
         expected = "a whole number (int) of updates from 0, which stands for never"
         self.every = whole_number("every", every, expected, least=0)
         expected = f"a whole number (int) from {LEAST_MEASURED}, since triples and quadruples of samples are compared"
@@ -170,6 +172,8 @@ class Monitor(Readable):
             "replicas": [0],
             **({} if optimizer is None else {"optimizer": type(optimizer).__name__}),
         }
+        expected = "a number of seconds from 0, after which a segment is finished"
+        segment_seconds = number("segment_seconds", segment_seconds, expected, least=0)
         target = None if path is None or self.ranks.rank else as_path("path", path)
         resume = truth("resume", resume, "whether to go on with the run at path")
         overwrite = truth("overwrite", overwrite, "whether a file that is there is replaced")
@@ -187,11 +191,13 @@ class Monitor(Readable):
             yield f"path={str(self._record.target)!r}"
 
     def _mask(self, mislabeled: ArrayLike | Tensor) -> NDArray[np.bool_]:
-        given = mislabeled.detach().cpu().numpy() if isinstance(mislabeled, Tensor) else np.asarray(mislabeled)
+        try:
+            given = mislabeled.detach().cpu().numpy() if isinstance(mislabeled, Tensor) else np.asarray(mislabeled)
+            came = f"of {given.dtype} and shape {given.shape}"
+        except ValueError:  # rows of different lengths
+            given, came = np.empty(0), kind_of(mislabeled)
         if given.dtype != bool or given.shape != (self.n_samples,):
-            raise ConfigurationError(
-                f"mislabeled is of {given.dtype} and shape {given.shape}: expected bool ({self.n_samples},), one a sample"
-            )
+            raise ConfigurationError(f"mislabeled is {came}: expected bool ({self.n_samples},), one a sample")
         return given
 
     @property
@@ -492,7 +498,7 @@ class Monitor(Readable):
             raise ConfigurationError(
                 f"the state has no {', '.join(sorted(missing))}: expected what state_dict() returned"
             )
-        count = len(state["losses"]["labels"])
+        count = state["losses"]["n_samples"]
         if count != self.n_samples:
             raise ConfigurationError(
                 f"the state is of {count} samples: expected {self.n_samples}, those of this monitor"
