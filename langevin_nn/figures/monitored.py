@@ -90,7 +90,7 @@ def _courses(axes: Axes, root: xr.Dataset, samples: xr.Dataset | None, wrong: An
         there = np.isfinite(few).any(1)
         low, middle, high = np.nanquantile(few[there], [0.1, 0.5, 0.9], axis=1)
         axes.plot(
-            epochs[there], middle, color=colour, label=f"{name}: median, 80 %", marker="." if there.sum() < 3 else ""
+            epochs[there], middle, color=colour, label=f"{name}, 80 %", marker="." if there.sum() < 3 else ""
         )
         axes.fill_between(epochs[there], low, high, color=colour, alpha=0.15, linewidth=0)
     if "test_loss" in root:
@@ -98,8 +98,8 @@ def _courses(axes: Axes, root: xr.Dataset, samples: xr.Dataset | None, wrong: An
         axes.plot(test.epoch, test, color=_TEST, linestyle=":", label="test")
     if verdict is not None and np.isfinite(verdict.since):
         axes.axvspan(*verdict.interval, color="0.6", alpha=0.3, linewidth=0, label="memorising begins")
-    axes.set_ylim(bottom=0)
-    axes.legend(loc="upper right", framealpha=0.8, edgecolor="none")
+    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(loc="upper right", ncols=2, frameon=False)
 
 
 def _histogram(axes: Axes, samples: xr.Dataset | None, wrong: Any) -> None:
