@@ -32,6 +32,7 @@ _SEARCH = Search(None, 0.5, 1.5, 0.5, 0.95)
 _LEAST_UPPER = 0.75
 # Predicted, to stop: more than to suspect. Losses that wander for long fooled it at up to 0.61, where nothing was wrong.
 _LEAST_PRECISION = 0.65
+_MOST_DOUBTED = 0.5  # of the samples, where the upper component may have begun to be learned: fewer than are correct
 _FALLEN, _LEARNED = 0.95, 0.75  # as in the search: the mean loss, and that of correct samples, where learning has begun
 _GRID_RATIO = 1.25  # between epochs at which cohorts are searched anew: a fit takes longer than all else
 _CERTAIN_RISE = 1.5  # standard errors: later is surer, but costs accuracy at each epoch
@@ -211,6 +212,8 @@ def _cohorts(table: Floats, times: Floats, labels: NDArray[np.int64] | None, cla
 def _is_told(finding: Finding, guess: float) -> bool:
     """Return whether there are two cohorts: as the search has it, but that the upper one may have begun to be learned."""
     enough = finding.separation > _SEARCH.least_separation and finding.precision >= _SEARCH.least_precision
+    # Early on, all that are not learned yet would be a cohort.
+    enough = enough and finding.fraction <= _MOST_DOUBTED
     low = finding.reason.startswith("the upper component") and finding.upper_mean >= _LEAST_UPPER * guess
     return bool(not finding.reason or (low and enough))
 
