@@ -89,9 +89,7 @@ def _courses(axes: Axes, root: xr.Dataset, samples: xr.Dataset | None, wrong: An
         few = losses[:, members]
         there = np.isfinite(few).any(1)
         low, middle, high = np.nanquantile(few[there], [0.1, 0.5, 0.9], axis=1)
-        axes.plot(
-            epochs[there], middle, color=colour, label=f"{name}, 80 %", marker="." if there.sum() < 3 else ""
-        )
+        axes.plot(epochs[there], middle, color=colour, label=f"{name}, 80 %", marker="." if there.sum() < 3 else "")
         axes.fill_between(epochs[there], low, high, color=colour, alpha=0.15, linewidth=0)
     if "test_loss" in root:
         test = root.test_loss.dropna("step")

@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from langevin_nn.monitor.averages import pooled as pooled
     from langevin_nn.monitor.indexed import IndexedDataset as IndexedDataset
     from langevin_nn.monitor.monitor import Monitor as Monitor
+    from langevin_nn.monitor.tensorboard import ScalarWriter as ScalarWriter
     from langevin_nn.monitor.verdict import Verdict as Verdict
     from langevin_nn.monitor.verdict import verdict_of as verdict_of
     from langevin_nn.monitor.words import live as live

@@ -293,14 +293,18 @@ class Recorder:
         self._drop_committed()
         until = state.step if recorded else state.step - 1
         tree = self._tree_until(until) if self.started else None
+        written = {node.path.strip("/") for node in tree.subtree} if tree is not None else set()
+        # What never changes waits for the first record of its group, without which there is none in a segment.
+        waiting = {group: values for group, values in self._timeless.items() if group not in written}
+        kept = self._kept_timeless.difference(*waiting.values())
         try:
-            self._folder.commit(tree, state_bytes(state, recorded), max(until, -1), tuple(sorted(self._kept_timeless)))
+            self._folder.commit(tree, state_bytes(state, recorded), max(until, -1), tuple(sorted(kept)))
         except StorageError as error:
             error.trajectory = tree
             raise
         for buffer in self._buffers.values():
             buffer.drop_until(until)
-        self._timeless.clear()
+        self._timeless = waiting
         self._last_commit = monotonic()
 
     def tree(self, *, complete: bool = True) -> xr.DataTree:

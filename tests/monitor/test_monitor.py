@@ -293,6 +293,20 @@ def test_going_on_in_memory_makes_the_same_records(tmp_path) -> None:
         assert one[group].to_dataset(inherit=False).equals(other[group].to_dataset(inherit=False)), group
 
 
+def test_a_checkpoint_at_the_end_of_an_epoch_loses_nothing(tmp_path) -> None:
+    network, index = _network(), torch.arange(N)
+    with Monitor(network, N, tmp_path / "run.nc", every=1) as monitor:
+        for _ in range(2):
+            for few in index.split(40):
+                losses = _losses(network, few)
+                with monitor.step(losses, few, labels=LABELS[few]):
+                    losses.mean().backward()
+            monitor.state_dict()
+    samples = open_trajectory(tmp_path / "run.nc")["samples"]
+    np.testing.assert_array_equal(samples.given_label[0], LABELS)
+    assert samples.sizes["sample_step"] == 2
+
+
 _LOOP = """
 import os, sys
 from pathlib import Path

@@ -13,9 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from langevin_nn import open_trajectory, validate
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.monitor import IndexedDataset
+from langevin_nn.monitor import IndexedDataset, ScalarWriter
 from langevin_nn.monitor.lightning import LightningMonitor
-from langevin_nn.monitor.tensorboard import ScalarWriter
 from langevin_nn.monitor.transformers import IndexedCollator, TransformersMonitor
 
 N, BATCH, LENGTH, WORDS = 56, 8, 9, 20
