@@ -23,6 +23,8 @@ __all__ = ["Estimator"]
 # Of the largest gradient of a layer, between the sum of its samples' gradients and what autograd accumulated.
 _ROUNDING = {torch.float64: 1e-7, torch.float32: 1e-2, torch.float16: 0.3, torch.bfloat16: 0.3}
 LEAST_MEASURED = 8
+_CANCELLED = 1e-3  # of the largest weight of a sample's loss, where their mean is none to divide by
+_MOST_LEFT_OUT = 0.1  # of the parameters, before it is said
 
 Arrays = dict[str, NDArray[np.float64]]
 Warn = Callable[[str, str], None]
@@ -115,20 +117,27 @@ class Estimator:
         tuple of two dict, or None
             Variables of the root and of the layers; None where nothing can be estimated, which is taken down.
         """
-        alive = torch.nonzero(factors)[:, 0]
-        if not bool(torch.isfinite(factors).all()) or len(alive) == 0:
-            self._warn(
-                "passes without a gradient", "a pass has no finite gradient of its losses: nothing is estimated there"
+        if probe.mixing:
+            what = (
+                f"layer {probe.mixing[0]!r} mixes the samples of a minibatch: these have no gradients of their own, and "
+                "nothing is estimated; accumulate the gradient over parts of the minibatch, say accumulation= their "
+                "number, and estimates come from how the parts differ"
             )
+            self._warn("passes through layers that mix samples", what)
             return None
-        count = min(self._measured, len(alive))
+        mean = float(factors.double().mean())
+        if not bool(torch.isfinite(factors).all()) or abs(mean) <= _CANCELLED * float(factors.abs().max()):
+            what = "losses of samples have no finite weight on average in what is differentiated: nothing is estimated there"
+            self._warn("passes without a gradient", what)
+            return None
+        count = min(self._measured, len(factors))
         if count < LEAST_MEASURED:
             what = f"a minibatch has {count} samples: expected {LEAST_MEASURED} or more, so nothing is estimated there"
             self._warn("minibatches that are too small", what)
             return None
-        self._verify(probe, factors, alive, before)
-        chosen = self._seeds.generator("monitor", self._ranks.rank, step).permutation(len(alive))[:count]
-        rows = alive[torch.as_tensor(np.sort(chosen), device=alive.device)]
+        self._verify(probe, factors, before)
+        chosen = self._seeds.generator("monitor", self._ranks.rank, step).permutation(len(factors))[:count]
+        rows = torch.as_tensor(np.sort(chosen), device=factors.device)
         gradients = probe.sample_gradients(factors, rows)
         gram = None if gradients is None else gradients.grams_by_layer().sum(0).cpu().numpy()
         if gradients is None or gram is None:
@@ -143,13 +152,6 @@ class Estimator:
                 "gradients that are not finite", "gradients of samples are not finite: nothing is estimated there"
             )
             return None
-        if probe.mixing:
-            what = (
-                f"layer {probe.mixing[0]!r} mixes the samples of a minibatch: what is compared is the share of each in the "
-                "minibatch's gradient, the losses of others in it, and estimates hold approximately; for those that hold, "
-                "accumulate the gradient over parts of the minibatch, and say accumulation= their number"
-            )
-            self._warn("passes through layers that mix samples", what)
         population = inf if self._augmented or probe.random else float(self._n)
         size = len(factors) * self._accumulation * self._ranks.size
         wrong = None if cohort is None else cohort[index[rows.to(index.device)].cpu().numpy()]
@@ -157,32 +159,45 @@ class Estimator:
         values["measured_samples"] = np.array([float(count)])
         return values, of_layers(gradients, self.layers, population, size)
 
-    def _verify(self, probe: Probe, factors: Tensor, rows: Tensor, before: Mapping[str, Tensor]) -> None:
+    def _verify(self, probe: Probe, factors: Tensor, before: Mapping[str, Tensor]) -> None:
         """Hold sums of sample gradients against the gradients of the first pass, and leave out layers where they differ."""
         if self._verified:
             return
         self._verified = True
-        gradients = probe.sample_gradients(factors, rows)
-        differing = [] if gradients is None else list(self._differing(probe, gradients, factors[rows], before))
+        share = self.n_measured / max(1, sum(each.numel() for each in self._trained.values()))
+        if share < 1 - _MOST_LEFT_OUT:
+            what = (
+                f"gradients of {share:.0%} of the parameters are measured, those of linear, convolutional, embedding and "
+                "normalisation layers: order parameters are of these, and attention, recurrent layers and free parameters "
+                "have no part in them"
+            )
+            self._warn("parameters that are not measured", what)
+        gradients = probe.sample_gradients(factors, torch.arange(len(factors), device=factors.device))
+        differing = (
+            [] if gradients is None else self._differing(probe, gradients, float(factors.double().mean()), before)
+        )
         if differing:
             self._left_out = frozenset(differing)
             what = (
                 f"layers {', '.join(differing)} have another gradient than their samples add up to: expected the same, so "
-                "they are left out; something besides the losses is differentiated there, or they are used in another way"
+                "they are left out; something besides the losses is differentiated there, gradients were clipped or set to "
+                "zero before the context was left, which ends right after backward(), or layers are used in another way"
             )
             self._warn("layers that are left out", what)
             probe.leave_out(differing)
 
     def _differing(
-        self, probe: Probe, gradients: SampleGradients, factors: Tensor, before: Mapping[str, Tensor]
+        self, probe: Probe, gradients: SampleGradients, mean: float, before: Mapping[str, Tensor]
     ) -> list[str]:
-        sums = gradients.split(gradients.combine(factors.to(gradients.device, torch.float64)[None]))
+        weights = torch.full((1, gradients.n_samples), mean, dtype=torch.float64, device=gradients.device)
+        sums = gradients.split(gradients.combine(weights))
         found = []
         for layer, total in sums.items():
             tensors = probe.tensors[layer]
             made = torch.cat([_grown(each, before.get(name)).double().flatten() for name, each in tensors.items()])
             rounding = max(_ROUNDING[each] for each in (*probe.precisions, *(each.dtype for each in tensors.values())))
-            if float((total[0].to(made) - made).norm()) > rounding * float(made.norm()):
+            held = torch.cat([each.detach().double().flatten() for each in tensors.values()])
+            if float(_unexplained(made - total[0].to(made), held)) > rounding * float(made.norm()):
                 found.append(layer)
         return found
 
@@ -225,6 +240,14 @@ class Estimator:
     def go_on(self, memory: Mapping[str, Any]) -> None:
         """Take up what was remembered."""
         self._left_out, self._verified, self._parts = frozenset(memory["left_out"]), bool(memory["verified"]), []
+
+
+def _unexplained(difference: Tensor, weights: Tensor) -> Tensor:
+    """Return what is left of a difference of gradients beside penalties: multiples of the weights and of their signs."""
+    penalties = torch.stack([weights, weights.sign()], dim=1)
+    fitted = torch.linalg.lstsq(penalties, difference[:, None], driver="gelsd").solution
+    left: Tensor = torch.linalg.vector_norm(difference - (penalties @ fitted)[:, 0])
+    return left
 
 
 def _grown(parameter: Tensor, before: Tensor | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,12 +62,14 @@ class SeenLosses:
 
     def take_down(self, losses: Tensor, index: Tensor, labels: Tensor | None) -> None:
         """Keep the losses of a minibatch, shape (sample,), with their places and, where they are known, their labels."""
-        self._kept.append((losses.detach().clone(), index.clone(), None if labels is None else labels.clone()))
+        self._kept.append(
+            (losses.detach().to(torch.float32, copy=True), index.clone(), None if labels is None else labels.clone())
+        )
         self._seen += len(losses) * self._ranks.size
         self.total += len(losses) * self._ranks.size
 
-    def end_epoch(self) -> tuple[NDArray[np.float32], int, int]:
-        """Begin another epoch; return the losses of this one, and how many indices and losses were none."""
+    def end_epoch(self) -> tuple[NDArray[np.float32], Counter[str]]:
+        """Begin another epoch; return the losses of this one, and how many of what did not belong there."""
         pieces = [piece for own in self._ranks.gathered(self._on_the_cpu()) for piece in own]
         losses, index = (torch.cat([each[k] for each in pieces]).numpy() for k in (0, 1))
         inside, finite = (index >= 0) & (index < self._n), np.isfinite(losses)
@@ -81,7 +84,17 @@ class SeenLosses:
         self._kept, self._seen = [], 0
         self.epochs.append(found)
         self.clock.append(self.total / self._n)
-        return found, int((~inside).sum()), int((~finite).sum())
+        told = index[inside]
+        wrong: dict[str, Any] = {
+            "indices out of range": (~inside).sum(),
+            "losses that are not finite": (~finite).sum(),
+            "samples that came more than once in an epoch": len(told) - len(np.unique(told)),
+        }
+        if (
+            wrong["samples that came more than once in an epoch"] <= len(told) / 2
+        ):  # as where they are drawn independently
+            wrong["samples that came more than once in an epoch"] = 0
+        return found, Counter({reason: int(number) for reason, number in wrong.items() if number})
 
     def _on_the_cpu(self) -> list[tuple[Any, ...]]:
         return [tuple(None if each is None else each.cpu() for each in piece) for piece in self._kept]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import warnings
 import weakref
@@ -31,6 +32,14 @@ __all__ = ["Monitor"]
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _LOGGED = ("test_loss", "test_error", "train_error")
+_WRONG = {
+    "indices out of range": "indices are not from 0 to N − 1, N = {n}: left out",
+    "losses that are not finite": "losses are not finite: they are missing in the record",
+    "samples that came more than once in an epoch": (
+        "losses are of samples that had come before in the same epoch of {n}: expected each once, so that only the last "
+        "of each is kept; check that index is the place in the data set, not in the minibatch, and n_samples its length"
+    ),
+}
 _watched: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Monitor]] = weakref.WeakKeyDictionary()
 
 
@@ -180,6 +189,7 @@ class Monitor(Readable):
         layers = self.estimator.layers if self.every else ()
         self._record = Record(described, layers, target, resume=resume, overwrite=overwrite, seconds=segment_seconds)
         self._waits = resume and self._record.goes_on
+        atexit.register(_keep_at_exit, weakref.ref(self))
         _watched[network] = weakref.ref(self)
         self._probe = self.estimator.probe() if self._is_due and not self.estimator.is_by_parts else None
 
@@ -187,6 +197,8 @@ class Monitor(Readable):
         yield f"{self.n_samples:,} samples"
         yield f"step {self.step_count:,}"
         yield f"epoch {self.epoch:,}"
+        measured, every = self.estimator.n_measured, sum(each.numel() for each in self._network.parameters())
+        yield f"gradients of {measured:,} of {every:,} parameters" if self.every else "losses alone"
         if self._record.target is not None:
             yield f"path={str(self._record.target)!r}"
 
@@ -265,9 +277,9 @@ class Monitor(Readable):
                 "pass; do not detach them, and call step outside of torch.no_grad()"
             )
         if not isinstance(index, Tensor) or index.is_floating_point() or index.shape != losses.shape:
-            came = f"{index.dtype} and shape {tuple(index.shape)}" if isinstance(index, Tensor) else kind_of(index)
+            came = f"of {index.dtype} and shape {tuple(index.shape)}" if isinstance(index, Tensor) else kind_of(index)
             raise ConfigurationError(
-                f"index is of {came}: expected whole numbers of shape {tuple(losses.shape)}, which samples these losses are; "
+                f"index is {came}: expected whole numbers of shape {tuple(losses.shape)}, which samples these losses are; "
                 "wrap the data set in IndexedDataset"
             )
         if labels is not None and (not isinstance(labels, Tensor) or labels.shape != losses.shape):
@@ -398,7 +410,8 @@ class Monitor(Readable):
 
     def advance(self, size: int = 0) -> None:
         """Count a backward pass, and an update where it is the last of them; `size` samples came without losses."""
-        if monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS:  # all that belongs to this update has been recorded
+        is_last = (self._passes + 1) % self.accumulation == 0  # all that belongs to this update has been recorded
+        if is_last and monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS:
             self._looked = monotonic()
             self._record.commit_if_due(self.step_count, lambda: self._memory)
         self._losses.total += size * self.ranks.size
@@ -411,11 +424,9 @@ class Monitor(Readable):
 
     def _end_epoch(self) -> None:
         """Record the losses of an epoch."""
-        found, outside, lost = self._losses.end_epoch()
-        if outside:
-            self.warn("indices out of range", f"{outside} indices are not from 0 to {self.n_samples - 1}: left out")
-        if lost:
-            self.warn("losses that are not finite", f"{lost} losses are not finite: they are missing in the record")
+        found, wrong = self._losses.end_epoch()
+        for reason, count in wrong.items():
+            self.warn(reason, f"{count} {_WRONG[reason].format(n=self.n_samples)}")
         parts = (None, None) if self.cohort is None else (~self.cohort, self.cohort)
         of_parts = [found, *(found[each] if each is not None else found[:0] for each in parts)]
         means = [float(np.nanmean(each)) if np.isfinite(each).any() else np.nan for each in of_parts]
@@ -493,7 +504,7 @@ class Monitor(Readable):
         ConfigurationError
             If it is none of this monitor's.
         """
-        missing = {*self._memory, "records"} - set(state)
+        missing = {*self._memory, "records"} - set(state if isinstance(state, Mapping) else ())
         if missing:
             raise ConfigurationError(
                 f"the state has no {', '.join(sorted(missing))}: expected what state_dict() returned"
@@ -546,6 +557,13 @@ class Monitor(Readable):
             self._finished = self._record.tree()
             self._record.leave(self.step_count, self._memory)
             self._leave()
+
+
+def _keep_at_exit(watching: weakref.ref[Monitor]) -> None:
+    """Put on the disk what a loop that ends without closing its monitor has recorded."""
+    monitor = watching()
+    if monitor is not None and not monitor._closed and not monitor._waits:
+        monitor._record.leave(monitor.step_count, monitor._memory)
 
 
 def _check_watched(network: Any, optimizer: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,16 +45,13 @@ class Probe:
         self._calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
         self._signals: dict[tuple[nn.Module, int], Tensor] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        remember = self._remember
-        if (
-            "torch._dynamo" in sys.modules
-        ):  # a compiled network breaks its graph here rather than compiling what keeps tensors
-            remember = torch.compiler.disable(remember)  # type: ignore[no-untyped-call]
+        hook = _Hook(self)
         for layer in dict.fromkeys(each for together in self._users.values() for each in together):
             self._calls[layer] = []
-            self._handles.append(layer.register_forward_hook(remember, with_kwargs=True))
+            self._handles.append(layer.register_forward_hook(hook, with_kwargs=True))
 
-    def _remember(self, layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
+    def remember(self, layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
+        """Keep what goes into a layer, and ask for what comes back."""
         if not (torch.is_grad_enabled() and isinstance(output, Tensor) and output.requires_grad):
             return
         number = len(self._calls[layer])
@@ -89,7 +87,7 @@ class Probe:
         return frozenset(each.dtype for each in self._signals.values())
 
     def sample_gradients(self, factors: Tensor, rows: Tensor) -> SampleGradients | None:
-        """Return the gradients of some samples' losses.
+        """Return the gradients of some samples' losses, weighed as what was differentiated weighs them, 1 on average.
 
         Parameters
         ----------
@@ -103,8 +101,7 @@ class Probe:
         SampleGradients or None
             One block a layer; None where no layer has its samples along the first dimension.
         """
-        n = len(factors)
-        scale = 1 / factors[rows].double()
+        n, scale = len(factors), 1 / float(factors.double().mean())
         blocks: dict[str, Block] = {}
         names: list[str] = []
         for name, layer in self._layers.items():
@@ -122,19 +119,38 @@ class Probe:
             names += list(sizes)
         return SampleGradients(blocks, tuple(names)) if blocks else None
 
-    def _made(self, layer: nn.Module, n_samples: int, rows: Tensor, scale: Tensor) -> Sequence[Call]:
+    def _made(self, layer: nn.Module, n_samples: int, rows: Tensor, scale: float) -> Sequence[Call]:
         """Return the calls of a layer, of some samples, where these lie along the first dimension."""
         found = []
         for number, (given, _) in enumerate(self._calls[layer]):
             signal = self._signals.get((layer, number))
             if signal is None or not (given.ndim and len(given) == n_samples == len(signal)):
                 continue
-            few = signal[rows.to(signal.device)]
-            factor = scale.to(few.device, torch.promote_types(few.dtype, torch.float32))
+            precision = torch.promote_types(signal.dtype, torch.float32)
             argument = given[rows.to(given.device)]
-            argument = argument.to(factor.dtype) if argument.is_floating_point() else argument
-            found.append((layer, argument, few * factor.reshape(-1, *(1,) * (few.ndim - 1))))
+            argument = argument.to(precision) if argument.is_floating_point() else argument
+            found.append((layer, argument, signal[rows.to(signal.device)].to(precision) * scale))
         return found
+
+
+class _Hook:
+    """What a layer calls; a copy of the network, by deepcopy or pickle, calls nothing."""
+
+    def __init__(self, probe: Probe | None) -> None:
+        self._remember: Any = None if probe is None else probe.remember
+        if probe is not None and "torch._dynamo" in sys.modules:
+            # A compiled network breaks its graph here rather than compiling what keeps tensors.
+            self._remember = torch.compiler.disable(probe.remember)  # type: ignore[no-untyped-call]
+
+    def __call__(self, layer: nn.Module, given: Any, named: Any, output: Any) -> None:
+        if self._remember is not None:
+            self._remember(layer, given, named, output)
+
+    def __deepcopy__(self, memo: Any) -> _Hook:
+        return _Hook(None)
+
+    def __reduce__(self) -> Any:
+        return _Hook, (None,)
 
 
 def _tensors(name: str, layer: nn.Module, names: Mapping[str, Tensor]) -> dict[str, Tensor]:

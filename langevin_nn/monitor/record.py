@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.process  # noqa: F401  # dask's, to write a file: when a program ends it can be loaded no more
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

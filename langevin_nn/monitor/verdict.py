@@ -134,7 +134,9 @@ def verdict_of(losses: Sequence[NDArray[Any]], epochs: Sequence[float], labels: 
     >>> verdict.phase, verdict.interval[0] <= 30 <= verdict.interval[1], int(verdict.mislabeled.sum())
     ('memorising', True, 300)
     """
-    if not len(losses) or len(losses) != len(epochs) or len({np.shape(each) for each in losses}) > 1:
+    if not len(losses):
+        return _untold("no epoch has ended yet")
+    if len(losses) != len(epochs) or len({np.shape(each) for each in losses}) > 1:
         return _untold(f"losses of {len(losses)} epochs, at {len(epochs)} moments, expected some of equal length")
     table = np.stack([np.asarray(each, np.float64) for each in losses])
     if table.ndim != 2 or (labels is not None and np.shape(labels) != table.shape[1:]):
@@ -275,7 +277,7 @@ def _of_trend(mean: Floats, guess: float, wrong: Flags | None, precision: float)
             "cannot be told", f"{words}: it rises", advice="look for a divergence; lower the learning rate", **found
         )
     if wrong is None and level > _HIGH * guess and len(mean) >= _LONG and (mean < _FALLEN * guess).any():
-        advice = "lower the learning rate: with this one the network finds no place to stay at"
+        advice = "where the learning rate is still high, lower it: with this one the network finds no place to stay at"
         return Verdict(
             "exploring", f"{words}, a guess has {guess:.3g}: neither fall nor rise, but high", advice=advice, **found
         )

@@ -75,7 +75,8 @@ def test_not_a_bit_of_the_training_run_changes(mixing: bool, dropout: float, noi
     assert torch.equal(_train(watched, 50, monitor, noise=noise), alone)
     monitor.close()
     assert not any(each._forward_hooks for each in watched.modules())
-    assert monitor.trajectory.activity.notnull().sum() >= 50
+    assert mixing or monitor.trajectory.activity.notnull().sum() >= 50
+    assert not mixing or monitor.counts["passes through layers that mix samples"] == 50  # no gradients of their own
 
 
 def _autograd_rows(network: nn.Module, names: list[str], rows: torch.Tensor) -> torch.Tensor:
@@ -110,6 +111,8 @@ def test_samples_have_their_gradients_whatever_is_differentiated(reduction: str)
     assert set(gradients.layers) == {"0", "1", "5", "6", "8"}
     names = [name for own in probe.tensors.values() for name in own]
     expected = _autograd_rows(network, names, rows).double()
+    if reduction == "weighted":  # as what is differentiated weighs them
+        expected = expected * (torch.linspace(0.1, 2, 30)[rows] / torch.linspace(0.1, 2, 30).mean())[:, None]
     tolerance = 0.1 if reduction == "half" else 1e-4
     assert (gradients.dense() - expected).norm() < tolerance * expected.norm()
 
@@ -218,6 +221,18 @@ def test_parts_of_a_minibatch_tell_the_noise_of_any_network() -> None:
         with same.part(10):
             same._network(IMAGES[:10]).square().mean().backward()
     assert float(same.trajectory.noise_strength[0, 0, 0]) >= 0
+
+
+def test_parts_of_one_update_stay_together_however_often_segments_end(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("langevin_nn.monitor.monitor._SECONDS_BETWEEN_LOOKS", 0.0)
+    network = _network(mixing=True)
+    with Monitor(network, N, tmp_path / "run.nc", every=1, accumulation=2, segment_seconds=0.0) as monitor:
+        for part in range(12):
+            losses = _losses(network, index := torch.arange(10 * part, 10 * part + 10))
+            with monitor.step(losses, index):
+                (losses.mean() / 2).backward()
+    found = open_trajectory(tmp_path / "run.nc").noise_strength.sel(cohort="all", replica=0)
+    assert found.sel(step=range(6)).notnull().all()
 
 
 def test_what_is_differentiated_besides_leaves_a_layer_out() -> None:
@@ -421,8 +436,48 @@ def test_what_cannot_be_measured_is_counted_and_training_goes_on() -> None:
         "minibatches that are too small": 1,
         "gradients that are not finite": 1,
         "losses that are not finite": 1,
+        "samples that came more than once in an epoch": 1,
     }
     assert monitor.trajectory.activity.notnull().any()
+
+
+def test_order_parameters_are_of_the_gradient_that_trains() -> None:
+    """The hardest samples alone are differentiated, and a penalty beside them."""
+    network = _network()
+    monitor, index = Monitor(network, N, every=1, measured_samples=N), torch.arange(N)
+    losses = _losses(network, index)
+    penalty = 0.01 * sum(each.square().sum() for each in network.parameters())
+    with monitor.step(losses, index):
+        (losses.topk(30).values.mean() + penalty).backward()
+    network.zero_grad()
+    _losses(network, index).topk(30).values.mean().backward()
+    trained = sum(float(each.grad.double().square().sum()) for each in network.parameters())
+    found = monitor.close()
+    assert float(found.directed_activity[0, 0, 0]) == pytest.approx(trained, rel=1e-4)
+    assert not monitor.counts
+
+
+def test_copies_of_a_watched_network_are_not_watched(tmp_path) -> None:
+    network = _network()
+    monitor = Monitor(network, N, every=1)
+    torch.save(network, tmp_path / "network.pt")
+    for copy in (deepcopy(network), torch.load(tmp_path / "network.pt", weights_only=False)):
+        copy(IMAGES[:4]).sum().backward()
+    losses = _losses(network)
+    with monitor.step(losses, torch.arange(10)):
+        losses.mean().backward()
+    assert monitor.trajectory.activity.notnull().any()
+
+
+def test_half_precision_and_a_loop_that_forgets_to_close(tmp_path) -> None:
+    script = (
+        "import torch; from langevin_nn import Monitor; network = torch.nn.Linear(3, 2).bfloat16()\n"
+        f"monitor = Monitor(network, 20, {str(tmp_path / 'run.nc')!r}, every=1)\n"
+        "losses = network(torch.ones(20, 3).bfloat16()).square().mean(1)\n"
+        "with monitor.step(losses, torch.arange(20)): losses.mean().backward()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    assert open_trajectory(tmp_path / "run.nc")["samples"].sample_loss.notnull().all()
 
 
 def test_an_error_of_the_loop_is_its_own() -> None:
