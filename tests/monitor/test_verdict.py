@@ -77,7 +77,7 @@ def test_missing_losses_and_labels():
 
 
 BAD = [
-    ([], "0 epochs"),
+    ([], "no epoch has ended"),
     ([np.ones(50)] * 8, "50 samples with finite losses in 8 epochs"),
     ([np.ones(500)] * 2, "500 samples with finite losses in 2 epochs"),
     ([np.full(500, np.nan)] * 8, "0 samples"),
