@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, nan, prod
 
@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from langevin_nn.ensemble.groups import covariance_factor
 
-__all__ = ["Estimate", "Sums", "estimated_cosines", "estimated_order_parameters", "noise_factor"]
+__all__ = [
+    "Estimate",
+    "Sums",
+    "estimated_cosines",
+    "estimated_order_parameters",
+    "estimates_of_cohorts",
+    "noise_factor",
+    "with_errors",
+]
 
 # A ratio whose denominator is not this many standard errors from zero has no error that a jackknife could tell.
 _LEAST_RATIO = 3.0
@@ -254,6 +262,47 @@ def estimated_cosines(gram: Numbers, members: Mapping[str, NDArray[np.bool_]], n
         "with_first": _cosine(with_one, squared, parts[one_name]),
         "with_second": _cosine(with_other, squared, parts[other_name]),
     }
+
+
+def estimates_of_cohorts(
+    gram: Numbers, members: NDArray[np.bool_], n_samples: float, batch_size: float, *, replacement: bool = False
+) -> dict[str, Numbers]:
+    """Return the order parameters of each cohort with their standard errors, as arrays.
+
+    Parameters
+    ----------
+    gram : ndarray, shape (sample, sample)
+        K_ij of a simple random sample.
+    members : ndarray of bool, shape (cohort, sample)
+        Who is in each; the first holds all.
+    n_samples, batch_size : float
+        N and B of all, of which each cohort has the share that it has of the sample.
+    replacement : bool, optional
+        Whether minibatches are drawn with replacement.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (cohort,)
+        By name, errors as ``…_standard_error``; NaN for a cohort without samples.
+    """
+    found: list[dict[str, Estimate]] = []
+    for mask in members:
+        if not mask.any():
+            found.append(dict.fromkeys(found[0], Estimate.unknown()))
+            continue
+        share, few = float(mask.mean()), gram[np.ix_(mask, mask)]
+        sizes = share * n_samples, share * batch_size, share
+        found.append(estimated_order_parameters(few, *sizes, replacement=replacement))
+    return with_errors({name: [each[name] for each in found] for name in found[0]})
+
+
+def with_errors(estimates: Mapping[str, Sequence[Estimate]]) -> dict[str, Numbers]:
+    """Return values of estimates as arrays, and beside each its standard errors."""
+    arrays = {}
+    for name, each in estimates.items():
+        arrays[name] = np.array([one.value for one in each])
+        arrays[f"{name}_standard_error"] = np.array([one.standard_error for one in each])
+    return arrays
 
 
 def _spread(few: Estimate, mask: NDArray[np.bool_]) -> Estimate:

@@ -13,7 +13,7 @@ from torch import Tensor
 from langevin_nn.checks import whole_number
 from langevin_nn.ensemble.alignment import draw_minibatches
 from langevin_nn.ensemble.empirical import EmpiricalEnsemble
-from langevin_nn.ensemble.estimates import Estimate, estimated_cosines, estimated_order_parameters
+from langevin_nn.ensemble.estimates import estimated_cosines, estimates_of_cohorts, with_errors
 from langevin_nn.ensemble.groups import covariance_factor
 from langevin_nn.ensemble.spectrum import Method, Spectrum
 from langevin_nn.errors import ConfigurationError
@@ -71,25 +71,10 @@ class SampledEnsemble(EmpiricalEnsemble):
         """Shares of the cohorts, as the drawn samples tell, shape (cohort,)."""
         return np.asarray(self._members.mean(1))
 
-    def _estimates(self, gram: NDArray[np.float64]) -> list[dict[str, Estimate]]:
+    def _estimates(self, gram: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return the order parameters of each cohort from one matrix of inner products."""
-        found: list[dict[str, Estimate]] = []
-        for members, share in zip(self._members, self._shares, strict=True):
-            if not members.any():
-                found.append(dict.fromkeys(found[0], Estimate.unknown()))
-                continue
-            sizes = share * self._population, share * self.batch_size
-            few = gram[np.ix_(members, members)]
-            found.append(estimated_order_parameters(few, *sizes, share, replacement=self.replacement))
-        return found
-
-    @staticmethod
-    def _with_errors(estimates: list[dict[str, Estimate]]) -> dict[str, NDArray[np.float64]]:
-        arrays = {}
-        for name in estimates[0]:
-            arrays[name] = np.array([each[name].value for each in estimates])
-            arrays[f"{name}_standard_error"] = np.array([each[name].standard_error for each in estimates])
-        return arrays
+        sizes = self._population, self.batch_size
+        return estimates_of_cohorts(gram, self._members, *sizes, replacement=self.replacement)
 
     @property
     def sample_trace(self) -> NDArray[np.float64]:  # noqa: D102
@@ -105,12 +90,10 @@ class SampledEnsemble(EmpiricalEnsemble):
     @cached_property
     def _closed_forms(self) -> dict[str, NDArray[np.float64]]:
         gram = self._grams.sum(0)
-        values = self._with_errors(self._estimates(gram))
+        values = self._estimates(gram)
         two = dict(zip(COHORTS[1:], self._members[1:], strict=True))
-        cosines = estimated_cosines(gram, two, self._population).values()
-        values["gradient_alignment"] = np.array([each.value for each in cosines])
-        values["gradient_alignment_standard_error"] = np.array([each.standard_error for each in cosines])
-        return values
+        cosines = list(estimated_cosines(gram, two, self._population).values())
+        return values | with_errors({"gradient_alignment": cosines})
 
     def closed_forms(self) -> dict[str, NDArray[np.float64]]:
         """Return the order parameters with their standard errors, as arrays.
@@ -123,7 +106,7 @@ class SampledEnsemble(EmpiricalEnsemble):
         return dict(self._closed_forms)
 
     def closed_forms_by_layer(self) -> dict[str, NDArray[np.float64]]:  # noqa: D102
-        layers = [self._with_errors(self._estimates(gram)) for gram in self._grams]
+        layers = [self._estimates(gram) for gram in self._grams]
         return {name: np.stack([layer[name] for layer in layers]) for name in layers[0]}
 
     def classes(self, labels: ArrayLike | Tensor | None = None) -> xr.Dataset:  # noqa: D102

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from langevin_nn.ensemble.estimates import Estimate, Sums, estimated_cosines, estimated_order_parameters, noise_factor
+from langevin_nn.ensemble.estimates import (
+    Estimate,
+    Sums,
+    estimated_cosines,
+    estimates_of_cohorts,
+    noise_factor,
+    with_errors,
+)
 from langevin_nn.gradients import SampleGradients
 from langevin_nn.schema import COHORTS
 
@@ -39,27 +46,13 @@ def of_pass(
         One replica.
     """
     n = len(gram)
-    wrong = np.zeros(n, dtype=bool) if mislabeled is None else mislabeled
-    masks = [np.ones(n, dtype=bool), *([~wrong, wrong] if mislabeled is not None else [np.zeros(n, dtype=bool)] * 2)]
-    found: list[dict[str, Estimate]] = []
-    for mask in masks:
-        share = float(mask.mean())
-        if not mask.any():
-            found.append(dict.fromkeys(found[0], Estimate.unknown()))
-            continue
-        few = gram[np.ix_(mask, mask)]
-        found.append(estimated_order_parameters(few, share * n_samples, share * batch_size, share))
-    arrays = {}
-    for name in found[0]:
-        arrays[name] = np.array([[each[name].value for each in found]])
-        arrays[f"{name}_standard_error"] = np.array([[each[name].standard_error for each in found]])
+    nobody, everybody = np.zeros(n, dtype=bool), np.ones(n, dtype=bool)
+    members = np.stack([everybody, nobody, nobody] if mislabeled is None else [everybody, ~mislabeled, mislabeled])
     cosines = [Estimate.unknown()] * 3
-    if mislabeled is not None and 0 < wrong.sum() < n:
-        two = dict(zip(COHORTS[1:], masks[1:], strict=True))
-        cosines = list(estimated_cosines(gram, two, n_samples).values())
-    arrays["gradient_alignment"] = np.array([[each.value for each in cosines]])
-    arrays["gradient_alignment_standard_error"] = np.array([[each.standard_error for each in cosines]])
-    return arrays
+    if members[1].any() and members[2].any():
+        cosines = list(estimated_cosines(gram, dict(zip(COHORTS[1:], members[1:], strict=True)), n_samples).values())
+    found = estimates_of_cohorts(gram, members, n_samples, batch_size) | with_errors({"gradient_alignment": cosines})
+    return {name: each[None] for name, each in found.items()}
 
 
 def of_layers(gradients: SampleGradients, layers: tuple[str, ...], n_samples: float, batch_size: float) -> Arrays:
@@ -84,9 +77,7 @@ def of_layers(gradients: SampleGradients, layers: tuple[str, ...], n_samples: fl
     for name, gram in zip(gradients.layers, gradients.grams_by_layer().cpu().numpy(), strict=True):
         sums = Sums(gram, n_samples)
         measured[name] = {"directed_activity": sums.squared_mean, "noise_strength": sums.trace.times(factor)}
-    arrays = {}
-    for name in OF_LAYERS:
-        each = [measured[layer][name] if layer in measured else Estimate.unknown() for layer in layers]
-        arrays[f"layer_{name}"] = np.array([[estimate.value for estimate in each]])
-        arrays[f"layer_{name}_standard_error"] = np.array([[estimate.standard_error for estimate in each]])
-    return arrays
+    unknown = dict.fromkeys(OF_LAYERS, Estimate.unknown())
+    of_each = [measured.get(layer, unknown) for layer in layers]
+    found = with_errors({f"layer_{name}": [each[name] for each in of_each] for name in OF_LAYERS})
+    return {name: each[None] for name, each in found.items()}

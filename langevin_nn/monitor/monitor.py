@@ -85,7 +85,7 @@ class Monitor(Readable):
 
     Attributes
     ----------
-    step : int
+    step_count : int
         Updates until now.
     epoch : int
         Epochs that have ended.
