@@ -232,6 +232,10 @@ class Estimator:
         values["measured_samples"] = np.array([float(sum(sizes))])
         return values
 
+    def forget_parts(self) -> None:
+        """Begin another minibatch."""
+        self._parts = []
+
     @property
     def memory(self) -> dict[str, Any]:
         """What it takes to go on."""

@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from functools import wraps
 from typing import Any
 
-import xarray as xr
-
-from langevin_nn.checks import kind_of, one_of, truth
+from langevin_nn.checks import kind_of
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.monitor.monitor import _LOGGED, Monitor
-from langevin_nn.monitor.steps import Step
+from langevin_nn.monitor.plugged import Plugged
 
 try:
     from lightning.pytorch import Callback
@@ -24,10 +21,8 @@ except ImportError:
 
 __all__ = ["LightningMonitor"]
 
-_OWN = ("network", "optimizer", "accumulation", "resume")  # what the trainer says
 
-
-class LightningMonitor(Callback):
+class LightningMonitor(Plugged, Callback):
     """A monitor of what a Lightning trainer fits, by automatic optimization in one process.
 
     `training_step` returns a dict with ``loss``, ``losses`` (sample,), ``index`` (sample,) and, where there are any,
@@ -81,30 +76,12 @@ class LightningMonitor(Callback):
                 "Lightning is not installed: expected the package lightning, since its trainer calls this; "
                 "pip install 'langevin_nn[lightning]'"
             )
-        super().__init__()
-        for name in _OWN:
-            if name in options:
-                raise ConfigurationError(f"{name}= came: expected none, since the trainer knows it; leave it out")
-        self._log = dict(log or {})
-        for name in self._log.values():
-            one_of("logged number", name, _LOGGED)
-        self._stop = truth("stop", stop, "whether training ends when the network memorises")
-        self._n_samples, self._path, self._options = n_samples, path, options
-        self.monitor: Monitor | None = None
-        self._is_open = False
+        Plugged.__init__(self, n_samples, path, log, stop, options)
         self._given: dict[str, Any] | None = None  # of a checkpoint, until the fit begins
         self._kept: dict[str, Any] = {}  # where the last fit ended
         self._module: Any = None
         self._own_step: Any = None  # a training_step that lay in the module itself
         self._returned: Mapping[str, Any] | None = None
-        self._within: Step | None = None
-
-    @property
-    def trajectory(self) -> xr.DataTree:
-        """Everything that has been recorded until now."""
-        if self.monitor is None:
-            raise ConfigurationError("nothing has been fitted: expected Trainer(callbacks=[...]).fit(...) first")
-        return self.monitor.trajectory
 
     # What the trainer calls.
 
@@ -121,19 +98,8 @@ class LightningMonitor(Callback):
                 "training_step returns before its backward pass; use Monitor.step around manual_backward"
             )
         given, self._given = self._given, None
-        # A run at a path goes on from its segments; one in memory from the checkpoint alone.
-        self.monitor = Monitor(
-            pl_module,
-            self._n_samples,
-            self._path,
-            optimizer=trainer.optimizers[0] if trainer.optimizers else None,
-            accumulation=trainer.accumulate_grad_batches,
-            resume=given is not None and self._path is not None,
-            **self._options,
-        )
-        self._is_open = True
-        if given is not None:
-            self.monitor.load_state_dict(given)
+        optimizer = trainer.optimizers[0] if trainer.optimizers else None
+        self._watch(pl_module, optimizer, trainer.accumulate_grad_batches, given)
         self._wrap(pl_module)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
@@ -159,20 +125,17 @@ class LightningMonitor(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count an update that the last batch of an epoch makes from fewer parts."""
         is_last = trainer.is_last_batch or batch_idx + 1 >= trainer.num_training_batches
-        if self.monitor is not None and is_last and self.monitor._passes % self.monitor.accumulation:
-            while self.monitor._passes % self.monitor.accumulation:
-                self.monitor.advance()
-            self.monitor.estimator.go_on(self.monitor.estimator.memory)  # forgets the parts of that minibatch
-            self.monitor.arm()
+        if self.monitor is not None and is_last:
+            self.monitor.end_update()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Record what validation has logged."""
         if not trainer.sanity_checking:
-            self._take_down(trainer, "test_")
+            self._take_down(trainer.callback_metrics, "test_")
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Record what training has logged, and end it where it should end."""
-        self._take_down(trainer, "train_")
+        self._take_down(trainer.callback_metrics, "train_")
         if self.monitor is None:
             return
         for name in sorted(set(self._log) - set(trainer.callback_metrics)):
@@ -231,15 +194,6 @@ class LightningMonitor(Callback):
         elif self._module is not None:
             del self._module.training_step
         self._module = self._own_step = None
-
-    def _take_down(self, trainer: Any, beginning: str) -> None:
-        found = {
-            own: float(trainer.callback_metrics[name])
-            for name, own in self._log.items()
-            if own.startswith(beginning) and name in trainer.callback_metrics
-        }
-        if self.monitor is not None and found:
-            self.monitor.log(**found)
 
 
 def _checked(returned: Any) -> Mapping[str, Any]:

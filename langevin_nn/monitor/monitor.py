@@ -422,6 +422,14 @@ class Monitor(Readable):
         if self._losses.is_full:
             self._end_epoch()
 
+    def end_update(self) -> None:
+        """Count an update that a loop makes from fewer parts than there are to be, as at the end of an epoch."""
+        if self._passes % self.accumulation:
+            while self._passes % self.accumulation:
+                self.advance()
+            self.estimator.forget_parts()
+            self.arm()
+
     def _end_epoch(self) -> None:
         """Record the losses of an epoch."""
         found, wrong = self._losses.end_epoch()

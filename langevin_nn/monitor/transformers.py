@@ -9,14 +9,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-import xarray as xr
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-from langevin_nn.checks import kind_of, one_of, truth
+from langevin_nn.checks import kind_of, truth
 from langevin_nn.errors import ConfigurationError
-from langevin_nn.monitor.monitor import _LOGGED, Monitor
-from langevin_nn.monitor.steps import Step
+from langevin_nn.monitor.plugged import Plugged
 
 try:
     from transformers import TrainerCallback
@@ -29,7 +27,6 @@ _IGNORED = -100  # the label of what has no part in the loss
 # An index travels in the upper half of each label that counts. In a column of its own the trainer would count it among the
 # items of the batch, by which it divides the loss; this way it counts, shifts and gathers labels as it does without.
 _BITS = 32
-_OWN = ("network", "optimizer", "accumulation", "resume")  # what the trainer says
 _FILE = "monitor.pt"
 
 
@@ -95,7 +92,7 @@ class IndexedCollator:
         return batch
 
 
-class TransformersMonitor(TrainerCallback):
+class TransformersMonitor(Plugged, TrainerCallback):
     """A monitor of what Hugging Face's `Trainer` trains in one process: classifiers of sequences or tokens, language models.
 
     It is both a callback and, by `loss`, what the trainer differentiates: the cross-entropy that its models have by default::
@@ -159,29 +156,11 @@ class TransformersMonitor(TrainerCallback):
                 "transformers is not installed: expected the package transformers, since its trainer calls this; "
                 "pip install 'langevin_nn[models]'"
             )
-        super().__init__()
-        for name in _OWN:
-            if name in options:
-                raise ConfigurationError(f"{name}= came: expected none, since the trainer knows it; leave it out")
-        self._log = dict(log or {})
-        for name in self._log.values():
-            one_of("logged number", name, _LOGGED)
-        self._stop = truth("stop", stop, "whether training ends when the network memorises")
+        Plugged.__init__(self, n_samples, path, log, stop, options)
         self._shift = shift if shift is None else truth("shift", shift, "whether labels are those of the next token")
-        self._n_samples, self._path, self._options = n_samples, path, options
         self._checkpoint = checkpoint
-        self.monitor: Monitor | None = None
-        self._is_open = False
         self._network: Any = None
         self._shifts = bool(shift)
-        self._within: Step | None = None
-
-    @property
-    def trajectory(self) -> xr.DataTree:
-        """Everything that has been recorded until now."""
-        if self.monitor is None:
-            raise ConfigurationError("nothing has been trained: expected trainer.train() first")
-        return self.monitor.trajectory
 
     def __enter__(self) -> Self:
         return self
@@ -284,19 +263,9 @@ class TransformersMonitor(TrainerCallback):
         self._network, optimizer = named["model"], named.get("optimizer")
         self._shifts = _shifts_labels(self._network) if self._shift is None else self._shift
         folder = self._folder(args, state) if state.global_step else None
-        # A run at a path goes on from its segments; one in memory from the checkpoint alone.
-        self.monitor = Monitor(
-            self._network,
-            self._n_samples,
-            self._path,
-            optimizer=getattr(optimizer, "optimizer", optimizer),  # within accelerate's
-            accumulation=args.gradient_accumulation_steps,
-            resume=folder is not None and self._path is not None,
-            **self._options,
-        )
-        self._is_open = True
-        if folder is not None:
-            self.monitor.load_state_dict(torch.load(folder / _FILE, weights_only=True))
+        saved = None if folder is None else torch.load(folder / _FILE, weights_only=True)
+        inner = getattr(optimizer, "optimizer", optimizer)  # within accelerate's
+        self._watch(self._network, inner, args.gradient_accumulation_steps, saved)
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Leave a context that no backward pass has left."""
@@ -308,11 +277,8 @@ class TransformersMonitor(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Count an update that the end of an epoch makes from fewer parts."""
-        if self.monitor is not None and self.monitor._passes % self.monitor.accumulation:
-            while self.monitor._passes % self.monitor.accumulation:
-                self.monitor.advance()
-            self.monitor.estimator.go_on(self.monitor.estimator.memory)  # forgets the parts of that minibatch
-            self.monitor.arm()
+        if self.monitor is not None:
+            self.monitor.end_update()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """End training where it should end."""
@@ -321,10 +287,7 @@ class TransformersMonitor(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Record what evaluation has found."""
-        metrics = named.get("metrics") or {}
-        found = {own: float(metrics[name]) for name, own in self._log.items() if name in metrics}
-        if self.monitor is not None and self._is_open and found:
-            self.monitor.log(**found)
+        self._take_down(named.get("metrics") or {})
 
     def on_save(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Put what it takes to go on into the trainer's checkpoint."""
