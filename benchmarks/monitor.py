@@ -82,9 +82,11 @@ class Loop:
         while done < updates:
             for index in torch.randperm(n).split(self.batch_size)[: updates - done]:
                 labels = self.labels[index]
-                losses = self.loss(self.network(self.inputs[index]), labels)
+                outputs = self.network(self.inputs[index])
+                losses = self.loss(outputs, labels)
+                known = {"labels": labels, "logits": outputs} if outputs.ndim == 2 else {}
                 optimizer.zero_grad()
-                with nullcontext() if monitor is None else monitor.step(losses, index):
+                with nullcontext() if monitor is None else monitor.step(losses, index, **known):
                     losses.mean().backward()
                 optimizer.step()
                 done += 1

@@ -98,7 +98,7 @@ def way_to_record(names: Iterable[str]) -> str:
     if any(name.startswith("test_") for name in names):
         ways.append("test losses and errors need a landscape with test data")
     if any(name.endswith("_error") for name in names):
-        ways.append("errors need labels of one class a sample")
+        ways.append("errors need labels of one class a sample, and of a loop of one's own Monitor.log")
     return "; ".join([*ways, *others]) or "see what gives them"
 
 

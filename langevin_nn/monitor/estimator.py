@@ -70,6 +70,7 @@ class Estimator:
         self._left_out: frozenset[str] = frozenset()
         self._verified = ranks.size > 1  # there, gradients are already those of all processes when a pass ends
         self._parts: list[tuple[Tensor, int]] = []
+        self._are_small = False  # parts of too few samples to compare with one another
         layers = Probe.layers_of(network)
         self.layers, self.n_measured = tuple(layers), sum(layers.values())
 
@@ -80,7 +81,8 @@ class Estimator:
     @property
     def is_by_parts(self) -> bool:
         """Whether estimates are to come from parts of a minibatch, since its samples have no gradients of their own."""
-        return self._accumulation > 1 and self._ranks.size == 1 and bool(batch_layers(self._network))
+        has_parts = self._accumulation > 1 and self._ranks.size == 1
+        return has_parts and (self._are_small or bool(batch_layers(self._network)))
 
     def before(self, *, for_part: bool = False) -> dict[str, Tensor]:
         """Return copies of the gradients before a pass, where what it adds will be asked for."""
@@ -132,7 +134,11 @@ class Estimator:
             return None
         count = min(self._measured, len(factors))
         if count < LEAST_MEASURED:
-            what = f"a minibatch has {count} samples: expected {LEAST_MEASURED} or more, so nothing is estimated there"
+            self._are_small = count == len(factors)
+            instead = "nothing is estimated there"
+            if self.is_by_parts:
+                instead = f"from the next update on estimates come from how {self._accumulation} parts differ"
+            what = f"a minibatch has {count} samples: expected {LEAST_MEASURED} or more, so {instead}"
             self._warn("minibatches that are too small", what)
             return None
         self._verify(probe, factors, before)
@@ -221,6 +227,10 @@ class Estimator:
         if len(self._parts) < self._accumulation:
             return None
         (gradients, sizes), self._parts = zip(*self._parts, strict=True), []
+        if len(set(sizes)) > 1:
+            what = f"parts of {min(sizes)} to {max(sizes)} samples: expected one size, so nothing is estimated there"
+            self._warn("parts of different sizes", what)
+            return None
         rows = torch.stack(gradients)
         gram = (rows @ rows.T).cpu().numpy()
         if not np.isfinite(gram).all():
@@ -239,11 +249,12 @@ class Estimator:
     @property
     def memory(self) -> dict[str, Any]:
         """What it takes to go on."""
-        return {"left_out": sorted(self._left_out), "verified": self._verified}
+        return {"left_out": sorted(self._left_out), "verified": self._verified, "are_small": self._are_small}
 
     def go_on(self, memory: Mapping[str, Any]) -> None:
         """Take up what was remembered."""
         self._left_out, self._verified, self._parts = frozenset(memory["left_out"]), bool(memory["verified"]), []
+        self._are_small = bool(memory["are_small"])
 
 
 def _unexplained(difference: Tensor, weights: Tensor) -> Tensor:

@@ -26,12 +26,13 @@ class LightningMonitor(Plugged, Callback):
     """A monitor of what a Lightning trainer fits, by automatic optimization in one process.
 
     `training_step` returns a dict with ``loss``, ``losses`` (sample,), ``index`` (sample,) and, where there are any,
-    ``labels`` (sample,)::
+    ``labels`` (sample,) and ``logits`` (sample, class)::
 
         def training_step(self, batch, batch_idx):
             inputs, labels, index = batch  # of an IndexedDataset
-            losses = cross_entropy(self(inputs), labels, reduction="none")
-            return {"loss": losses.mean(), "losses": losses, "index": index, "labels": labels}
+            logits = self(inputs)
+            losses = cross_entropy(logits, labels, reduction="none")
+            return {"loss": losses.mean(), "losses": losses, "index": index, "labels": labels, "logits": logits.detach()}
 
         callback = LightningMonitor(len(dataset), "run.nc", log={"val_error": "test_error"})
         Trainer(callbacks=[callback]).fit(module, loader)
@@ -112,7 +113,8 @@ class LightningMonitor(Plugged, Callback):
                 f"accumulate_grad_batches={trainer.accumulate_grad_batches}, and the fit began with "
                 f"{self.monitor.accumulation}: expected one number, since updates are counted by it; schedule no accumulation"
             )
-        step = self.monitor.step(returned["losses"], returned["index"], labels=returned.get("labels"))
+        known = {name: returned.get(name) for name in ("labels", "logits")}
+        step = self.monitor.step(returned["losses"], returned["index"], **known)
         step.__enter__()
         self._within = step
 

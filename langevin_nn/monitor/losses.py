@@ -1,4 +1,4 @@
-"""The loss of each sample as it was when the sample was seen, epoch by epoch."""
+"""The loss of each sample, and its prediction, as they were when the sample was seen, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langevin_nn.monitor.settled import MISSING
 from langevin_nn.monitor.together import Ranks
 
 __all__ = ["SeenLosses"]
@@ -32,18 +33,22 @@ class SeenLosses:
         Samples that were seen until now, each as often as it was.
     epochs : list of ndarray of float32, shape (sample,)
         Losses of the epochs that have ended; NaN where a sample was not seen.
+    predictions : list of ndarray of int, shape (sample,)
+        Classes that were predicted in them; -1 where that is not known.
     clock : list of float
         When they ended, in epochs.
     """
 
-    # A step only keeps copies, 12 bytes a sample, and waits for no device; they are put in their places once an epoch.
+    # A step only keeps copies, 12 bytes a sample and 4 for a prediction, and waits for no device; once an epoch they are put
+    # in their places.
 
     def __init__(self, n_samples: int, ranks: Ranks) -> None:
         self._n, self._ranks = n_samples, ranks
         self.total = self._seen = 0
-        self._kept: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self._kept: list[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = []
         self._labels: NDArray[np.int64] | None = None
         self.epochs: list[NDArray[np.float32]] = []
+        self.predictions: list[NDArray[np.int32]] = []
         self.clock: list[float] = []
 
     @property
@@ -60,10 +65,15 @@ class SeenLosses:
         """Return whether so many more belong to the same epoch: a loader may drop its last minibatch."""
         return self._seen + n_samples * self._ranks.size <= self._n or self._seen == 0
 
-    def take_down(self, losses: Tensor, index: Tensor, labels: Tensor | None) -> None:
-        """Keep the losses of a minibatch, shape (sample,), with their places and, where they are known, their labels."""
+    def take_down(self, losses: Tensor, index: Tensor, labels: Tensor | None, logits: Tensor | None) -> None:
+        """Keep losses (sample,) of a minibatch, their places and, where they are known, labels and logits' largest."""
         self._kept.append(
-            (losses.detach().to(torch.float32, copy=True), index.clone(), None if labels is None else labels.clone())
+            (
+                losses.detach().to(torch.float32, copy=True),
+                index.clone(),
+                None if labels is None else labels.clone(),
+                None if logits is None else logits.detach().argmax(1).to(torch.int32),
+            )
         )
         self._seen += len(losses) * self._ranks.size
         self.total += len(losses) * self._ranks.size
@@ -75,14 +85,18 @@ class SeenLosses:
         inside, finite = (index >= 0) & (index < self._n), np.isfinite(losses)
         found = np.full(self._n, np.nan, dtype=np.float32)
         found[index[inside & finite]] = losses[inside & finite]
-        for _, places, labels in pieces:
+        predicted = np.full(self._n, MISSING, dtype=np.int32)
+        for _, places, labels, classes in pieces:
+            there = places.numpy()
+            within = (there >= 0) & (there < self._n)
             if labels is not None and not labels.is_floating_point():
-                there = places.numpy()
-                within = (there >= 0) & (there < self._n)
                 self._labels = np.full(self._n, -1) if self._labels is None else self._labels
                 self._labels[there[within]] = labels.numpy()[within]
+            if classes is not None:
+                predicted[there[within]] = classes.numpy()[within]
         self._kept, self._seen = [], 0
         self.epochs.append(found)
+        self.predictions.append(predicted)
         self.clock.append(self.total / self._n)
         told = index[inside]
         wrong: dict[str, Any] = {
@@ -111,8 +125,14 @@ class SeenLosses:
         kept = self._on_the_cpu()
         return {"n_samples": self._n, "total": self.total, "seen": self._seen, "kept": kept, "labels": labels}
 
-    def go_on(self, memory: Mapping[str, Any], epochs: list[NDArray[np.float32]], clock: list[float]) -> None:
+    def go_on(
+        self,
+        memory: Mapping[str, Any],
+        epochs: list[NDArray[np.float32]],
+        predictions: list[NDArray[np.int32]],
+        clock: list[float],
+    ) -> None:
         """Take up what was remembered."""
         self.total, self._seen, self._kept = memory["total"], memory["seen"], list(memory["kept"])
         self._labels = None if memory["labels"] is None else memory["labels"].numpy().copy()
-        self.epochs, self.clock = epochs, clock
+        self.epochs, self.predictions, self.clock = epochs, predictions, clock

@@ -18,11 +18,12 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from langevin_nn.checks import as_path, kind_of, number, truth, whole_number
+from langevin_nn.checks import as_path, kind_of, number, shown, truth, whole_number
 from langevin_nn.errors import ConfigurationError, MonitorWarning
 from langevin_nn.monitor.estimator import LEAST_MEASURED, Estimator
 from langevin_nn.monitor.losses import SeenLosses
 from langevin_nn.monitor.record import Record
+from langevin_nn.monitor.settled import MISSING
 from langevin_nn.monitor.steps import Part, Step
 from langevin_nn.monitor.together import Ranks
 from langevin_nn.monitor.verdict import Verdict, verdict_of
@@ -46,7 +47,8 @@ _watched: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Monitor]] = weakref.W
 class Monitor(Readable):
     """A recorder of somebody else's training loop.
 
-    It follows the loss of each sample over the epochs, from the losses that the loop computes anyway, and every so many
+    It follows the loss of each sample over the epochs, and the class that was predicted for it, from what the loop computes
+    anyway, and every so many
     updates estimates the order parameters of the minibatch ensemble from the gradients of single samples within the backward
     pass that the loop makes anyway. It makes no pass of its own, draws no random numbers of torch's, and changes no bit of
     the training run. What it records is a trajectory like that of `simulate`, in the same file.
@@ -113,9 +115,10 @@ class Monitor(Readable):
     >>> monitor = Monitor(network, n_samples=200, optimizer=optimizer, every=5)
     >>> for epoch in range(3):
     ...     for index in torch.randperm(200).split(20):
-    ...         losses = cross_entropy(network(inputs[index]), labels[index], reduction="none")
+    ...         logits = network(inputs[index])
+    ...         losses = cross_entropy(logits, labels[index], reduction="none")
     ...         optimizer.zero_grad()
-    ...         with monitor.step(losses, index, labels=labels[index]):
+    ...         with monitor.step(losses, index, labels=labels[index], logits=logits):
     ...             losses.mean().backward()
     ...         optimizer.step()
     >>> monitor.trajectory.sizes["step"], monitor.trajectory["samples"].sample_loss.shape
@@ -186,6 +189,11 @@ class Monitor(Readable):
         target = None if path is None or self.ranks.rank else as_path("path", path)
         resume = truth("resume", resume, "whether to go on with the run at path")
         overwrite = truth("overwrite", overwrite, "whether a file that is there is replaced")
+        if resume and path is None:
+            raise ConfigurationError(
+                "resume=True without a path: expected the path of the file that the run was to write, since its records are "
+                "gone on with; leave resume out in memory, where load_state_dict brings them all"
+            )
         layers = self.estimator.layers if self.every else ()
         self._record = Record(described, layers, target, resume=resume, overwrite=overwrite, seconds=segment_seconds)
         self._waits = resume and self._record.goes_on
@@ -228,7 +236,9 @@ class Monitor(Readable):
 
     # What the loop calls.
 
-    def step(self, losses: Tensor, index: Tensor, *, labels: Tensor | None = None) -> Step:
+    def step(
+        self, losses: Tensor, index: Tensor, *, labels: Tensor | None = None, logits: Tensor | None = None
+    ) -> Step:
         """Return the context of one backward pass.
 
         Parameters
@@ -240,6 +250,8 @@ class Monitor(Readable):
             Which samples they are, from 0 to N − 1; `IndexedDataset` gives it.
         labels : Tensor of int, shape (sample,), optional
             Their given labels, by which the verdict compares samples with those of their own class.
+        logits : Tensor, shape (sample, class), optional
+            What the network said of them, of which the largest is its prediction. The verdict is much better with them.
 
         Returns
         -------
@@ -249,12 +261,12 @@ class Monitor(Readable):
         Raises
         ------
         ConfigurationError
-            If losses are not one a sample or cannot be differentiated, or the index is none.
+            If losses are not one a sample or cannot be differentiated, the index is none, or labels or logits do not fit.
         """
         if self._closed or self._waits:
             self._refuse_now()
-        self._check(losses, index, labels)
-        return Step(self, losses, index, labels)
+        self._check(losses, index, labels, logits)
+        return Step(self, losses, index, labels, logits)
 
     def _refuse_now(self) -> None:
         if self._closed:
@@ -264,7 +276,11 @@ class Monitor(Readable):
             "state_dict() returned when the loop saved its checkpoint, since what came later is recorded anew"
         )
 
-    def _check(self, losses: Tensor, index: Tensor, labels: Tensor | None) -> None:
+    def _check(self, losses: Tensor, index: Tensor, labels: Tensor | None, logits: Tensor | None) -> None:
+        if isinstance(losses, Tensor) and isinstance(index, Tensor) and index.requires_grad > losses.requires_grad:
+            raise ConfigurationError(
+                "losses hold no graph, and index does: expected step(losses, index), in this order; swap them"
+            )
         if not isinstance(losses, Tensor) or losses.ndim != 1 or len(losses) == 0:
             shape = tuple(losses.shape) if isinstance(losses, Tensor) else kind_of(losses)
             raise ConfigurationError(
@@ -286,6 +302,13 @@ class Monitor(Readable):
             raise ConfigurationError(
                 f"labels are {tuple(labels.shape) if isinstance(labels, Tensor) else kind_of(labels)}: expected a tensor of "
                 f"shape {tuple(losses.shape)}, the class of each sample"
+            )
+        of_classes = isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[1] > 1
+        if logits is not None and not (of_classes and len(logits) == len(losses)):
+            raise ConfigurationError(
+                f"logits are {tuple(logits.shape) if isinstance(logits, Tensor) else kind_of(logits)}: expected a tensor of "
+                f"shape ({len(losses)}, class), one number a class, since the largest is taken for the prediction; leave "
+                "them out where there are no classes"
             )
         # Whoever gives wrong ones does so in the first epoch; later they are counted at an epoch's end, without a delay.
         if not self.epoch and (int(index.min()) < 0 or int(index.max()) >= self.n_samples):
@@ -331,19 +354,20 @@ class Monitor(Readable):
         Parameters
         ----------
         **values : float
-            ``test_loss`` and ``test_error``, from which analyzers tell phases of learning, or ``train_error``.
+            ``test_loss``, and ``test_error`` or ``train_error`` as shares of samples, from which analyzers tell phases of
+            learning.
 
         Raises
         ------
         ConfigurationError
-            If one is no number, or has another name.
+            If one is no number, no share where that is expected, or has another name.
         """
         for name in values:
             if name not in _LOGGED:
                 raise ConfigurationError(
                     f"{name!r} cannot be logged: expected {', '.join(_LOGGED)}, of which files know"
                 )
-        found = {name: np.array([float(value)]) for name, value in values.items()}
+        found = {name: np.array([_logged(name, value)]) for name, value in values.items()}
         if "train_error" in found:
             found["train_error"] = np.array([[found["train_error"][0], np.nan, np.nan]])
         self._record.keep("", self._now, found)
@@ -402,11 +426,11 @@ class Monitor(Readable):
             values["step_learning_rate"] = np.array([float(self._optimizer.param_groups[0]["lr"])])
         self.keep(values)
 
-    def take_down(self, losses: Tensor, index: Tensor, labels: Tensor | None) -> None:
+    def take_down(self, losses: Tensor, index: Tensor, labels: Tensor | None, logits: Tensor | None) -> None:
         """Keep the losses of a minibatch; record an epoch where it has ended."""
         if not self._losses.has_room(len(losses)):
             self._end_epoch()
-        self._losses.take_down(losses, index, labels)
+        self._losses.take_down(losses, index, labels, logits)
 
     def advance(self, size: int = 0) -> None:
         """Count a backward pass, and an update where it is the last of them; `size` samples came without losses."""
@@ -417,6 +441,7 @@ class Monitor(Readable):
         self._losses.total += size * self.ranks.size
         self._passes += 1
         if self._passes % self.accumulation == 0:
+            self.estimator.forget_parts()
             self.step_count += 1
             self.time += 1.0 if self._optimizer is None else float(self._optimizer.param_groups[0]["lr"])
         if self._losses.is_full:
@@ -427,7 +452,6 @@ class Monitor(Readable):
         if self._passes % self.accumulation:
             while self._passes % self.accumulation:
                 self.advance()
-            self.estimator.forget_parts()
             self.arm()
 
     def _end_epoch(self) -> None:
@@ -439,7 +463,11 @@ class Monitor(Readable):
         of_parts = [found, *(found[each] if each is not None else found[:0] for each in parts)]
         means = [float(np.nanmean(each)) if np.isfinite(each).any() else np.nan for each in of_parts]
         self._record.keep("", self._now, {"train_loss": np.array([means])})
-        self._record.keep("samples", self._now, {"sample_loss": found[None]})
+        samples = {"sample_loss": found[None]}
+        predicted = self._losses.predictions[-1]
+        if (predicted != MISSING).any():
+            samples["predicted_label"] = np.where(predicted == MISSING, np.float32(np.nan), predicted)[None]
+        self._record.keep("samples", self._now, samples)
         if (labels := self._losses.labels) is not None:
             self._record.keep_labels(labels[None])
         self._verdict = None
@@ -452,7 +480,7 @@ class Monitor(Readable):
     # What it says.
 
     def verdict(self) -> Verdict:
-        """Return what is going on, from the losses of the epochs that have ended.
+        """Return what is going on, from losses and predictions of the epochs that have ended.
 
         Returns
         -------
@@ -460,7 +488,8 @@ class Monitor(Readable):
             To be printed; its cohort is what order parameters of cohorts are estimated with from then on.
         """
         if self._verdict is None:
-            self._verdict = verdict_of(self._losses.epochs, self._losses.clock, self._losses.labels)
+            seen = self._losses
+            self._verdict = verdict_of(seen.epochs, seen.clock, seen.labels, seen.predictions)
             if self._verdict.mislabeled is not None:
                 self._found = self._verdict.mislabeled
         return self._verdict
@@ -486,6 +515,8 @@ class Monitor(Readable):
             "found": None if self._found is None else torch.as_tensor(self._found),
             "losses": self._losses.memory,
             "estimator": self.estimator.memory,
+            "every": self.every,
+            "accumulation": self.accumulation,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -522,11 +553,19 @@ class Monitor(Readable):
             raise ConfigurationError(
                 f"the state is of {count} samples: expected {self.n_samples}, those of this monitor"
             )
+        for name in ("every", "accumulation"):
+            if state[name] != getattr(self, name):
+                raise ConfigurationError(
+                    f"the state is of a monitor with {name}={state[name]}: expected {getattr(self, name)}, as this one has, "
+                    "since updates are counted by it; make the monitor as it was made"
+                )
         self.step_count, self.time, self._passes = state["step_count"], state["time"], state["passes"]
         self._found = None if state["found"] is None else state["found"].numpy()
         self.estimator.go_on(state["estimator"])
-        epochs, clock = self._record.load(state["records"], self.step_count, dict(state) | {"records": None})
-        self._losses.go_on(state["losses"], epochs, clock)
+        epochs, predictions, clock = self._record.load(
+            state["records"], self.step_count, dict(state) | {"records": None}
+        )
+        self._losses.go_on(state["losses"], epochs, predictions, clock)
         if (labels := self._losses.labels) is not None and epochs:
             self._record.keep_labels(labels[None])
         self._verdict, self._waits = None, False
@@ -572,6 +611,19 @@ def _keep_at_exit(watching: weakref.ref[Monitor]) -> None:
     monitor = watching()
     if monitor is not None and not monitor._closed and not monitor._waits:
         monitor._record.leave(monitor.step_count, monitor._memory)
+
+
+def _logged(name: str, value: Any) -> float:
+    """Return a number that is to be recorded; those of a run that has diverged are no errors of the loop."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = None
+    is_share = name.endswith("error")
+    if found is None or (is_share and not (np.isnan(found) or 0 <= found <= 1)):
+        expected = "a share of samples, from 0 to 1 and no percentage" if is_share else "a number, in nats"
+        raise ConfigurationError(f"{name}={shown(value)}: expected {expected}")
+    return found
 
 
 def _check_watched(network: Any, optimizer: Any) -> None:

@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.errors import ConfigurationError, StorageError
+from langevin_nn.monitor.settled import MISSING
 from langevin_nn.observables import Observable
 from langevin_nn.observables.declarations import Declarations
 from langevin_nn.observables.variables import described
@@ -23,7 +24,7 @@ from langevin_nn.store import Finished, Recorder, SegmentFolder, open_run, open_
 from langevin_nn.store.state import state_bytes
 from langevin_nn.update.state import State
 
-__all__ = ["Record"]
+__all__ = ["Record", "predictions_of"]
 
 # How many records a run is taken to have, to see that they will fit; more are kept as well.
 _EXPECTED = {"": 4096, "measured_layers": 4096, "samples": 64}
@@ -70,7 +71,8 @@ class Record:
         overwrite: bool,
         seconds: float,
     ) -> None:
-        opened = open_run(target, configuration, target if resume else None, overwrite=overwrite)
+        way = "resume=True and load_state_dict"
+        opened = open_run(target, configuration, target if resume else None, overwrite=overwrite, way=way)
         if isinstance(opened, Finished):
             raise ConfigurationError(
                 f"the run at {str(target)!r} has ended: expected one that was interrupted; leave resume=True out and choose "
@@ -119,8 +121,8 @@ class Record:
 
     def load(
         self, records: Mapping[str, Any], step: int, memory: Mapping[str, Any]
-    ) -> tuple[list[NDArray[np.float32]], list[float]]:
-        """Take up the records until a step, and return the losses of the epochs among them with their clock."""
+    ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int32]], list[float]]:
+        """Take up the records until a step, and return losses and predictions of the epochs among them with their clock."""
         if self._folder is not None and self._folder.manifest.segments:
             self._folder.cut(step - 1, state_bytes(_state(step, memory), True))
         self._recorder = self._empty()
@@ -133,8 +135,9 @@ class Record:
                 self.keep(group, now, {name: each[:, row] for name, each in _recorded(saved, clock).items()})
         samples = _groups(self.tree()).get("/samples")
         if samples is None:
-            return [], []
-        return list(samples.sample_loss.values[0]), samples.epoch.values.tolist()
+            return [], [], []
+        losses = samples.sample_loss.values[0]
+        return list(losses), list(predictions_of(samples, losses.shape)), samples.epoch.values.tolist()
 
     def finish(self, step: int, memory: Mapping[str, Any]) -> xr.DataTree:
         """Make the file of everything, or return it where there is none."""
@@ -157,6 +160,14 @@ class Record:
         if self._folder is not None:
             self._recorder.commit(_state(step, memory), recorded=True)
             self._folder.close()
+
+
+def predictions_of(samples: xr.Dataset, shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """Return recorded predictions of one replica, shape (record, sample), -1 where there are none."""
+    if "predicted_label" not in samples:
+        return np.full(shape, MISSING, np.int32)
+    values = samples.predicted_label.values.reshape(shape)
+    return np.where(np.isfinite(values), values, MISSING).astype(np.int32)
 
 
 def _state(step: int, memory: Mapping[str, Any]) -> State:

@@ -84,11 +84,15 @@ class Step(_Pass):
         Which samples.
     labels : Tensor of int, shape (sample,), optional
         Their given labels.
+    logits : Tensor, shape (sample, class), optional
+        What the network said of them.
     """
 
-    def __init__(self, monitor: Monitor, losses: Tensor, index: Tensor, labels: Tensor | None) -> None:
+    def __init__(
+        self, monitor: Monitor, losses: Tensor, index: Tensor, labels: Tensor | None, logits: Tensor | None
+    ) -> None:
         super().__init__(monitor)
-        self._losses, self._index, self._labels = losses, index, labels
+        self._losses, self._index, self._labels, self._logits = losses, index, labels, logits
         self._factors: Tensor | None = None
         self._handle: Any = None
 
@@ -111,7 +115,7 @@ class Step(_Pass):
             self._measure(probe)
         elif self._before is not None:
             self._keep_part(size)
-        monitor.take_down(self._losses, self._index, self._labels)
+        monitor.take_down(self._losses, self._index, self._labels, self._logits)
         monitor.advance()
 
     def _measure(self, probe: Any) -> None:

@@ -215,14 +215,15 @@ class TransformersMonitor(Plugged, TrainerCallback):
             # Nothing of such a sample is learned, and nothing tells which it is.
             told = index >= 0
             losses, counts, index, labels = losses[told], counts[told], index[told], labels[told]
+            logits = logits[told]
         divisor = counts.sum() if num_items_in_batch is None else num_items_in_batch
         divisor = divisor.to(losses.device) if isinstance(divisor, Tensor) else divisor
         total = (losses * counts).sum() / divisor
         if is_training:
-            self._begin(losses, index, labels.reshape(-1) if logits.ndim == 2 else None)
+            self._begin(losses, index, *((labels.reshape(-1), logits) if logits.ndim == 2 else (None, None)))
         return total
 
-    def _begin(self, losses: Tensor, index: Tensor | None, labels: Tensor | None) -> None:
+    def _begin(self, losses: Tensor, index: Tensor | None, labels: Tensor | None, logits: Tensor | None) -> None:
         """Enter the monitor's context, which the coming backward pass leaves."""
         if self.monitor is None:
             raise ConfigurationError(
@@ -237,7 +238,7 @@ class TransformersMonitor(Plugged, TrainerCallback):
         self._leave()  # a pass that was never made
         if not len(losses):
             return
-        step = self.monitor.step(losses, index, labels=labels)
+        step = self.monitor.step(losses, index, labels=labels, logits=logits)
         step.__enter__()
         self._within = step
 

@@ -1,4 +1,4 @@
-"""What the losses of samples over the epochs tell of a training run, without knowing a wrong label."""
+"""What losses and predictions of samples over the epochs tell of a training run, without knowing a wrong label."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langevin_nn.cleaning.search import Finding, Search
+from langevin_nn.monitor.settled import LEAST_SETTLED, MISSING, Settled, settled_of
+from langevin_nn.monitor.turning import interval_of, jitter_of
 from langevin_nn.readable import Readable
 from langevin_nn.statistics.mixture import LEAST_SAMPLES
 
@@ -36,8 +38,6 @@ _MOST_DOUBTED = 0.5  # of the samples, where the upper component may have begun 
 _FALLEN, _LEARNED = 0.95, 0.75  # as in the search: the mean loss, and that of correct samples, where learning has begun
 _GRID_RATIO = 1.25  # between epochs at which cohorts are searched anew: a fit takes longer than all else
 _CERTAIN_RISE = 1.5  # standard errors: later is surer, but costs accuracy at each epoch
-_JITTER_RECORDS = 20  # of late, from which the noise from one epoch to the next is estimated
-_DRAWS, _LEVEL, _SEED = 400, 0.95, 20211  # of the interval; its ends are known to some 1 % of the draws
 _WINDOW = 1 / 3  # of the records, whose halves tell a trend; a longer one still remembers the beginning
 _TREND = 0.02  # of the mean loss, between the halves: a slower fall is none to wait for
 _SETTLED = 0.02  # of a guess's loss, below which nothing is left to be learned
@@ -59,7 +59,7 @@ class Verdict(Readable):
     should_stop : bool
         Whether to stop.
     since : float
-        The epoch at which memorising began; NaN where it has not.
+        The epoch after which memorising began, whose weights are to be taken; NaN where it has not.
     interval : tuple of float
         Epochs between which it began, with a probability of 95 %; NaN where it has not.
     mislabeled : ndarray of bool, shape (sample,), or None
@@ -90,8 +90,16 @@ class Verdict(Readable):
         return "\n".join([*lines, self.advice])
 
 
-def verdict_of(losses: Sequence[NDArray[Any]], epochs: Sequence[float], labels: NDArray[np.int64] | None) -> Verdict:
-    """Tell from the losses of samples what is going on, and whether to stop.
+def verdict_of(
+    losses: Sequence[NDArray[Any]],
+    epochs: Sequence[float],
+    labels: NDArray[np.int64] | None,
+    predictions: Sequence[NDArray[np.integer[Any]]] | None = None,
+) -> Verdict:
+    """Tell from losses and predictions of samples what is going on, and whether to stop.
+
+    Where predictions are known, they say whether the network memorises, and since when: `settled_of` has the rule. Otherwise
+    losses do, less well.
 
     A network learns first what its samples agree on; the losses of wrong labels stay at or above that of a guess, ln K among
     K classes, until they are learned by heart (Feng & Tu 2021, doi 10.1088/2632-2153/abf5b9). With p_i the probability that
@@ -119,6 +127,8 @@ def verdict_of(losses: Sequence[NDArray[Any]], epochs: Sequence[float], labels: 
         When they were recorded.
     labels : ndarray of int, shape (sample,), or None
         Given labels. Without them samples are of one class, and the mean loss of the first record stands for ln K.
+    predictions : sequence of array of int, each of shape (sample,), optional
+        The class that was predicted when a sample was seen; -1 where it was not.
 
     Returns
     -------
@@ -143,6 +153,10 @@ def verdict_of(losses: Sequence[NDArray[Any]], epochs: Sequence[float], labels: 
         return _untold(f"losses of shape {table.shape[1:]} an epoch, expected one a sample, as labels")
     seen = np.abs(table) <= np.finfo(np.float32).max  # what lies beyond has diverged
     table[~seen] = nan
+    if predictions is not None and (len(predictions) != len(table) or np.shape(predictions) != table.shape):
+        return _untold(
+            f"predictions of shape {np.shape(predictions)}, and losses of shape {table.shape}, expected one each"
+        )
     number = seen.sum(1)
     # A partial epoch, or one in which the network diverged, would be compared with whole ones.
     kept = (number > 0) & (2 * number >= np.median(number[number > 0]) if number.any() else False)
@@ -165,12 +179,18 @@ def verdict_of(losses: Sequence[NDArray[Any]], epochs: Sequence[float], labels: 
     if not (mean < _FALLEN * guess).any():
         return _of_trend(mean, guess, None, nan)
     finding = _cohorts(table, times, labels, classes)
+    if predictions is not None and any((each != MISSING).any() for each in predictions):
+        known = np.stack([np.asarray(each, np.int64) for each in predictions])[kept]
+        settled = settled_of(known, labels)
+        if settled is not None and settled.onset is not None:
+            return _of_predictions(settled, times, finding)
+        return _of_trend(mean, guess, *_mislabeled(finding), unsettled=settled)
     if finding is None or not _is_told(finding, guess):
         return _of_trend(mean, guess, None, nan)
     wrong = np.nan_to_num(finding.probability) > _SEARCH.threshold
     change = _change(filled, seen, finding.probability, guess)
     if change is None or finding.precision < _LEAST_PRECISION:
-        return _of_trend(mean, guess, *((None, nan) if finding.reason else (wrong, finding.precision)))
+        return _of_trend(mean, guess, *_mislabeled(finding))
     onset, interval, rise, error = change
     first, last = (float(times[index]) for index in interval)
     return Verdict(
@@ -181,8 +201,40 @@ def verdict_of(losses: Sequence[NDArray[Any]], epochs: Sequence[float], labels: 
         (first, last),
         wrong,
         finding.precision,
-        f"stop now; then train anew without the {int(wrong.sum()):,} samples that look mislabeled, or mend their labels",
+        _what_to_do(float(times[onset]), wrong),
     )
+
+
+def _of_predictions(settled: Settled, times: Floats, finding: Finding | None) -> Verdict:
+    """Return that a network has begun to give up what its predictions had settled on."""
+    assert settled.onset is not None
+    wrong, precision = _mislabeled(finding)
+    since = float(times[settled.onset])
+    return Verdict(
+        "memorising",
+        f"by epoch {times[-1]:.3g} it has given up what its predictions had settled on for {settled.fall:.1%} ± "
+        f"{settled.error:.1%} more samples than it has come to it for",
+        True,
+        since,
+        (float(times[settled.interval[0]]), float(times[settled.interval[1]])),
+        wrong,
+        precision,
+        _what_to_do(since, wrong),
+    )
+
+
+def _what_to_do(since: float, wrong: Flags | None) -> str:
+    stop = f"stop now, and take the weights of epoch {since:.3g}, if you have them; then "
+    if wrong is None:
+        return f"{stop}look at the samples whose labels it had not come to predict by then"
+    return f"{stop}train anew without the {int(wrong.sum()):,} samples that look mislabeled, or mend their labels"
+
+
+def _mislabeled(finding: Finding | None) -> tuple[Flags | None, float]:
+    """Return which samples the search itself takes for mislabeled, and with what precision."""
+    if finding is None or finding.reason:
+        return None, nan
+    return np.nan_to_num(finding.probability) > _SEARCH.threshold, finding.precision
 
 
 def _untold(what: str) -> Verdict:
@@ -234,8 +286,7 @@ def _change(
     onset, last = int(smooth.argmin()), len(course) - 1
     if onset == last or means[onset, 0] > _LEARNED * guess:
         return None
-    # Second differences do not see the slope; those of the beginning see its curvature, and have no part.
-    jitter = np.sqrt((np.diff(course, 2)[max(onset - 1, last - _JITTER_RECORDS - 1, 0) :] ** 2).mean() / 6)
+    jitter = jitter_of(course, onset)  # that of the beginning would see its curvature, and has no part
     # What each sample adds to D beyond its cohort's mean, 0 where it was not seen.
     own = (1 - 2 * wrong) * np.where(seen, filled - means @ weights.T, 0.0)
     around = slice(max(onset - 1, 0), onset + 2)
@@ -243,14 +294,8 @@ def _change(
     rise, error = float(course[last] - smooth[onset]), float(np.sqrt(scatter**2 + jitter**2 * (1 + 1 / 3)))
     if rise <= _CERTAIN_RISE * error:
         return None
-    # A bootstrap over samples and records: sums over many samples are normal, with the samples' own covariance over time.
-    generator = np.random.default_rng(_SEED)
-    covariance = own @ own.T / len(wrong) ** 2 + jitter**2 * np.eye(len(course))
-    values, vectors = np.linalg.eigh(covariance)
-    noise = generator.standard_normal((_DRAWS, len(course))) * np.sqrt(np.maximum(values, 0)) @ vectors.T
-    least = _medians(course + noise).argmin(-1)
-    ends = np.quantile(least, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return onset, (min(int(ends[0]), onset), max(int(np.ceil(ends[1])), onset)), rise, error
+    lower, upper = interval_of(course, own @ own.T / len(wrong) ** 2, lambda each: _medians(each).argmin(-1), onset)
+    return onset, (min(lower, onset), max(upper, onset)), rise, error
 
 
 def _medians(course: Floats) -> Floats:
@@ -259,13 +304,20 @@ def _medians(course: Floats) -> Floats:
     return np.asarray(np.median(np.stack([padded[..., :-2], padded[..., 1:-1], padded[..., 2:]]), 0))
 
 
-def _of_trend(mean: Floats, guess: float, wrong: Flags | None, precision: float) -> Verdict:
-    """Return what the mean loss does of late where nothing is learned by heart."""
+def _of_trend(
+    mean: Floats, guess: float, wrong: Flags | None, precision: float, unsettled: Settled | None = None
+) -> Verdict:
+    """Return what the mean loss does of late where nothing is learned by heart, or that is not known."""
     half = max(int(len(mean) * _WINDOW) // 2, 2)
     before, after = mean[-2 * half : -half], mean[-half:]
     fall, level = float(before.mean() - after.mean()), float(after.mean())
     error = float(np.sqrt((np.diff(mean[-2 * half :]) ** 2).mean() / half))
     words = f"the mean loss went from {before.mean():.3g} to {level:.3g} in the last {2 * half} records"
+    if unsettled is not None and unsettled.agreement < LEAST_SETTLED:
+        words += (
+            f"; whether it memorises cannot be told: {unsettled.agreement:.0%} of the predictions have settled, expected "
+            f"{LEAST_SETTLED:.0%}"
+        )
     found: dict[str, Any] = {"mislabeled": wrong, "precision": precision}
     if fall > max(_TREND * level, error) and level > _SETTLED * guess:
         return Verdict("learning", words, **found)

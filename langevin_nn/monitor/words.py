@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.monitor.averages import pooled
+from langevin_nn.monitor.record import predictions_of
 from langevin_nn.monitor.verdict import Verdict, verdict_of
 from langevin_nn.report import plot
 from langevin_nn.store import folder_of, open_trajectory
@@ -53,7 +54,8 @@ def of_trajectory(trajectory: xr.DataTree, replica: int = 0) -> Verdict | None:
     clock = samples.epoch.values if "epoch" in samples.coords else np.arange(samples.sizes["sample_step"])
     known = labels is not None and np.isfinite(labels.values).all()
     given = labels.values.astype(np.int64) if labels is not None and known else None
-    return verdict_of(list(samples.sample_loss.values), clock.tolist(), given)
+    losses = samples.sample_loss.values
+    return verdict_of(list(losses), clock.tolist(), given, list(predictions_of(samples, losses.shape)))
 
 
 def histogram(losses: NDArray[Any], mislabeled: NDArray[np.bool_] | None) -> list[str]:

@@ -21,6 +21,7 @@ _VARIABLES = (
     Variable("average_test_error", "test error at the averaged weights"),
     Variable("driving_noise_strength", "trace of the covariance of the driving noise", (), "loss2 weight-2"),
     Variable("given_label", "label in training", ("sample",), "1", "samples", timeless=True),
+    Variable("predicted_label", "class that was predicted", ("sample",), "1", "samples"),
     Variable("true_label", "label before label noise", ("sample",), "1", "samples", timeless=True),
     Variable("mislabeled", "given label differs from the true one", ("sample",), "1", "samples", timeless=True),
     Variable("relabeled", "label was redrawn", ("sample",), "1", "samples", timeless=True),

@@ -39,8 +39,8 @@ def watched(folder: str | os.PathLike[str]) -> tuple[str, bool]:
     works = Parts.at(folder)
     if not works:
         raise ConfigurationError(
-            f"no sweep at {str(folder)!r}, nor another work in parts: expected the folder that langevin_nn.sweep(..., "
-            "folder) writes, or that of a comparison or study that runs; name that"
+            f"nothing is recorded at {str(folder)!r}: expected the file of a run, also of one that has not ended, or the "
+            "folder that langevin_nn.sweep(..., folder), a comparison or a study writes; name that"
         )
     said = [_of_one(each) for each in works]
     return "\n".join(text for text, _ in said), all(ended for _, ended in said)

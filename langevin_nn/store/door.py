@@ -106,6 +106,7 @@ def open_run(
     resume: str | os.PathLike[str] | None = None,
     *,
     overwrite: bool = False,
+    way: str = "",
 ) -> Finished | Running:
     """Find out whether a run begins, goes on, or has ended.
 
@@ -115,6 +116,8 @@ def open_run(
         Of `langevin_nn.simulate`.
     described : mapping
         The configuration of the run that is meant.
+    way : str, optional
+        How whoever asks lets a run go on, for messages; `simulate`'s unless said.
 
     Returns
     -------
@@ -130,12 +133,13 @@ def open_run(
     """
     target, resuming = _target_of(path, resume), resume is not None
     there = [] if target is None else [target]
-    refuse_finished(*there, overwrite=overwrite, resume=f"resume={str(target)!r}", resuming=resuming)
+    way = way or f"resume={str(target)!r}"
+    refuse_finished(*there, overwrite=overwrite, resume=way, resuming=resuming)
     if target is None:
         return Running(None, False, described)
     if resuming and (ended := _finished_run(target, described)) is not None:
         return Finished(ended)
-    return Running(target, _has_remains(target, resuming), described)
+    return Running(target, _has_remains(target, resuming, way), described)
 
 
 def _target_of(path: str | os.PathLike[str] | None, resume: str | os.PathLike[str] | None) -> Path | None:
@@ -257,7 +261,7 @@ def _clear_remains(folder: Path) -> None:
             SegmentFolder(folder, {}).remove()
 
 
-def _has_remains(target: Path, resuming: bool) -> bool:
+def _has_remains(target: Path, resuming: bool, way: str) -> bool:
     """Return whether there is something to go on from; raise where that would be lost."""
     if not has_work(folder_of(target)):
         return False
@@ -266,7 +270,7 @@ def _has_remains(target: Path, resuming: bool) -> bool:
         RunLock(folder_of(target)).release()  # raises where another process writes it
         raise ConfigurationError(
             f"{str(folder_of(target))!r} holds a run that did not end{_begun(owner)}: expected nothing there, since its "
-            f"records would be lost; go on with resume={str(target)!r}, remove the folder, or write to another path"
+            f"records would be lost; go on with {way}, remove the folder, or write to another path"
         )
     return True
 

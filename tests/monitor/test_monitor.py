@@ -53,12 +53,13 @@ def _train(network: nn.Module, updates: int, monitor: Monitor | None = None, *, 
     while done < updates:
         for index in torch.randperm(N).split(batch)[: updates - done]:
             inputs = IMAGES[index] + noise * torch.randn(len(index), 2, 6, 6)
-            losses = cross_entropy(network(inputs), LABELS[index], reduction="none")
+            logits = network(inputs)
+            losses = cross_entropy(logits, LABELS[index], reduction="none")
             optimizer.zero_grad()
             if monitor is None:
                 losses.mean().backward()
             else:
-                with monitor.step(losses, index, labels=LABELS[index]):
+                with monitor.step(losses, index, labels=LABELS[index], logits=logits):
                     losses.mean().backward()
             optimizer.step()
             done += 1
@@ -179,20 +180,22 @@ def test_losses_lie_where_their_samples_are(tmp_path) -> None:
     network, path = _network(), tmp_path / "run.nc"
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     loader = DataLoader(IndexedDataset(TensorDataset(IMAGES, LABELS)), batch_size=50, drop_last=True)
-    seen = np.full((2, N), np.nan)
+    seen, predicted = np.full((2, N), np.nan), np.full((2, N), np.nan)
     with Monitor(network, N, path, optimizer=optimizer, every=2) as monitor:
         for epoch in range(2):
             for inputs, labels, index in loader:
-                losses = cross_entropy(network(inputs), labels, reduction="none")
-                seen[epoch, index] = losses.detach()
+                logits = network(inputs)
+                losses = cross_entropy(logits, labels, reduction="none")
+                seen[epoch, index], predicted[epoch, index] = losses.detach(), logits.detach().numpy().argmax(1)
                 optimizer.zero_grad()
-                with monitor.step(losses, index, labels=labels):
+                with monitor.step(losses, index, labels=labels, logits=logits):
                     losses.mean().backward()
                 optimizer.step()
             monitor.log(test_error=0.5)
     trajectory = open_trajectory(path)
     np.testing.assert_array_equal(trajectory["samples"].sample_loss[0, 0], seen[0].astype(np.float32))
     assert np.isnan(trajectory["samples"].sample_loss[0, 0, 100:]).all()  # never seen
+    np.testing.assert_array_equal(trajectory["samples"].predicted_label[0], predicted)
     assert trajectory.test_error.notnull().sum() == 2
     assert float(trajectory.time[-1]) == pytest.approx(0.04)
     validate(path)
@@ -221,6 +224,22 @@ def test_parts_of_a_minibatch_tell_the_noise_of_any_network() -> None:
         with same.part(10):
             same._network(IMAGES[:10]).square().mean().backward()
     assert float(same.trajectory.noise_strength[0, 0, 0]) >= 0
+
+
+def test_parts_that_are_too_small_for_samples_are_compared_with_one_another() -> None:
+    """From the second update on; parts of different sizes tell nothing."""
+    network, sizes = _network(), (5, 5, 5, 5) * 3 + (5, 5, 5, 4)
+    monitor, first = Monitor(network, N, every=1, accumulation=4), 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for size in sizes:
+            losses = _losses(network, index := torch.arange(first, first := first + size))
+            with monitor.step(losses, index):
+                (losses.mean() / 4).backward()
+    assert "how 4 parts differ" in str(caught[0].message)
+    told = monitor.trajectory.noise_strength.sel(cohort="all", replica=0).notnull()
+    assert told.step[told].values.tolist() == [1, 2]
+    assert monitor.counts["parts of different sizes"] == 1
 
 
 def test_parts_of_one_update_stay_together_however_often_segments_end(tmp_path, monkeypatch) -> None:
@@ -296,9 +315,10 @@ def test_going_on_in_memory_makes_the_same_records(tmp_path) -> None:
                 monitor = Monitor(network, N, every=3)
                 monitor.load_state_dict(torch.load(tmp_path / "monitor.pt", weights_only=True))
             index = torch.arange(30 * update, 30 * update + 30) % N
-            losses = cross_entropy(network(IMAGES[index]), LABELS[index], reduction="none")
+            logits = network(IMAGES[index])
+            losses = cross_entropy(logits, LABELS[index], reduction="none")
             optimizer.zero_grad()
-            with monitor.step(losses, index, labels=LABELS[index]):
+            with monitor.step(losses, index, labels=LABELS[index], logits=logits):
                 losses.mean().backward()
             optimizer.step()
         return monitor.close()
@@ -349,9 +369,10 @@ for update in range(first, 40):
     if update == kill and first == 0:
         os._exit(9)
     index = torch.arange(20 * update, 20 * update + 20) % 120
-    losses = cross_entropy(network(inputs[index]), labels[index], reduction="none")
+    logits = network(inputs[index])
+    losses = cross_entropy(logits, labels[index], reduction="none")
     optimizer.zero_grad()
-    with monitor.step(losses, index, labels=labels[index]):
+    with monitor.step(losses, index, labels=labels[index], logits=logits):
         losses.mean().backward()
     optimizer.step()
 monitor.close()
@@ -386,12 +407,20 @@ def _losses(network: nn.Module, index: torch.Tensor | None = None) -> torch.Tens
         (lambda m, n: m.step(_losses(n), torch.arange(9)), "which samples"),
         (lambda m, n: m.step(_losses(n), list(range(10))), "IndexedDataset"),
         (lambda m, n: m.step(_losses(n), torch.arange(10), labels=torch.zeros(3)), "class of each sample"),
+        (lambda m, n: m.step(_losses(n), torch.arange(10), logits=torch.zeros(10)), r"shape \(10, class\)"),
+        (lambda m, n: m.step(_losses(n), torch.arange(10), logits=torch.zeros(9, 3)), r"shape \(10, class\)"),
+        (lambda m, n: m.step(_losses(n), torch.arange(10), logits="many"), "logits are of type str"),
         (lambda m, n: Monitor(n, N), "another monitor"),
         (lambda m, n: Monitor(_network, N), "expected a torch.nn.Module"),
         (lambda m, n: Monitor(_network(), 0), "n_samples"),
         (lambda m, n: m.part(5), "at least 2"),
+        (lambda m, n: m.step(torch.arange(10), _losses(n)), "in this order"),
         (lambda m, n: m.log(accuracy=1.0), "test_error"),
+        (lambda m, n: m.log(test_error=37), "no percentage"),
+        (lambda m, n: m.log(test_loss="low"), "in nats"),
         (lambda m, n: m.load_state_dict({}), "state_dict"),
+        (lambda m, n: m.load_state_dict(Monitor(_network(), N, every=7).state_dict()), "every=7"),
+        (lambda m, n: Monitor(_network(), N, resume=True), "without a path"),
         (lambda m, n: (m.close(), m.step(_losses(n), torch.arange(10))), "closed"),
         (lambda m, n: Monitor(_network(), N, mislabeled=np.zeros(3, bool)), "one a sample"),
         (lambda m, n: IndexedDataset(iter([])), "map-style"),
@@ -519,9 +548,10 @@ monitor = Monitor(network, 160, f"{folder}/run.nc", optimizer=optimizer, every=4
 for epoch in range(2):
     for index in torch.arange(160).split(40):
         mine = index[rank::size]
-        losses = cross_entropy(model(inputs[mine]), labels[mine], reduction="none")
+        logits = model(inputs[mine])
+        losses = cross_entropy(logits, labels[mine], reduction="none")
         optimizer.zero_grad()
-        with monitor.step(losses, mine, labels=labels[mine]):
+        with monitor.step(losses, mine, labels=labels[mine], logits=logits):
             losses.mean().backward()
         optimizer.step()
     monitor.verdict()
@@ -543,6 +573,7 @@ def test_two_processes_record_what_one_would(tmp_path) -> None:
     one, two = (open_trajectory(tmp_path / size / "run.nc") for size in ("1", "2"))
     np.testing.assert_allclose(two["samples"].sample_loss, one["samples"].sample_loss, rtol=1e-6)
     np.testing.assert_array_equal(two["samples"].given_label, one["samples"].given_label)
+    np.testing.assert_array_equal(two["samples"].predicted_label, one["samples"].predicted_label)
     np.testing.assert_array_equal(two.step_batch_size.dropna("step"), one.step_batch_size.dropna("step"))
     np.testing.assert_array_equal(two.measured_samples.dropna("step"), [[40.0, 40.0]])
     for name in ("directed_activity", "noise_strength"):

@@ -51,9 +51,11 @@ def _module(change=lambda returned: returned):
 
         def training_step(self, batch, batch_idx):
             inputs, labels, index = batch
-            losses = cross_entropy(self.network(inputs).float(), labels, reduction="none")
+            logits = self.network(inputs).float()
+            losses = cross_entropy(logits, labels, reduction="none")
             self.seen[self.current_epoch, index] = losses.detach()
-            return change({"loss": losses.mean(), "losses": losses, "index": index, "labels": labels})
+            returned = {"loss": losses.mean(), "losses": losses, "index": index, "labels": labels, "logits": logits}
+            return change(returned)
 
         def validation_step(self, batch, batch_idx):
             self.log("val_error", (self.network(batch[0]).argmax(1) != batch[1]).float().mean())
@@ -182,7 +184,7 @@ def test_a_trainer_differentiates_what_it_does_without_and_is_recorded(tmp_path,
     for number, (index, losses) in enumerate(seen):
         table[number // per_epoch, index] = losses
     np.testing.assert_allclose(found["samples"].sample_loss[0], table, rtol=1e-5)
-    assert ("given_label" in found["samples"]) == (kind == "bert")
+    assert ("given_label" in found["samples"]) == ("predicted_label" in found["samples"]) == (kind == "bert")
     # Gradients are clipped, and still no layer is taken to be differentiated in another way.
     assert not watcher.monitor.counts
     assert found.noise_strength.sel(cohort="all").notnull().sum() == 2 * -(-N // BATCH // parts)

@@ -117,3 +117,24 @@ def test_digits_stop_near_their_best_and_never_where_labels_are_right():
     smooth = np.convolve(accuracy[0], np.ones(5) / 5, "same")[2:-2]
     stopped = smooth[stops.index(True) + 1]  # after epoch `until` − 1, two places in
     assert max(smooth.max() - 2.5, smooth[-1] + 2) < stopped
+
+
+def test_predictions_tell_the_onset_where_losses_do_not_and_say_where_they_cannot():
+    """Every other class is flipped to the next: losses of one component, and predictions that are given up."""
+    generator = np.random.default_rng(0)
+    wrong = generator.random(N) < 0.3
+    given = np.where(wrong, (LABELS + 1) % 10, LABELS)
+    t = np.arange(EPOCHS)[:, None]
+    table = np.where(wrong & (generator.random((EPOCHS, N)) < 0.05 * (t - ONSET)), given, LABELS)
+    errors = generator.random((EPOCHS, N)) < 0.01 + 0.5 * np.exp(-t / 10)  # as it learns, until the onset
+    table = np.where(errors, generator.integers(10, size=(EPOCHS, N)), table)
+    losses = list(0.3 * np.exp(0.5 * generator.standard_normal((EPOCHS, N))))
+    clock = np.arange(1.0, EPOCHS + 1)
+    assert not verdict_of(losses, clock, given).should_stop
+    found = verdict_of(losses, clock, given, list(table))
+    assert (found.phase, found.should_stop, found.mislabeled) == ("memorising", True, None)
+    assert found.interval[0] <= 1 + ONSET <= found.interval[1]
+    assert "take the weights of epoch" in str(found)
+    scattered = np.where(generator.random((EPOCHS, N)) < 0.6, generator.integers(10, size=(EPOCHS, N)), table)
+    assert "of the predictions have settled, expected 75%" in str(verdict_of(losses, clock, given, list(scattered)))
+    assert "predictions of shape" in str(verdict_of(losses, clock, given, list(table[:, 1:])))

@@ -602,7 +602,7 @@ def test_watch_says_how_it_fares(tmp_path, capsys, done):
     assert main(["watch", str(done)]) == 0, "it ends by itself where nothing is left to run"
     assert "8 of 8 points done, 0 running, 0 failed, 0 waiting" in capsys.readouterr().out
     assert main(["watch", str(tmp_path / "nowhere"), "--once"]) == 2
-    assert "no sweep at" in capsys.readouterr().err
+    assert "nothing is recorded at" in capsys.readouterr().err
 
 
 def test_watch_sees_how_far_a_simulation_has_come(tmp_path, capsys):
