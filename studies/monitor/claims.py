@@ -17,11 +17,14 @@ FIGURE = "monitor.png"
 NEAR = 1.0  # points
 ABOVE_ZERO = 1e-9  # where nothing is ever said, the monitor is as good as never stopping, not better
 
-WITHIN_ONE_POINT = Criterion(
-    "share of runs with wrong labels in which the monitor stops within 1 point of the best running mean over five epochs",
-    "what is less than a point is within the scatter from epoch to epoch; one run in twenty may be worse",
-    least=0.95,
-)
+WITHIN_ONE_POINT = {
+    rule: Criterion(
+        f"share of runs with wrong labels in which {what} is within 1 point of the best running mean over five epochs",
+        "what is less than a point is within the scatter from epoch to epoch; one run in twenty may be worse",
+        least=0.95,
+    )
+    for rule, what in (("monitor", "the monitor's stop"), ("monitor_named", "the epoch that it names"))
+}
 FALSE_ALARMS = Criterion(
     "share of runs with clean labels in which the monitor says to stop",
     "one run in twenty",
@@ -31,6 +34,8 @@ _OTHERS = {
     "validation": "a validation set of noisy labels",
     "label_wave": "Label Wave's first minimum",
     "label_wave_patient": "Label Wave with patience",
+    "alignment": "the gradient-weight alignment",
+    "weight_norm": "the weight norm",
     "never": "never stopping",
 }
 
@@ -48,16 +53,17 @@ def claims_of(results: xr.Dataset, setting: str) -> list[Claim]:
     Returns
     -------
     list of Claim
-        15: near the best; 16: no false alarms; 17: better than what a user has without it.
+        15: near the best; 16: no false alarms; 17: better than what a user has without it, by the weights of the epoch that
+        it names, since the others go back, too.
     """
     wrong = noisy(results)
     clean = results.isel(run=np.flatnonzero(results.kind.values == CLEAN))
-    own = wrong.lost.sel(rule="monitor")
-    near = WITHIN_ONE_POINT.held_to_share(own <= NEAR)
+    own = wrong.lost.sel(rule="monitor_named")
+    near = tuple(each.held_to_share(wrong.lost.sel(rule=rule) <= NEAR) for rule, each in WITHIN_ONE_POINT.items())
     alarms = FALSE_ALARMS.held_to_share(np.isfinite(clean.said_epoch.sel(rule="monitor")))
     better = [
         Criterion(
-            f"points that {words} loses more than the monitor, mean over runs with wrong labels",
+            f"points that {words} loses more than the epoch that the monitor names, mean over runs with wrong labels",
             "better on average is above 0",
             least=ABOVE_ZERO,
         ).held_to(wrong.lost.sel(rule=rule) - own)
@@ -65,7 +71,7 @@ def claims_of(results: xr.Dataset, setting: str) -> list[Claim]:
     ]
     note = "Intervals take runs for independent."
     return [
-        Claim(15, (near,), FIGURE, setting, note),
+        Claim(15, near, FIGURE, setting, note),
         Claim(16, (alarms,), FIGURE, setting, f"{note} Those with clean labels share their data."),
         Claim(17, tuple(better), FIGURE, setting, note),
     ]

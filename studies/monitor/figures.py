@@ -17,11 +17,14 @@ __all__ = ["NAMES", "TITLES", "monitor_figure"]
 
 NAMES = {
     "monitor": "monitor",
-    "monitor_onset": "monitor, at its onset",
+    "monitor_named": "monitor, epoch it names",
     "validation": "validation set",
     "label_wave": "Label Wave",
     "label_wave_patient": "Label Wave, patient",
+    "alignment": "gradient–weight alignment",
+    "weight_norm": "weight norm",
     "never": "never stop",
+    "true_labels": "true labels, had one them",
 }
 TITLES = {
     CLEAN: "clean labels",
@@ -51,7 +54,7 @@ def monitor_figure(results: xr.Dataset) -> Figure:
     """
     kinds = [each for each in (CLEAN, *KINDS) if each in results.kind.values]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 3.9))
+        figure = Figure(figsize=(7.0, 4.6))
         panels = figure.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
         for axes, kind in zip(panels, kinds, strict=True):
             _panel(axes, results.isel(run=np.flatnonzero(results.kind.values == kind)), TITLES[kind])
@@ -61,8 +64,8 @@ def monitor_figure(results: xr.Dataset) -> Figure:
         for axes in panels:
             handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
         figure.legend(list(handles.values()), list(handles), loc="upper center", ncols=len(handles), frameon=False)
-        figure.supxlabel("test accuracy lost against the best running mean (points)", fontsize=8, x=0.59, y=0.165)
-        figure.subplots_adjust(left=0.185, right=0.98, top=0.86, bottom=0.255, wspace=0.1)
+        figure.supxlabel("test accuracy lost against the best running mean (points)", fontsize=8, x=0.6, y=0.145)
+        figure.subplots_adjust(left=0.225, right=0.98, top=0.87, bottom=0.225, wspace=0.1)
         write_caption(
             figure,
             "Test accuracy where each rule would have stopped, below the highest along the run, both as running means over "

@@ -9,19 +9,33 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from langevin_nn.analyzers.labels import described
+from langevin_nn.monitor import verdict_of
 from studies.monitor.labels import CLEAN
 from studies.monitor.runs import Cell
 
-__all__ = ["RULES", "best_with_patience", "first_minimum", "judged", "noisy", "running_mean", "together"]
+__all__ = [
+    "RULES",
+    "best_with_patience",
+    "first_minimum",
+    "first_stop",
+    "heard",
+    "judged",
+    "noisy",
+    "running_mean",
+    "together",
+]
 
 # Rule → what it takes. All but the first and the last go back to weights that had to be kept.
 RULES = {
     "monitor": "the epoch at which the monitor first says to stop",
-    "monitor_onset": "the epoch at which it then says that memorising began",
+    "monitor_named": "the epoch that it then names, after which memorising began",
     "validation": "the best on held-out samples with noisy labels, with patience",
     "label_wave": "the first local minimum of changed predictions",
     "label_wave_patient": "their minimum, with patience",
+    "alignment": "the maximum of the gradient-weight alignment, with patience",
+    "weight_norm": "the maximum of the weight norm, with patience",
     "never": "the last epoch",
+    "true_labels": "that in which most predictions for training samples are right, which nobody knows",
 }
 
 WINDOW = 5  # epochs of the running mean
@@ -139,7 +153,7 @@ def judged(runs: xr.Dataset, patience: int) -> xr.Dataset:
     Parameters
     ----------
     runs : xarray.Dataset
-        Of `together`.
+        Of `heard`.
     patience : int
         Epochs without an improvement.
 
@@ -149,7 +163,7 @@ def judged(runs: xr.Dataset, patience: int) -> xr.Dataset:
         With what there was, by ``rule``: ``taken_epoch``, whose weights are taken; ``said_epoch``, at which training ends,
         NaN where it goes on to the last; ``lost``, points of test accuracy below the best running mean over five epochs of
         the run with all samples, of the same running mean at that epoch, and ``lost_raw``, of both without a mean;
-        and ``delay``, epochs from the onset of memorising to the monitor's stop.
+        and ``delay``, epochs from the one that the monitor names to its stop.
     """
     size = (runs.sizes["run"], len(RULES))
     taken, said, lost, raw = (np.full(size, np.nan) for _ in range(4))
@@ -172,9 +186,63 @@ def judged(runs: xr.Dataset, patience: int) -> xr.Dataset:
         lost=described(by_rule, lost, "test accuracy lost against the best running mean", "percent"),
         lost_raw=described(by_rule, raw, "test accuracy lost against the best epoch", "percent"),
         delay=described(
-            ["run"], (runs.stop_epoch - runs.onset_epoch).values, "epochs from onset to the monitor's stop", "epoch"
+            ["run"],
+            (runs.stop_epoch - runs.named_epoch).values,
+            "epochs from the one that is named to the monitor's stop",
+            "epoch",
         ),
     )
+
+
+def heard(runs: xr.Dataset) -> xr.Dataset:
+    """Return what the monitor says in each run, in the place of what it recorded of samples.
+
+    Parameters
+    ----------
+    runs : xarray.Dataset
+        Of `together`.
+
+    Returns
+    -------
+    xarray.Dataset
+        With ``stop_epoch`` and ``named_epoch`` of `first_stop`, and by epoch ``truly_right``, the share of the training
+        samples for which the true label was predicted when they were seen.
+    """
+    told = np.array([first_stop(runs.isel(run=row)) for row in range(runs.sizes["run"])])
+    right = (runs.predicted_label == runs.true_label).mean("sample").values
+    words = "training samples whose prediction, when seen, was right"
+    return runs.drop_vars(["sample_loss", "predicted_label", "given_label", "true_label"]).assign(
+        truly_right=described(["run", "epoch"], right, words),
+        stop_epoch=described(["run"], told[:, 0], "epoch at which the monitor first says to stop", "epoch"),
+        named_epoch=described(["run"], told[:, 1], "epoch whose weights it then says to take", "epoch"),
+    )
+
+
+def first_stop(run: xr.Dataset) -> tuple[float, float]:
+    """Return at which epoch the monitor first says to stop, and whose weights it says to take.
+
+    The verdict knows nothing but what was recorded by then, as that of `Monitor.verdict` at the end of each epoch does.
+
+    Parameters
+    ----------
+    run : xarray.Dataset
+        Of `measured`.
+
+    Returns
+    -------
+    tuple of float
+        NaN where it never does.
+    """
+    losses, predicted = run.sample_loss.values, run.predicted_label.values
+    classes = np.where(np.isfinite(predicted), predicted, -1).astype(np.int64)
+    for epoch in range(1, len(losses) + 1):
+        labels = run.given_label.values
+        verdict = verdict_of(
+            list(losses[:epoch]), run.epoch.values[:epoch].astype(float), labels, list(classes[:epoch])
+        )
+        if verdict.should_stop:
+            return float(epoch), verdict.since
+    return np.nan, np.nan
 
 
 def noisy(results: xr.Dataset) -> xr.Dataset:
@@ -196,18 +264,21 @@ def noisy(results: xr.Dataset) -> xr.Dataset:
 def _chosen(run: xr.Dataset, patience: int) -> dict[str, tuple[int, int | None]]:
     """Return by rule whose epoch's weights are taken, and at which one stops, as indices."""
     last = run.sizes["epoch"] - 1
-    stop, onset = float(run.stop_epoch), float(run.onset_epoch)
+    stop, named = float(run.stop_epoch), float(run.named_epoch)
     never: tuple[int, int | None] = (last, None)
     told = np.isfinite(stop)
     at = round(stop) - 1 if told else last
-    began = min(max(round(onset) - 1, 0), at) if told else last
+    taken = min(max(round(named) - 1, 0), at) if told else last
     changes = run.changed_predictions.values
     minimum = first_minimum(changes)
     return {
         "monitor": (at, at) if told else never,
-        "monitor_onset": (began, at) if told else never,
+        "monitor_named": (taken, at) if told else never,
         "validation": best_with_patience(run.validation_accuracy.values, patience),
         "label_wave": never if minimum is None else (minimum, minimum + 1),
         "label_wave_patient": best_with_patience(-_averaged(changes), patience),
+        "alignment": best_with_patience(run.gradient_weight_alignment.values, patience),
+        "weight_norm": best_with_patience(run.weight_norm.values, patience),
         "never": never,
+        "true_labels": (int(running_mean(run.truly_right.values).argmax()), None),
     }

@@ -23,6 +23,7 @@ from models.datasets import ImageData
 from models.networks import multilayer_perceptron
 from studies.lab.choices import Choices, load, widths_of
 from studies.lab.choices import Settled as Chosen
+from studies.monitor.alignment import GradientWeightAlignment
 from studies.monitor.labels import CLEAN, KINDS, given_labels
 
 __all__ = ["NETWORKS", "Cell", "Config", "Settled", "measured", "network_of", "trained"]
@@ -32,6 +33,14 @@ NETWORKS = ("perceptron", "convolutional")
 _CHANNELS = (12, 24)
 _MOST_PARAMETERS = 2_000_000
 _AT_ONCE = 1000  # samples whose predictions are made together
+_CURVES = {
+    "accuracy": "test accuracy",
+    "changed_predictions": "training samples whose predicted class has changed since the epoch before",
+    "weight_norm": "norm of all weights",
+    "gradient_weight_alignment": "gradient-weight alignment of the last layer",
+    "accuracy_held_out": "test accuracy of training without the samples that are held out",
+    "validation_accuracy": "accuracy on the samples that are held out, with the labels that they have",
+}
 
 Floats = NDArray[np.float64]
 
@@ -168,7 +177,12 @@ def network_of(name: str, data: ImageData, hidden: tuple[int, ...]) -> nn.Module
 
 
 def trained(
-    network: nn.Module, inputs: Tensor, labels: Tensor, choices: Settled, replica: int
+    network: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    choices: Settled,
+    replica: int,
+    alignment: GradientWeightAlignment | None = None,
 ) -> Iterator[tuple[int, Monitor]]:
     """Train a network, and pause after each epoch: the loop that a user has, with a monitor in it.
 
@@ -182,12 +196,14 @@ def trained(
         How, and how long.
     replica : int
         Whose minibatches.
+    alignment : GradientWeightAlignment, optional
+        Is shown what the network said of each sample.
 
     Yields
     ------
     tuple of int and Monitor
-        Epochs that have ended, and the monitor, which knows losses as they were seen and no more; the network is in
-        evaluation mode.
+        Epochs that have ended, and the monitor, which knows losses and predictions as they were when samples were seen, and
+        no more; the network is in evaluation mode.
 
     Raises
     ------
@@ -201,12 +217,15 @@ def trained(
             network.train()
             mixed = torch.randperm(len(labels), generator=order).to(labels.device)
             for index in torch.split(mixed, choices.batch_size):
-                losses = cross_entropy(network(inputs[index]), labels[index], reduction="none")
+                logits = network(inputs[index])
+                losses = cross_entropy(logits, labels[index], reduction="none")
                 loss = losses.mean()
                 if not torch.isfinite(loss):
                     raise UnstableTrajectory(replica, monitor.step_count, choices.learning_rate)
                 optimizer.zero_grad()
-                with monitor.step(losses, index, labels=labels[index]):
+                if alignment is not None:
+                    alignment.take(logits, labels[index])
+                with monitor.step(losses, index, labels=labels[index], logits=logits):
                     torch.autograd.backward(loss)
                 optimizer.step()
             network.eval()
@@ -226,10 +245,10 @@ def measured(choices: Settled, cell: Cell) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        By epoch, ``accuracy`` on the test images, ``changed_predictions`` of training samples since the epoch before, and, of
-        the run without the held out, ``accuracy_held_out`` on the test images and ``validation_accuracy`` on the held out,
-        NaN after its end; ``stop_epoch``, at which the monitor first says to stop, and ``onset_epoch``, at which it says
-        that memorising began, NaN where it never does.
+        By epoch, ``accuracy`` on the test images, ``changed_predictions`` of training samples since the epoch before,
+        ``weight_norm``, ``gradient_weight_alignment``, what the monitor recorded, ``sample_loss`` and ``predicted_label`` by
+        sample, and, of the run without the held out, ``accuracy_held_out`` on the test images and ``validation_accuracy`` on
+        the held out, NaN after its end. ``given_label`` and ``true_label`` by sample.
     """
     data, seeds = load(choices), Seeds(choices.seed)
     given = given_labels(
@@ -249,19 +268,19 @@ def measured(choices: Settled, cell: Cell) -> xr.Dataset:
             torch.manual_seed(seeds.integer("initial weights", cell.replica) % 2**63)
             return network_of(cell.network, data, choices.hidden).to(choices.device)
 
-    names = ("accuracy", "changed_predictions", "accuracy_held_out", "validation_accuracy")
-    curves = {name: np.full(choices.n_epochs, np.nan) for name in names}
-    stop = onset = np.nan
+    curves = {name: np.full(choices.n_epochs, np.nan) for name in _CURVES}
     with single_threaded_products():
         own, before = network(), None
-        for epoch, monitor in trained(own, inputs, labels, choices, cell.replica):
-            curves["accuracy"][epoch - 1] = _right(own, test, answers)
-            now = _predictions(own, inputs)
-            if before is not None:
-                curves["changed_predictions"][epoch - 1] = float((now != before).sum())
-            before = now
-            if np.isnan(stop) and monitor.should_stop:
-                stop, onset = float(epoch), monitor.verdict().since
+        with GradientWeightAlignment(own) as alignment:
+            for epoch, monitor in trained(own, inputs, labels, choices, cell.replica, alignment):
+                curves["accuracy"][epoch - 1] = _right(own, test, answers)
+                curves["weight_norm"][epoch - 1] = _norm(own)
+                curves["gradient_weight_alignment"][epoch - 1] = alignment.end_epoch()
+                now = _predictions(own, inputs)
+                if before is not None:
+                    curves["changed_predictions"][epoch - 1] = float((now != before).sum())
+                before, watching = now, monitor
+        recorded = watching.trajectory["samples"].to_dataset().isel(replica=0)
         own = network()
         values, best = curves["validation_accuracy"], 0
         for epoch, _ in trained(own, inputs[kept], labels[kept], choices, cell.replica):
@@ -270,19 +289,16 @@ def measured(choices: Settled, cell: Cell) -> xr.Dataset:
             best = epoch - 1 if values[epoch - 1] > values[best] else best
             if epoch - 1 - best >= choices.patience:
                 break
-    long_names = (
-        "test accuracy",
-        "training samples whose predicted class has changed since the epoch before",
-        "test accuracy of training without the samples that are held out",
-        "accuracy on the samples that are held out, with the labels that they have",
-    )
-    variables = {name: described(["epoch"], curves[name], words) for name, words in zip(names, long_names, strict=True)}
+    variables = {name: described(["epoch"], curves[name], words) for name, words in _CURVES.items()}
+    for name in ("sample_loss", "predicted_label"):
+        values = recorded[name].values.astype(np.float32)
+        variables[name] = described(["epoch", "sample"], values, recorded[name].attrs["long_name"])
     epochs = described(["epoch"], np.arange(1, choices.n_epochs + 1), "epochs that have ended")
     return xr.Dataset(
         {
             **variables,
-            "stop_epoch": described([], stop, "epoch at which the monitor first says to stop", "epoch"),
-            "onset_epoch": described([], onset, "epoch at which it says that memorising began", "epoch"),
+            "given_label": described(["sample"], given, "label in training"),
+            "true_label": described(["sample"], data.train_labels, "label before label noise"),
             "wrong_share": described([], (given != data.train_labels).mean(), "share of labels that are wrong"),
         },
         coords={"epoch": epochs},
@@ -296,6 +312,10 @@ def _number_held_out(n_samples: int, choices: Settled) -> int:
 def _predictions(network: nn.Module, inputs: Tensor) -> Tensor:
     with torch.no_grad():
         return torch.cat([network(part).argmax(1) for part in torch.split(inputs, _AT_ONCE)])
+
+
+def _norm(network: nn.Module) -> float:
+    return float(torch.stack([each.detach().double().square().sum() for each in network.parameters()]).sum().sqrt())
 
 
 def _right(network: nn.Module, inputs: Tensor, labels: Tensor) -> float:

@@ -2,9 +2,10 @@
 
 A perceptron and a convolutional network with batch normalisation, trained by a plain loop of torch on clean labels and on
 wrong ones of four kinds and rates, watched by `langevin_nn.Monitor`. What does it cost to stop where `should_stop` is first
-true, against the best epoch, which only test images know? How often does it say so though no label is wrong? And what do
-others cost: a validation set with noisy labels, Label Wave, never stopping? Writes the runs, monitor.nc, claims.json,
-summary.json and monitor.png, and prints what was wanted and what was found.
+true, or to take the weights that it then names, against the best epoch, which only test images know? How often does it say
+so though no label is wrong? And what do others cost: a validation set with noisy labels, Label Wave, gradient-weight
+alignment, the weight norm? Writes the runs, monitor.nc, claims.json, summary.json and monitor.png, and prints what was wanted
+and what was found.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from studies.lab.study import Answer, Study, Work
 from studies.monitor.claims import NEAR, claims_of, in_words, said
 from studies.monitor.figures import NAMES, TITLES, monitor_figure
 from studies.monitor.labels import CLEAN, KINDS
-from studies.monitor.measures import RULES, judged, noisy, together
+from studies.monitor.measures import RULES, heard, judged, noisy, together
 from studies.monitor.runs import NETWORKS, Config, Settled, measured, network_of
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class MonitorStudy(Study[Config, Settled, xr.Dataset]):
         for cell in settled.cells:
             with work.part(cell.name):
                 runs.append(work.kept(cell.name, partial(measured, choices, cell)))
-        return judged(together(settled.cells, runs), settled.patience)
+        return judged(heard(together(settled.cells, runs)), settled.patience)
 
     def claims(self, settled: Settled, found: xr.Dataset) -> list[Claim]:
         setting = (

@@ -10,15 +10,26 @@ import pytest
 import torch
 import xarray as xr
 from cases import assert_on_paper
+from scipy.stats import kurtosis
 
 from langevin_nn import Monitor, Seeds
 from langevin_nn.errors import ConfigurationError, LangevinError, UnstableTrajectory
 from studies.lab.claims import claims_from
 from studies.lab.command import sized
+from studies.monitor.alignment import GradientWeightAlignment
 from studies.monitor.claims import claims_of, in_words
 from studies.monitor.figures import NAMES, monitor_figure
 from studies.monitor.labels import KINDS, class_dependent_matrix, given_labels, pair_matrix
-from studies.monitor.measures import RULES, best_with_patience, first_minimum, judged, running_mean, together
+from studies.monitor.measures import (
+    RULES,
+    best_with_patience,
+    first_minimum,
+    first_stop,
+    heard,
+    judged,
+    running_mean,
+    together,
+)
 from studies.monitor.runs import Cell, Config, load, network_of, trained
 from studies.monitor.study import STUDY
 
@@ -120,17 +131,20 @@ def test_label_wave_stops_at_the_first_local_minimum_of_the_mean_over_two_epochs
 CURVE = np.array([0.2, 0.5, 0.8, 0.9, 0.9, 0.9, 0.9, 0.9, 0.8, 0.7, 0.6, 0.6, 0.6, 0.6])
 
 
-def run(stop=np.nan, onset=np.nan, curve=CURVE, held=CURVE - 0.02) -> xr.Dataset:
+def run(stop=np.nan, named=np.nan, curve=CURVE, held=CURVE - 0.02) -> xr.Dataset:
     changes = np.r_[np.nan, 90.0, 60.0, 30.0, 20.0, 10.0, 10.0, np.linspace(20, 80, len(curve) - 7)]
     curves = {
         "accuracy": curve,
         "changed_predictions": changes,
+        "truly_right": curve,
+        "weight_norm": np.arange(len(curve)),
+        "gradient_weight_alignment": -np.arange(len(curve)),
         "accuracy_held_out": held,
         "validation_accuracy": held,
     }
     return xr.Dataset(
         {name: ("epoch", each) for name, each in curves.items()}
-        | {"stop_epoch": stop, "onset_epoch": onset, "wrong_share": 0.4},
+        | {"stop_epoch": stop, "named_epoch": named, "wrong_share": 0.4},
         {"epoch": np.arange(1, len(curve) + 1)},
     )
 
@@ -141,12 +155,14 @@ def results(*runs: tuple[str, xr.Dataset]) -> xr.Dataset:
 
 
 def test_what_each_rule_loses_is_what_the_curve_says():
-    found = results(("symmetric", run(stop=10, onset=8)), ("clean", run()))
+    found = results(("symmetric", run(stop=10, named=8)), ("clean", run()))
     lost = found.lost.isel(run=0).to_series()
     assert list(lost.index) == list(RULES) == list(NAMES)
     assert lost["monitor"] == pytest.approx(100 * (0.9 - 0.72))  # mean of .9 .8 .7 .6 .6
-    assert lost["monitor_onset"] == pytest.approx(100 * (0.9 - 0.84))
-    assert lost["never"] == pytest.approx(30)
+    assert lost["monitor_named"] == pytest.approx(100 * (0.9 - 0.84))
+    assert lost["never"] == lost["weight_norm"] == pytest.approx(30)
+    assert lost["alignment"] == pytest.approx(100 * (0.9 - 0.38))  # the first epoch
+    assert lost["true_labels"] == 0
     assert lost["label_wave"] == lost["label_wave_patient"] == pytest.approx(2)  # epoch 7, of .9 .9 .9 .9 .8
     assert lost["validation"] == pytest.approx(100 * (0.9 - 0.78))  # the first best, 0.88, is that of epoch 4
     assert found.lost_raw.isel(run=0).sel(rule="monitor") == pytest.approx(20)
@@ -168,15 +184,14 @@ def test_a_monitor_that_stops_at_the_best_holds_and_one_that_does_not_fails():
         *(("symmetric", run(6, 6, each, each - 0.02)) for each in scattered),
         *(("clean", run(curve=each)) for each in scattered),
     )
-    (near,), (alarms,), better = outcomes(good)
-    assert (near, alarms, better[0], better[-1]) == ("holds", "holds", "holds", "holds")
+    (stop, near), (alarms,), better = outcomes(good)
+    assert {stop, near, alarms, better[0], better[-1]} == {"holds"}
     bad = results(
-        *(("symmetric", run(14, 6, each, each)) for each in scattered),
+        *(("symmetric", run(14, 14, each, each)) for each in scattered),
         *(("clean", run(5, 5, each)) for each in scattered),
     )
-    (near,), (alarms,), better = outcomes(bad)
-    assert (near, alarms) == ("fails", "fails")
-    assert set(better[:3]) == {"fails"}
+    (stop, near), (alarms,), better = outcomes(bad)
+    assert {stop, near, alarms, *better[:3]} == {"fails"}
     silent = results(*(("symmetric", run(curve=each)) for each in scattered), ("clean", run()), ("clean", run()))
     assert outcomes(silent)[2][-1] == "fails", "a monitor that says nothing is not better than never stopping"
     words = "\n".join(in_words(claims_of(bad, "synthetic")))
@@ -275,3 +290,45 @@ def test_images_that_are_too_small_for_a_convolution_are_refused(images):
     odd = replace(images, train_inputs=images.train_inputs[:, :60], test_inputs=images.test_inputs[:, :60])
     with pytest.raises(ConfigurationError, match="--networks perceptron"):
         network_of("convolutional", odd, ())
+
+
+# --- what the monitor and others say
+
+
+def test_what_is_heard_afterwards_is_what_the_monitor_said_while_it_ran():
+    choices = settled(epochs=16.0, learning_rate=0.1)
+    data = load(choices)
+    seeds, truth = Seeds(3), data.train_labels
+    given = given_labels(data.train_inputs, truth, data.n_classes, "symmetric", 0.4, seeds, 0)
+    network, said = network_of("perceptron", data, (30,)), (np.nan, np.nan)
+    for epoch, watching in trained(network, *map(torch.as_tensor, (data.train_inputs, given)), choices, 0):
+        monitor = watching
+        if np.isnan(said[0]) and monitor.should_stop:
+            said = float(epoch), monitor.verdict().since
+    samples = monitor.trajectory["samples"].to_dataset().isel(replica=0)
+    run = xr.Dataset(
+        {name: (("epoch", "sample"), samples[name].values) for name in ("sample_loss", "predicted_label")}
+        | {"given_label": ("sample", given), "true_label": ("sample", truth)},
+        {"epoch": np.arange(1, 17)},
+    )
+    assert np.isfinite(said).all()
+    assert first_stop(run) == said
+    found = heard(run.expand_dims("run"))
+    assert (float(found.stop_epoch[0]), float(found.named_epoch[0])) == said
+    assert float(found.truly_right[0, -1]) == (samples.predicted_label.values[-1] == truth).mean()
+
+
+def test_the_alignment_of_gradients_is_that_of_autograd_and_scipy():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).double()
+    inputs, labels = torch.randn(40, 5, dtype=torch.float64), torch.arange(40) % 3
+    weights, cosines = network[2].weight, []
+    for k in range(40):
+        loss = torch.nn.functional.cross_entropy(network(inputs[k : k + 1]), labels[k : k + 1])
+        (gradient,) = torch.autograd.grad(loss, weights)
+        cosines.append(-torch.nn.functional.cosine_similarity(gradient.flatten(), weights.flatten(), dim=0).item())
+    with GradientWeightAlignment(network) as alignment:
+        for rows in torch.arange(40).split(15):
+            alignment.take(network(inputs[rows]), labels[rows])
+        assert alignment.end_epoch() == pytest.approx(np.mean(cosines) / (kurtosis(cosines) + 1.2))
+    assert not network[2]._forward_pre_hooks
