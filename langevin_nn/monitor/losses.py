@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langevin_nn.monitor.settled import MISSING
+from langevin_nn.monitor.settled import MISSING, Settling
 from langevin_nn.monitor.together import Ranks
 
 __all__ = ["SeenLosses"]
@@ -33,8 +33,8 @@ class SeenLosses:
         Samples that were seen until now, each as often as it was.
     epochs : list of ndarray of float32, shape (sample,)
         Losses of the epochs that have ended; NaN where a sample was not seen.
-    predictions : list of ndarray of int, shape (sample,)
-        Classes that were predicted in them; -1 where that is not known.
+    settling : Settling
+        What the predictions in them tell.
     clock : list of float
         When they ended, in epochs.
     """
@@ -48,7 +48,7 @@ class SeenLosses:
         self._kept: list[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = []
         self._labels: NDArray[np.int64] | None = None
         self.epochs: list[NDArray[np.float32]] = []
-        self.predictions: list[NDArray[np.int32]] = []
+        self.settling = Settling()
         self.clock: list[float] = []
 
     @property
@@ -78,8 +78,8 @@ class SeenLosses:
         self._seen += len(losses) * self._ranks.size
         self.total += len(losses) * self._ranks.size
 
-    def end_epoch(self) -> tuple[NDArray[np.float32], Counter[str]]:
-        """Begin another epoch; return the losses of this one, and how many of what did not belong there."""
+    def end_epoch(self) -> tuple[NDArray[np.float32], NDArray[np.int32], Counter[str]]:
+        """Begin another epoch; return losses and predictions of this one, and how many of what did not belong there."""
         pieces = [piece for own in self._ranks.gathered(self._on_the_cpu()) for piece in own]
         losses, index = (torch.cat([each[k] for each in pieces]).numpy() for k in (0, 1))
         inside, finite = (index >= 0) & (index < self._n), np.isfinite(losses)
@@ -96,8 +96,8 @@ class SeenLosses:
                 predicted[there[within]] = classes.numpy()[within]
         self._kept, self._seen = [], 0
         self.epochs.append(found)
-        self.predictions.append(predicted)
         self.clock.append(self.total / self._n)
+        self.settling.take(predicted, self.clock[-1], self.labels)
         told = index[inside]
         wrong: dict[str, Any] = {
             "indices out of range": (~inside).sum(),
@@ -108,7 +108,7 @@ class SeenLosses:
             wrong["samples that came more than once in an epoch"] <= len(told) / 2
         ):  # as where they are drawn independently
             wrong["samples that came more than once in an epoch"] = 0
-        return found, Counter({reason: int(number) for reason, number in wrong.items() if number})
+        return found, predicted, Counter({reason: int(number) for reason, number in wrong.items() if number})
 
     def _on_the_cpu(self) -> list[tuple[Any, ...]]:
         return [tuple(None if each is None else each.cpu() for each in piece) for piece in self._kept]
@@ -135,4 +135,5 @@ class SeenLosses:
         """Take up what was remembered."""
         self.total, self._seen, self._kept = memory["total"], memory["seen"], list(memory["kept"])
         self._labels = None if memory["labels"] is None else memory["labels"].numpy().copy()
-        self.epochs, self.predictions, self.clock = epochs, predictions, clock
+        self.epochs, self.clock = epochs, clock
+        self.settling = Settling.of(predictions, clock, self.labels)

@@ -456,7 +456,7 @@ class Monitor(Readable):
 
     def _end_epoch(self) -> None:
         """Record the losses of an epoch."""
-        found, wrong = self._losses.end_epoch()
+        found, predicted, wrong = self._losses.end_epoch()
         for reason, count in wrong.items():
             self.warn(reason, f"{count} {_WRONG[reason].format(n=self.n_samples)}")
         parts = (None, None) if self.cohort is None else (~self.cohort, self.cohort)
@@ -464,7 +464,6 @@ class Monitor(Readable):
         means = [float(np.nanmean(each)) if np.isfinite(each).any() else np.nan for each in of_parts]
         self._record.keep("", self._now, {"train_loss": np.array([means])})
         samples = {"sample_loss": found[None]}
-        predicted = self._losses.predictions[-1]
         if (predicted != MISSING).any():
             samples["predicted_label"] = np.where(predicted == MISSING, np.float32(np.nan), predicted)[None]
         self._record.keep("samples", self._now, samples)
@@ -489,7 +488,7 @@ class Monitor(Readable):
         """
         if self._verdict is None:
             seen = self._losses
-            self._verdict = verdict_of(seen.epochs, seen.clock, seen.labels, seen.predictions)
+            self._verdict = verdict_of(seen.epochs, seen.clock, seen.labels, seen.settling)
             if self._verdict.mislabeled is not None:
                 self._found = self._verdict.mislabeled
         return self._verdict

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langevin_nn.cleaning.search import Finding, Search
-from langevin_nn.monitor.settled import LEAST_SETTLED, MISSING, Settled, settled_of
+from langevin_nn.monitor.settled import LEAST_SETTLED, Settled, Settling
 from langevin_nn.monitor.turning import interval_of, jitter_of
 from langevin_nn.readable import Readable
 from langevin_nn.statistics.mixture import LEAST_SAMPLES
@@ -94,11 +94,11 @@ def verdict_of(
     losses: Sequence[NDArray[Any]],
     epochs: Sequence[float],
     labels: NDArray[np.int64] | None,
-    predictions: Sequence[NDArray[np.integer[Any]]] | None = None,
+    predictions: Sequence[NDArray[np.integer[Any]]] | Settling | None = None,
 ) -> Verdict:
     """Tell from losses and predictions of samples what is going on, and whether to stop.
 
-    Where predictions are known, they say whether the network memorises, and since when: `settled_of` has the rule. Otherwise
+    Where predictions are known, they say whether the network memorises, and since when: `Settling` has the rule. Otherwise
     losses do, less well.
 
     A network learns first what its samples agree on; the losses of wrong labels stay at or above that of a guess, ln K among
@@ -127,8 +127,8 @@ def verdict_of(
         When they were recorded.
     labels : ndarray of int, shape (sample,), or None
         Given labels. Without them samples are of one class, and the mean loss of the first record stands for ln K.
-    predictions : sequence of array of int, each of shape (sample,), optional
-        The class that was predicted when a sample was seen; -1 where it was not.
+    predictions : sequence of array of int, each of shape (sample,), or Settling, optional
+        The class that was predicted when a sample was seen; -1 where it was not. Or what was made of them, record by record.
 
     Returns
     -------
@@ -153,10 +153,12 @@ def verdict_of(
         return _untold(f"losses of shape {table.shape[1:]} an epoch, expected one a sample, as labels")
     seen = np.abs(table) <= np.finfo(np.float32).max  # what lies beyond has diverged
     table[~seen] = nan
-    if predictions is not None and (len(predictions) != len(table) or np.shape(predictions) != table.shape):
-        return _untold(
-            f"predictions of shape {np.shape(predictions)}, and losses of shape {table.shape}, expected one each"
-        )
+    if predictions is not None and not isinstance(predictions, Settling):
+        if np.shape(predictions) != table.shape:
+            return _untold(
+                f"predictions of shape {np.shape(predictions)}, and losses of shape {table.shape}, expected one each"
+            )
+        predictions = Settling.of(map(np.asarray, predictions), epochs, labels)
     number = seen.sum(1)
     # A partial epoch, or one in which the network diverged, would be compared with whole ones.
     kept = (number > 0) & (2 * number >= np.median(number[number > 0]) if number.any() else False)
@@ -179,11 +181,10 @@ def verdict_of(
     if not (mean < _FALLEN * guess).any():
         return _of_trend(mean, guess, None, nan)
     finding = _cohorts(table, times, labels, classes)
-    if predictions is not None and any((each != MISSING).any() for each in predictions):
-        known = np.stack([np.asarray(each, np.int64) for each in predictions])[kept]
-        settled = settled_of(known, labels)
-        if settled is not None and settled.onset is not None:
-            return _of_predictions(settled, times, finding)
+    if predictions is not None and not predictions.is_empty:
+        settled = predictions.settled
+        if settled is not None and settled.is_given_up:
+            return _of_predictions(settled, finding)
         return _of_trend(mean, guess, *_mislabeled(finding), unsettled=settled)
     if finding is None or not _is_told(finding, guess):
         return _of_trend(mean, guess, None, nan)
@@ -205,21 +206,19 @@ def verdict_of(
     )
 
 
-def _of_predictions(settled: Settled, times: Floats, finding: Finding | None) -> Verdict:
+def _of_predictions(settled: Settled, finding: Finding | None) -> Verdict:
     """Return that a network has begun to give up what its predictions had settled on."""
-    assert settled.onset is not None
     wrong, precision = _mislabeled(finding)
-    since = float(times[settled.onset])
     return Verdict(
         "memorising",
-        f"by epoch {times[-1]:.3g} it has given up what its predictions had settled on for {settled.fall:.1%} ± "
-        f"{settled.error:.1%} more samples than it has come to it for",
+        f"for {settled.fall:.1%} ± {settled.error:.1%} more of the samples it has given up what its predictions had settled "
+        "on than it has come to it",
         True,
-        since,
-        (float(times[settled.interval[0]]), float(times[settled.interval[1]])),
+        settled.since,
+        settled.interval,
         wrong,
         precision,
-        _what_to_do(since, wrong),
+        _what_to_do(settled.since, wrong),
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from langevin_nn.analyzers.labels import described
 from langevin_nn.monitor import verdict_of
+from langevin_nn.monitor.settled import Settling
 from studies.monitor.labels import CLEAN
 from studies.monitor.runs import Cell
 
@@ -235,11 +236,10 @@ def first_stop(run: xr.Dataset) -> tuple[float, float]:
     """
     losses, predicted = run.sample_loss.values, run.predicted_label.values
     classes = np.where(np.isfinite(predicted), predicted, -1).astype(np.int64)
+    labels, clock, settling = run.given_label.values, run.epoch.values.astype(np.float64), Settling()
     for epoch in range(1, len(losses) + 1):
-        labels = run.given_label.values
-        verdict = verdict_of(
-            list(losses[:epoch]), run.epoch.values[:epoch].astype(float), labels, list(classes[:epoch])
-        )
+        settling.take(classes[epoch - 1], clock[epoch - 1], labels)
+        verdict = verdict_of(list(losses[:epoch]), clock[:epoch].tolist(), labels, settling)
         if verdict.should_stop:
             return float(epoch), verdict.since
     return np.nan, np.nan
