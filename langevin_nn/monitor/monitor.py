@@ -22,6 +22,7 @@ from langevin_nn.checks import as_path, kind_of, number, shown, truth, whole_num
 from langevin_nn.errors import ConfigurationError, MonitorWarning
 from langevin_nn.monitor.estimator import LEAST_MEASURED, Estimator
 from langevin_nn.monitor.losses import SeenLosses
+from langevin_nn.monitor.optimizers import rates_of
 from langevin_nn.monitor.record import Record
 from langevin_nn.monitor.settled import MISSING
 from langevin_nn.monitor.steps import Part, Step
@@ -63,7 +64,8 @@ class Monitor(Readable):
         File to write the trajectory to; while training goes on its records lie in ``<path>.segments``. In memory unless
         said.
     optimizer : torch.optim.Optimizer, optional
-        Of which learning rates are recorded, and `time` is their sum; each update counts as 1 unless said.
+        Of which learning rates and the metric are recorded, and `time` is the sum of the former; each update counts as 1
+        unless said.
     every : int, optional
         Updates between estimates of order parameters; 0 for none.
     measured_samples : int, optional
@@ -422,9 +424,7 @@ class Monitor(Readable):
             "weight_norm": np.array([float(torch.stack(norms).sum().sqrt())]),
             "step_batch_size": np.array([float(size * self.accumulation * self.ranks.size)]),
         }
-        if self._optimizer is not None:
-            values["step_learning_rate"] = np.array([float(self._optimizer.param_groups[0]["lr"])])
-        self.keep(values)
+        self.keep(values if self._optimizer is None else values | rates_of(self._optimizer))
 
     def take_down(self, losses: Tensor, index: Tensor, labels: Tensor | None, logits: Tensor | None) -> None:
         """Keep the losses of a minibatch; record an epoch where it has ended."""

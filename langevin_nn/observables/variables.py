@@ -28,6 +28,8 @@ _VARIABLES = (
     Variable("weights", "weights", ("parameter",), "weight", "weights"),
     Variable("step_learning_rate", "learning rate of the update"),
     Variable("step_batch_size", "samples in the minibatch of the update", (), "sample"),
+    Variable("metric_geometric_mean", "geometric mean of the metric by which the optimizer divides gradients"),
+    Variable("metric_deviation", "standard deviation of the logarithm of that metric"),
     Variable("weight_norm", "norm of all weights", (), "weight"),
     Variable("measured_samples", "samples from whose gradients order parameters are estimated", (), "sample"),
 )

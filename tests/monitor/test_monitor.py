@@ -29,6 +29,7 @@ from langevin_nn import (
 from langevin_nn.draws import NumPyDraws
 from langevin_nn.errors import ConfigurationError, MonitorWarning
 from langevin_nn.monitor import IndexedDataset, Monitor
+from langevin_nn.monitor.optimizers import rates_of
 from langevin_nn.monitor.probe import Probe
 from langevin_nn.observables import OrderParameters, SampleLosses, Weights
 from langevin_nn.schedules import EverySteps
@@ -198,6 +199,7 @@ def test_losses_lie_where_their_samples_are(tmp_path) -> None:
     np.testing.assert_array_equal(trajectory["samples"].predicted_label[0], predicted)
     assert trajectory.test_error.notnull().sum() == 2
     assert float(trajectory.time[-1]) == pytest.approx(0.04)
+    assert trajectory.metric_geometric_mean.notnull().sum() == 1  # of two measured updates the second
     validate(path)
     plot(trajectory)
     find_mislabeled(trajectory)
@@ -580,3 +582,27 @@ def test_two_processes_record_what_one_would(tmp_path) -> None:
         estimates = [each[name].sel(cohort="all").dropna("step") for each in (one, two)]
         error = two[f"{name}_standard_error"].sel(cohort="all").dropna("step")
         assert (abs(estimates[1] - estimates[0]) < 4 * error).all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.Adam(p, 0.01),
+        lambda p: torch.optim.AdamW(p, 0.01, amsgrad=True, weight_decay=0.0),
+        lambda p: torch.optim.RMSprop(p, 0.01),
+        lambda p: torch.optim.Adagrad(p, 0.01),
+    ],
+    ids=["Adam", "AMSGrad", "RMSprop", "Adagrad"],
+)
+def test_the_metric_is_what_torchs_optimizer_divides_gradients_by(make) -> None:
+    """Where the gradient is the same in each update, so is its mean, and a step is α g / D."""
+    weights, gradients = nn.Parameter(torch.zeros(40, dtype=torch.float64)), torch.rand(40, dtype=torch.float64) + 0.1
+    optimizer = make([weights])
+    assert list(rates_of(optimizer)) == ["step_learning_rate"], "before the first update there is no metric"
+    for _ in range(4):
+        before, weights.grad = weights.detach().clone(), gradients.clone()
+        optimizer.step()
+    metric = (0.01 * gradients / (before - weights.detach())).log()
+    rates = rates_of(optimizer)
+    assert rates["metric_geometric_mean"] == pytest.approx(float(metric.mean().exp()))
+    assert rates["metric_deviation"] == pytest.approx(float(metric.std(correction=0)))
