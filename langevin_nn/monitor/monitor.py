@@ -496,6 +496,9 @@ class Monitor(Readable):
     @property
     def should_stop(self) -> bool:
         """Whether the verdict is that the network has begun to memorise wrong labels."""
+        settling = self._losses.settling
+        if not settling.is_empty and not (settling.settled is not None and settling.settled.is_given_up):
+            return False  # as the verdict would say, without looking for cohorts
         return self.verdict().should_stop
 
     @property

@@ -36,7 +36,8 @@ _LEAST_UPPER = 0.75
 _LEAST_PRECISION = 0.65
 _MOST_DOUBTED = 0.5  # of the samples, where the upper component may have begun to be learned: fewer than are correct
 _FALLEN, _LEARNED = 0.95, 0.75  # as in the search: the mean loss, and that of correct samples, where learning has begun
-_GRID_RATIO = 1.25  # between epochs at which cohorts are searched anew: a fit takes longer than all else
+# Between epochs at which cohorts are searched anew, which takes longer than all else; seldom where they decide nothing.
+_GRID_RATIO, _SELDOM = 1.25, 2.0
 _CERTAIN_RISE = 1.5  # standard errors: later is surer, but costs accuracy at each epoch
 _WINDOW = 1 / 3  # of the records, whose halves tell a trend; a longer one still remembers the beginning
 _TREND = 0.02  # of the mean loss, between the halves: a slower fall is none to wait for
@@ -115,8 +116,8 @@ def verdict_of(
     Hard samples that are correct fall late, too, and whatever is chosen for being high falls afterwards. So nothing is said
     unless two components explain the losses better than one, the upper one is a cohort near a guess's loss (its time
     average at least 0.75 ln K), the components are apart and the predicted precision is at least 0.65. Cohorts are those
-    of a search at one of few epochs, at most 1.25 times apart, by losses averaged until then; the first epoch has no part,
-    in which a sample's loss tells when it was seen.
+    of a search at one of few epochs, at most 1.25 times apart, or twice where predictions are known, by losses averaged until
+    then; the first epoch has no part, in which a sample's loss tells when it was seen.
 
     Parameters
     ----------
@@ -180,8 +181,9 @@ def verdict_of(
     guess = log(classes)
     if not (mean < _FALLEN * guess).any():
         return _of_trend(mean, guess, None, nan)
-    finding = _cohorts(table, times, labels, classes)
-    if predictions is not None and not predictions.is_empty:
+    has_predictions = predictions is not None and not predictions.is_empty
+    finding = _cohorts(table, times, labels, classes, _SELDOM if has_predictions else _GRID_RATIO)
+    if predictions is not None and has_predictions:
         settled = predictions.settled
         if settled is not None and settled.is_given_up:
             return _of_predictions(settled, finding)
@@ -240,10 +242,12 @@ def _untold(what: str) -> Verdict:
     return Verdict("cannot be told", what)
 
 
-def _cohorts(table: Floats, times: Floats, labels: NDArray[np.int64] | None, classes: int) -> Finding | None:
+def _cohorts(
+    table: Floats, times: Floats, labels: NDArray[np.int64] | None, classes: int, ratio: float
+) -> Finding | None:
     """Search the records until an epoch of a grid; searches of the same losses are remembered."""
     end = _LEAST_EPOCHS
-    while (following := max(end + 1, int(_GRID_RATIO * end))) <= len(table):
+    while (following := max(end + 1, int(ratio * end))) <= len(table):
         end = following
     part, moments = np.ascontiguousarray(table[1:end]), times[1:end]
     if np.isfinite(part).any(0).sum() < LEAST_SAMPLES:

@@ -199,7 +199,7 @@ def _table(found: xr.Dataset) -> list[str]:
 
 def _delays(delays: np.ndarray[Any, np.dtype[np.float64]]) -> str:
     low, middle, high = np.quantile(delays, [0, 0.5, 1])
-    return f"{middle:g} epochs after the onset in the median ({low:g} to {high:g})"
+    return f"{middle:g} epochs after the one that it names, in the median ({low:g} to {high:g})"
 
 
 STUDY = MonitorStudy()
