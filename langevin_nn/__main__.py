@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -156,6 +157,8 @@ class Watch:
 
     Of a run that a Monitor or simulate writes, from another process or another machine: the verdict, losses and their
     histogram, order parameters. Of work in parts: those done, running and failed, and the time that remains.
+
+    In a terminal a run has a screen of its own where the extra langevin_nn[watch] is installed, which q ends.
     """
 
     path: tyro.conf.Positional[Path]
@@ -164,6 +167,8 @@ class Watch:
     """Write one page of HTML in the place of text, for a browser, which loads it anew while the run goes on."""
     once: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Say it once, rather than until all has ended."""
+    plain: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print text, also where there could be a screen."""
     interval: float = 2.0
     """Seconds between two looks."""
 
@@ -176,6 +181,12 @@ class Watch:
                 f"--html of {str(self.path)!r}, a work in parts: expected the file of one run, whose losses are "
                 "drawn; name that"
             )
+        if self._has_screen():
+            from langevin_nn.monitor.screen import Screen
+
+            screen = Screen(self.path, self.interval)
+            screen.run()
+            return int(screen.return_code or 0)
         while True:
             if self.html is not None:
                 ended = self._write(self.html)
@@ -188,6 +199,15 @@ class Watch:
             if self.once or ended:
                 return 0
             time.sleep(self.interval)
+
+    def _has_screen(self) -> bool:
+        """Return whether a run is to be shown on a screen; one that is not there yet is waited for."""
+        wants_text = self.once or self.plain or self.html is not None
+        if wants_text or not (sys.stdout.isatty() and sys.stdin.isatty()):
+            return False
+        is_folder = self.path.is_dir() and not langevin_nn.store.folder_of(self.path).is_dir()
+        is_run = not is_folder and not langevin_nn.store.Parts.at(self.path)
+        return is_run and all(find_spec(name) is not None for name in ("textual", "textual_plotext"))
 
     def _write(self, out: Path) -> bool:
         """Write the page, whole or not at all: a browser may load it at any moment."""

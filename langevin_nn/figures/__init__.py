@@ -12,7 +12,6 @@ from langevin_nn.figures.comparison import (
 )
 from langevin_nn.figures.curvature import noise_and_curvature_figure
 from langevin_nn.figures.gradients import gradient_sketch
-from langevin_nn.figures.monitored import monitor_figure
 from langevin_nn.figures.trajectory import plot
 from langevin_nn.former import found_elsewhere
 
@@ -20,7 +19,6 @@ __all__ = [
     "FIGURES",
     "distance_figure",
     "gradient_sketch",
-    "monitor_figure",
     "noise_and_curvature_figure",
     "order_parameter_figure",
     "plot",

@@ -13,16 +13,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from langevin_nn.errors import ConfigurationError
 from langevin_nn.figures.base import STYLE
-from langevin_nn.monitor.averages import pooled
 from langevin_nn.monitor.verdict import Verdict
-from langevin_nn.monitor.words import of_trajectory, state_of_file
+from langevin_nn.monitor.words import averages_of, of_trajectory, spread, state_of_file
 from langevin_nn.store import open_trajectory
 
 __all__ = ["monitor_figure", "monitor_page"]
 
-_AVERAGES = 20
 _CORRECT, _WRONG, _TEST = "#0072B2", "#D55E00", "#000000"
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -66,7 +63,7 @@ def monitor_figure(trajectory: xr.DataTree, verdict: Verdict | None = None) -> F
         wrong = None if verdict is None else verdict.mislabeled
         _courses(axes[0, 0], root, samples, wrong, verdict)
         _histogram(axes[0, 1], samples, wrong)
-        averages = _averages(trajectory)
+        averages = averages_of(trajectory)
         _with_errors(axes[1, 0], averages, {"directed_activity": "$A_0$", "noise_strength": "$D$"}, "nat² / weight²")
         _with_errors(axes[1, 1], averages, {"gradient_noise_scale": "gradient noise scale"}, "samples")
         if averages is not None and bool(averages.gradient_noise_scale.notnull().any()):
@@ -81,16 +78,10 @@ def _courses(axes: Axes, root: xr.Dataset, samples: xr.Dataset | None, wrong: An
     if samples is None:
         _nothing(axes)
         return
-    losses, epochs = samples.sample_loss.values, samples.epoch.values
-    groups = {"all samples": (slice(None), _CORRECT)}
-    if wrong is not None:
-        groups = {"look correct": (~wrong, _CORRECT), "look mislabeled": (wrong, _WRONG)}
-    for name, (members, colour) in groups.items():
-        few = losses[:, members]
-        there = np.isfinite(few).any(1)
-        low, middle, high = np.nanquantile(few[there], [0.1, 0.5, 0.9], axis=1)
-        axes.plot(epochs[there], middle, color=colour, label=f"{name}, 80 %", marker="." if there.sum() < 3 else "")
-        axes.fill_between(epochs[there], low, high, color=colour, alpha=0.15, linewidth=0)
+    for name, (epochs, low, middle, high) in spread(samples, wrong).items():
+        colour = _WRONG if name == "look mislabeled" else _CORRECT
+        axes.plot(epochs, middle, color=colour, label=f"{name}, 80 %", marker="." if len(epochs) < 3 else "")
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
     if "test_loss" in root:
         test = root.test_loss.dropna("step")
         axes.plot(test.epoch, test, color=_TEST, linestyle=":", label="test")
@@ -112,16 +103,6 @@ def _histogram(axes: Axes, samples: xr.Dataset | None, wrong: Any) -> None:
         [losses[each] for each in members], bins=40, stacked=True, color=[_CORRECT, _WRONG][: len(members)], linewidth=0
     )
     axes.set_yscale("symlog", linthresh=10)
-
-
-def _averages(trajectory: xr.DataTree) -> xr.Dataset | None:
-    """Return averages over passes, some twenty of them; None where nothing was measured."""
-    try:
-        measured = int(trajectory.to_dataset().activity.sel(cohort="all").notnull().sum())
-        averages = pooled(trajectory, max(1, measured // _AVERAGES)).isel(replica=0).sel(cohort="all")
-    except (ConfigurationError, AttributeError):
-        return None
-    return averages if averages.sizes.get("step") else None
 
 
 def _with_errors(axes: Axes, averages: xr.Dataset | None, names: dict[str, str], units: str) -> None:

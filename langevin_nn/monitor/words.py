@@ -20,10 +20,11 @@ from langevin_nn.store import folder_of, open_trajectory
 from langevin_nn.store.lock import owner_of
 from langevin_nn.store.parts import is_alive
 
-__all__ = ["histogram", "live", "of_trajectory", "state_of_file"]
+__all__ = ["averages_of", "counted", "histogram", "live", "of_trajectory", "spread", "state_of_file", "whereabouts"]
 
 _BINS, _WIDTH = 16, 48
 _AVERAGED = 16  # passes that tell an order parameter together
+_AVERAGES = 20  # of a run, where its course is drawn
 _NAMES = {
     "directed_activity": "A₀",
     "noise_strength": "D",
@@ -78,19 +79,107 @@ def histogram(losses: NDArray[Any], mislabeled: NDArray[np.bool_] | None) -> lis
     >>> histogram(np.array([0.0, 0.0, 1.0]), np.array([False, False, True]))[0].split()
     ['0.00', '|################################################', '2']
     """
-    seen = np.isfinite(losses)
-    if not seen.any():
+    if not np.isfinite(losses).any():
         return []
-    edges = np.histogram_bin_edges(losses[seen], bins=_BINS)
-    wrong = np.zeros(len(losses), dtype=bool) if mislabeled is None else mislabeled
-    counts = [np.histogram(losses[seen & each], edges)[0] for each in (~wrong, wrong)]
-    most = max(1, int((counts[0] + counts[1]).max()))
+    edges, counts = counted(losses, mislabeled)
+    most = max(1, int(counts.sum(0).max()))
     lines = []
     for left, one, other in zip(edges, *counts, strict=False):
         marks = [round(each / most * _WIDTH) for each in (one, other)]
         bar = "#" * marks[0] + "?" * marks[1]
         lines.append(f"{left:>7.2f} |{bar} {one + other}" if one + other else f"{left:>7.2f} |")
     return lines
+
+
+def counted(losses: NDArray[Any], mislabeled: NDArray[np.bool_] | None) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return how many losses lie in each of some bins, those that look mislabeled apart.
+
+    Parameters
+    ----------
+    losses : ndarray, shape (sample,)
+        NaN where a sample was not seen.
+    mislabeled : ndarray of bool, shape (sample,), or None
+        Which look mislabeled.
+
+    Returns
+    -------
+    edges : ndarray, shape (bin + 1,)
+        Of the bins.
+    counts : ndarray of int, shape (2, bin)
+        Of those that do not look mislabeled, and of those that do.
+    """
+    seen = np.isfinite(losses)
+    edges = np.histogram_bin_edges(losses[seen], bins=_BINS)
+    wrong = np.zeros(len(losses), dtype=bool) if mislabeled is None else mislabeled
+    return edges, np.stack([np.histogram(losses[seen & each], edges)[0] for each in (~wrong, wrong)])
+
+
+def spread(samples: xr.Dataset, mislabeled: NDArray[np.bool_] | None) -> dict[str, NDArray[np.float64]]:
+    """Return between which losses most samples lie, by epoch.
+
+    Parameters
+    ----------
+    samples : xarray.Dataset
+        Group ``samples`` of a trajectory, of one replica.
+    mislabeled : ndarray of bool, shape (sample,), or None
+        Which look mislabeled.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (4, epoch)
+        Epochs, and the losses below which 10 %, 50 % and 90 % lie: of those that look correct and of those that look
+        mislabeled, or of all; without those of which there are none.
+    """
+    losses = np.asarray(samples.sample_loss.values, dtype=np.float64)
+    epochs = np.asarray(samples.epoch.values if "epoch" in samples.coords else np.arange(len(losses)), dtype=np.float64)
+    groups: dict[str, Any] = {"all samples": slice(None)}
+    if mislabeled is not None:
+        groups = {"look correct": ~mislabeled, "look mislabeled": mislabeled}
+    found = {}
+    for name, members in groups.items():
+        few = losses[:, members]
+        there = np.isfinite(few).any(1)
+        if there.any():
+            found[name] = np.stack([epochs[there], *np.nanquantile(few[there], [0.1, 0.5, 0.9], axis=1)])
+    return found
+
+
+def averages_of(trajectory: xr.DataTree) -> xr.Dataset | None:
+    """Return order parameters averaged over passes, so that some twenty averages tell their course.
+
+    Parameters
+    ----------
+    trajectory : xarray.DataTree
+        Of a run.
+
+    Returns
+    -------
+    xarray.Dataset or None
+        As `pooled` has them, of the first replica and all samples; None where nothing was measured.
+    """
+    try:
+        measured = int(trajectory.to_dataset().activity.sel(cohort="all").notnull().sum())
+        averages = pooled(trajectory, max(1, measured // _AVERAGES)).isel(replica=0).sel(cohort="all")
+    except (ConfigurationError, AttributeError):
+        return None
+    return averages if averages.sizes.get("step") else None
+
+
+def whereabouts(root: xr.Dataset) -> str:
+    """Return at which step and epoch a run is.
+
+    Parameters
+    ----------
+    root : xarray.Dataset
+        Root of its trajectory.
+
+    Returns
+    -------
+    str
+        Empty where nothing is recorded yet.
+    """
+    names = [name for name in ("step", "epoch") if root.sizes.get("step") and name in root]
+    return ", ".join(f"{name} {root[name].values[-1]:,.4g}" for name in names)
 
 
 def state_of_file(file: str | os.PathLike[str], trajectory: xr.DataTree) -> tuple[str, bool]:
@@ -138,12 +227,7 @@ def live(file: str | os.PathLike[str]) -> tuple[str, bool]:
     with open_trajectory(file) as trajectory:
         root = trajectory.to_dataset()
         text, ended = state_of_file(file, trajectory)
-        where = [
-            f"{name} {root[name].values[-1]:,.4g}"
-            for name in ("step", "epoch")
-            if root.sizes.get("step") and name in root
-        ]
-        lines = [f"{file}: {text}", ", ".join(where) or "nothing recorded yet"]
+        lines = [f"{file}: {text}", whereabouts(root) or "nothing recorded yet"]
         verdict = of_trajectory(trajectory)
         if verdict is not None:
             lines += ["", *str(verdict).splitlines()]

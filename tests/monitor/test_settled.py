@@ -97,6 +97,15 @@ def test_the_order_of_samples_does_not_matter(seed):
     assert (one.fall, one.error) == pytest.approx((other.fall, other.error))
 
 
+def test_a_training_error_that_rises_for_a_while_is_not_memorising():
+    """For three epochs a fifth of the predictions of correct samples are wrong; in the twin so are their labels."""
+    table, labels, true, _ = history(0, hazard=0.0)
+    hit = np.random.default_rng(1).random(N) < 0.2
+    upset = np.where(hit & (np.abs(np.arange(EPOCHS)[:, None] - ONSET) < 2), (true + 1) % CLASSES, table)
+    assert not settled_of(upset, np.where(hit, true, labels)).is_given_up
+    assert settled_of(upset, np.where(hit, (true + 1) % CLASSES, labels)).is_given_up
+
+
 def test_a_network_that_leaves_what_it_first_took_for_right_is_not_said_to_memorise():
     """It changes its mind on 30 % of the samples, fewer each epoch; in the twin ever more, as when they are memorised."""
     for seed in range(5):
