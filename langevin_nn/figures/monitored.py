@@ -15,11 +15,12 @@ from matplotlib.figure import Figure
 
 from langevin_nn.figures.base import STYLE
 from langevin_nn.monitor.verdict import Verdict
-from langevin_nn.monitor.words import averages_of, of_trajectory, spread, state_of_file
+from langevin_nn.monitor.words import averages_of, of_trajectory, settling_of, spread, state_of_file
 from langevin_nn.store import open_trajectory
 
 __all__ = ["monitor_figure", "monitor_page"]
 
+_LEAST_DRAWN = 3  # records that make a line
 _CORRECT, _WRONG, _TEST = "#0072B2", "#D55E00", "#000000"
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -57,19 +58,22 @@ def monitor_figure(trajectory: xr.DataTree, verdict: Verdict | None = None) -> F
     verdict = of_trajectory(trajectory) if verdict is None else verdict
     root = trajectory.to_dataset().isel(replica=0)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 5.2), layout="constrained")
-        axes = figure.subplots(2, 2)
+        figure = Figure(figsize=(7.2, 6.6), layout="constrained")
+        axes = figure.subplots(3, 2)
         samples = trajectory["samples"].to_dataset().isel(replica=0) if "samples" in trajectory.children else None
         wrong = None if verdict is None else verdict.mislabeled
         _courses(axes[0, 0], root, samples, wrong, verdict)
-        _histogram(axes[0, 1], samples, wrong)
+        _predictions(axes[0, 1], samples, verdict)
+        axes[0, 1].set_xlim(axes[0, 0].get_xlim())  # once they are given up, predictions are no longer looked at
+        _histogram(axes[1, 0], samples, wrong)
+        _weights(axes[1, 1], root)
         averages = averages_of(trajectory)
-        _with_errors(axes[1, 0], averages, {"directed_activity": "$A_0$", "noise_strength": "$D$"}, "nat² / weight²")
-        _with_errors(axes[1, 1], averages, {"gradient_noise_scale": "gradient noise scale"}, "samples")
+        _with_errors(axes[2, 0], averages, {"directed_activity": "$A_0$", "noise_strength": "$D$"}, "nat² / weight²")
+        _with_errors(axes[2, 1], averages, {"gradient_noise_scale": "gradient noise scale"}, "samples")
         if averages is not None and bool(averages.gradient_noise_scale.notnull().any()):
             size = float(averages.step_batch_size[-1])
-            axes[1, 1].axhline(size, color="0.5", linewidth=0.8, linestyle="--", label=f"batch size {size:g}")
-            axes[1, 1].legend(frameon=False)
+            axes[2, 1].axhline(size, color="0.5", linewidth=0.8, linestyle="--", label=f"batch size {size:g}")
+            axes[2, 1].legend(loc="upper right", ncols=2, frameon=False)
     return figure
 
 
@@ -89,6 +93,29 @@ def _courses(axes: Axes, root: xr.Dataset, samples: xr.Dataset | None, wrong: An
         axes.axvspan(*verdict.interval, color="0.6", alpha=0.3, linewidth=0, label="memorising begins")
     axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
     axes.legend(loc="upper right", ncols=2, frameon=False)
+
+
+def _predictions(axes: Axes, samples: xr.Dataset | None, verdict: Verdict | None) -> None:
+    axes.set(title="predictions as samples were seen", xlabel="epoch", ylabel="share of the samples")
+    times, settled, changes = (np.empty(0),) * 3 if samples is None else settling_of(samples).course
+    if len(times) < _LEAST_DRAWN:
+        _nothing(axes)
+        return
+    axes.plot(times, settled, color=_CORRECT, label="what most epochs predict")
+    axes.plot(times, changes, color=_TEST, linestyle=":", label="another than the epoch before")
+    if verdict is not None and np.isfinite(verdict.since):
+        axes.axvspan(*verdict.interval, color="0.6", alpha=0.3, linewidth=0)
+    axes.set_ylim(0, 1.02)
+    axes.legend(loc="center right", frameon=False)
+
+
+def _weights(axes: Axes, root: xr.Dataset) -> None:
+    axes.set(title="weights", xlabel="epoch", ylabel="norm of all weights")
+    norms = root.weight_norm.dropna("step") if "weight_norm" in root else None
+    if norms is None or not norms.size:
+        _nothing(axes)
+        return
+    axes.plot(norms.epoch, norms, color=_CORRECT, marker="." if norms.size < _LEAST_DRAWN else "")
 
 
 def _histogram(axes: Axes, samples: xr.Dataset | None, wrong: Any) -> None:
@@ -119,8 +146,10 @@ def _with_errors(axes: Axes, averages: xr.Dataset | None, names: dict[str, str],
         _nothing(axes)
         return
     axes.set_yscale("log", nonpositive="clip")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.2)  # room for the legend
     if len(names) > 1:
-        axes.legend(frameon=False)
+        axes.legend(loc="upper right", ncols=2, frameon=False)
 
 
 def _nothing(axes: Axes) -> None:

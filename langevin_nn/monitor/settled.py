@@ -132,6 +132,15 @@ class Settling:
             settling.take(each, time, labels)
         return settling
 
+    @property
+    def course(self) -> tuple[Floats, Floats, Floats]:
+        """Times of records, Q in each, and the share of predictions that differ from those before, NaN in the first."""
+        table = self._table[: len(self._times)]
+        seen = table != MISSING
+        shares = ((table == self._classes) & seen).sum(1) / np.maximum(seen.sum(1), 1)
+        changes = np.concatenate([[nan], _changes(table, seen)]) if len(table) else np.empty(0)
+        return np.array(self._times), shares, changes
+
     def take(self, predictions: Classes, time: float, labels: Classes | None) -> None:
         """Take one more record.
 

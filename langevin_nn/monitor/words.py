@@ -14,13 +14,24 @@ from numpy.typing import NDArray
 from langevin_nn.errors import ConfigurationError
 from langevin_nn.monitor.averages import pooled
 from langevin_nn.monitor.record import predictions_of
+from langevin_nn.monitor.settled import Settling
 from langevin_nn.monitor.verdict import Verdict, verdict_of
 from langevin_nn.report import plot
 from langevin_nn.store import folder_of, open_trajectory
 from langevin_nn.store.lock import owner_of
 from langevin_nn.store.parts import is_alive
 
-__all__ = ["averages_of", "counted", "histogram", "live", "of_trajectory", "spread", "state_of_file", "whereabouts"]
+__all__ = [
+    "averages_of",
+    "counted",
+    "histogram",
+    "live",
+    "of_trajectory",
+    "settling_of",
+    "spread",
+    "state_of_file",
+    "whereabouts",
+]
 
 _BINS, _WIDTH = 16, 48
 _AVERAGED = 16  # passes that tell an order parameter together
@@ -51,12 +62,34 @@ def of_trajectory(trajectory: xr.DataTree, replica: int = 0) -> Verdict | None:
     if "samples" not in trajectory.children or "sample_loss" not in trajectory["samples"].data_vars:
         return None
     samples = trajectory["samples"].to_dataset().isel(replica=replica)
+    clock, given = _clock_and_labels(samples)
+    return verdict_of(list(samples.sample_loss.values), clock, given, settling_of(samples))
+
+
+def settling_of(samples: xr.Dataset) -> Settling:
+    """Return what recorded predictions have settled on.
+
+    Parameters
+    ----------
+    samples : xarray.Dataset
+        The group of one replica.
+
+    Returns
+    -------
+    Settling
+        Empty where no predictions were recorded.
+    """
+    clock, given = _clock_and_labels(samples)
+    return Settling.of(predictions_of(samples, samples.sample_loss.shape), clock, given)
+
+
+def _clock_and_labels(samples: xr.Dataset) -> tuple[list[float], NDArray[np.int64] | None]:
+    """Return when samples were recorded, and their given labels where all are known."""
     labels = samples.get("given_label")
     clock = samples.epoch.values if "epoch" in samples.coords else np.arange(samples.sizes["sample_step"])
     known = labels is not None and np.isfinite(labels.values).all()
     given = labels.values.astype(np.int64) if labels is not None and known else None
-    losses = samples.sample_loss.values
-    return verdict_of(list(losses), clock.tolist(), given, list(predictions_of(samples, losses.shape)))
+    return [float(each) for each in clock], given
 
 
 def histogram(losses: NDArray[Any], mislabeled: NDArray[np.bool_] | None) -> list[str]:
