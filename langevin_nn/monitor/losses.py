@@ -16,6 +16,9 @@ from langevin_nn.monitor.together import Ranks
 
 __all__ = ["SeenLosses"]
 
+_DRAWN_TWICE = 0.45  # of an epoch: where samples are drawn independently 1/e of them come again
+_LOOKED_AT, _NEVER = 3, 0.05  # epochs after which so large a share of the samples is to have been seen
+
 
 class SeenLosses:
     """The losses of the epoch that goes on, as they came, and those of the epochs before it, in order.
@@ -39,14 +42,15 @@ class SeenLosses:
         When they ended, in epochs.
     """
 
-    # A step only keeps copies, 12 bytes a sample and 4 for a prediction, and waits for no device; once an epoch they are put
-    # in their places.
+    # A step only keeps copies, 24 bytes a sample with label and prediction, and waits for no device; once an epoch they are
+    # put in their places.
 
     def __init__(self, n_samples: int, ranks: Ranks) -> None:
         self._n, self._ranks = n_samples, ranks
         self.total = self._seen = 0
         self._kept: list[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = []
         self._labels: NDArray[np.int64] | None = None
+        self._were_seen = np.zeros(n_samples, dtype=bool)
         self.epochs: list[NDArray[np.float32]] = []
         self.settling = Settling()
         self.clock: list[float] = []
@@ -97,17 +101,18 @@ class SeenLosses:
         self._kept, self._seen = [], 0
         self.epochs.append(found)
         self.clock.append(self.total / self._n)
-        self.settling.take(predicted, self.clock[-1], self.labels)
+        self.settling.take(predicted, found, self.clock[-1], self._labels)
         told = index[inside]
         wrong: dict[str, Any] = {
             "indices out of range": (~inside).sum(),
             "losses that are not finite": (~finite).sum(),
             "samples that came more than once in an epoch": len(told) - len(np.unique(told)),
         }
-        if (
-            wrong["samples that came more than once in an epoch"] <= len(told) / 2
-        ):  # as where they are drawn independently
+        if wrong["samples that came more than once in an epoch"] <= _DRAWN_TWICE * len(told):
             wrong["samples that came more than once in an epoch"] = 0
+        self._were_seen |= np.isfinite(found)
+        if len(self.epochs) == _LOOKED_AT and (~self._were_seen).mean() > _NEVER:
+            wrong["samples that were never seen"] = (~self._were_seen).sum()
         return found, predicted, Counter({reason: int(number) for reason, number in wrong.items() if number})
 
     def _on_the_cpu(self) -> list[tuple[Any, ...]]:
@@ -136,4 +141,6 @@ class SeenLosses:
         self.total, self._seen, self._kept = memory["total"], memory["seen"], list(memory["kept"])
         self._labels = None if memory["labels"] is None else memory["labels"].numpy().copy()
         self.epochs, self.clock = epochs, clock
-        self.settling = Settling.of(predictions, clock, self.labels)
+        for each in epochs:
+            self._were_seen |= np.isfinite(each)
+        self.settling = Settling.of(predictions, epochs, clock, self._labels)

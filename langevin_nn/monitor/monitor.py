@@ -42,6 +42,10 @@ _WRONG = {
         "of each is kept; check that index is the place in the data set, not in the minibatch, and n_samples its length"
     ),
 }
+_WRONG["samples that were never seen"] = (
+    "of {n} samples have come in no epoch yet: expected all of them by now; give n_samples the length of the data set that "
+    "is trained on"
+)
 _watched: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Monitor]] = weakref.WeakKeyDictionary()
 
 
@@ -251,7 +255,7 @@ class Monitor(Readable):
         index : Tensor of int, shape (sample,)
             Which samples they are, from 0 to N − 1; `IndexedDataset` gives it.
         labels : Tensor of int, shape (sample,), optional
-            Their given labels, by which the verdict compares samples with those of their own class.
+            Their given labels, with which the verdict compares predictions, and losses with those of the same class.
         logits : Tensor, shape (sample, class), optional
             What the network said of them, of which the largest is its prediction. The verdict is much better with them.
 
@@ -311,6 +315,11 @@ class Monitor(Readable):
                 f"logits are {tuple(logits.shape) if isinstance(logits, Tensor) else kind_of(logits)}: expected a tensor of "
                 f"shape ({len(losses)}, class), one number a class, since the largest is taken for the prediction; leave "
                 "them out where there are no classes"
+            )
+        if labels is not None and labels.is_floating_point():
+            raise ConfigurationError(
+                f"labels are {labels.dtype}: expected whole numbers, the class of each sample; leave them out where there "
+                "are no classes"
             )
         # Whoever gives wrong ones does so in the first epoch; later they are counted at an epoch's end, without a delay.
         if not self.epoch and (int(index.min()) < 0 or int(index.max()) >= self.n_samples):
@@ -465,7 +474,7 @@ class Monitor(Readable):
         self._record.keep("", self._now, {"train_loss": np.array([means])})
         samples = {"sample_loss": found[None]}
         if (predicted != MISSING).any():
-            samples["predicted_label"] = np.where(predicted == MISSING, np.float32(np.nan), predicted)[None]
+            samples["predicted_label"] = np.where(predicted == MISSING, np.nan, predicted).astype(np.float32)[None]
         self._record.keep("samples", self._now, samples)
         if (labels := self._losses.labels) is not None:
             self._record.keep_labels(labels[None])
@@ -496,8 +505,15 @@ class Monitor(Readable):
     @property
     def should_stop(self) -> bool:
         """Whether the verdict is that the network has begun to memorise wrong labels."""
-        settling = self._losses.settling
-        if not settling.is_empty and not (settling.settled is not None and settling.settled.is_given_up):
+        settling, is_asked_for = (
+            self._losses.settling,
+            bool(self.every) and self._known is None,
+        )  # cohorts, to be measured
+        if (
+            not is_asked_for
+            and not settling.is_empty
+            and not (settling.settled is not None and settling.settled.is_given_up)
+        ):
             return False  # as the verdict would say, without looking for cohorts
         return self.verdict().should_stop
 

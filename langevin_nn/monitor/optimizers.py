@@ -12,15 +12,16 @@ from torch import Tensor
 
 __all__ = ["rates_of"]
 
-_SQUARES = ("max_exp_avg_sq", "exp_avg_sq", "square_avg", "sum")  # of Adam and its like, RMSprop, Adagrad
+_SQUARES = ("max_exp_avg_sq", "exp_avg_sq", "square_avg", "sum")  # of Adam with and without AMSGrad, RMSprop, Adagrad
+_KNOWN = (torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad)
 
 
 def rates_of(optimizer: torch.optim.Optimizer) -> dict[str, NDArray[np.float64]]:
     """Return the learning rate, and what is known of the metric D by which gradients are divided.
 
-    D is √v̂ + ε of Adam and AdamW, RMSprop and Adagrad as they are before the update, v̂ corrected for its start at 0 where
-    they do so. Over all weights, the geometric mean of D and the standard deviation of ln D are recorded: the first tells the
-    scale of the steps, α / D, the second by how much directions are stretched.
+    D is √v̂ + ε of Adam and AdamW, of RMSprop that is not centered and of Adagrad as they are before the update, v̂ corrected
+    for its start at 0 where they do so. Over all weights, the geometric mean of D and the standard deviation of ln D are
+    recorded: the first tells the scale of the steps, α / D, the second by how much directions are stretched.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ def rates_of(optimizer: torch.optim.Optimizer) -> dict[str, NDArray[np.float64]]
     """
     found = {"step_learning_rate": np.array([float(optimizer.param_groups[0]["lr"])])}
     number, total, squares = 0, 0.0, 0.0
-    for group in optimizer.param_groups:
+    for group in optimizer.param_groups if isinstance(optimizer, _KNOWN) else ():
         for parameter in group["params"]:
             metric = _metric(optimizer.state.get(parameter, {}), group)
             if metric is not None:
@@ -52,7 +53,7 @@ def rates_of(optimizer: torch.optim.Optimizer) -> dict[str, NDArray[np.float64]]
 def _metric(state: dict[str, Any], group: dict[str, Any]) -> Tensor | None:
     """Return D of one parameter; None where the optimizer has none, or has made no step yet."""
     name = next((each for each in _SQUARES if isinstance(state.get(each), Tensor)), None)
-    if name is None or "eps" not in group or not float(state.get("step", 1)):
+    if name is None or group.get("centered") or not float(state.get("step", 1)):
         return None
     square: Tensor = state[name].detach()
     if name.endswith("exp_avg_sq") and "betas" in group:

@@ -121,7 +121,10 @@ class Step(_Pass):
     def _measure(self, probe: Any) -> None:
         monitor, found = self._monitor, None
         if self._factors is None:
-            what = "a step made no backward pass from its losses: nothing is estimated there"
+            what = (
+                "a step made no backward pass from its losses: expected loss.backward() within its context, so nothing is "
+                "estimated there"
+            )
             monitor.warn("steps without a backward pass", what)
         else:
             assert self._before is not None

@@ -62,7 +62,7 @@ class Verdict(Readable):
     since : float
         The epoch after which memorising began, whose weights are to be taken; NaN where it has not.
     interval : tuple of float
-        Epochs between which it began, with a probability of 95 %; NaN where it has not.
+        Epochs between which it began, by a bootstrap at 95 %; NaN where it has not.
     mislabeled : ndarray of bool, shape (sample,), or None
         Which samples look mislabeled; None where that cannot be told.
     precision : float
@@ -159,7 +159,7 @@ def verdict_of(
             return _untold(
                 f"predictions of shape {np.shape(predictions)}, and losses of shape {table.shape}, expected one each"
             )
-        predictions = Settling.of(map(np.asarray, predictions), epochs, labels)
+        predictions = Settling.of(map(np.asarray, predictions), table, epochs, labels)
     number = seen.sum(1)
     # A partial epoch, or one in which the network diverged, would be compared with whole ones.
     kept = (number > 0) & (2 * number >= np.median(number[number > 0]) if number.any() else False)
@@ -179,9 +179,9 @@ def verdict_of(
     classes = 0 if labels is None else len(np.unique(labels))
     classes = classes if classes > 1 else max(int(np.rint(np.exp(min(mean[0], log(n))))), 2)
     guess = log(classes)
-    if not (mean < _FALLEN * guess).any():
-        return _of_trend(mean, guess, None, nan)
     has_predictions = predictions is not None and not predictions.is_empty
+    if not (has_predictions or (mean < _FALLEN * guess).any()):
+        return _of_trend(mean, guess, None, nan)
     finding = _cohorts(table, times, labels, classes, _SELDOM if has_predictions else _GRID_RATIO)
     if predictions is not None and has_predictions:
         settled = predictions.settled

@@ -80,7 +80,8 @@ def settling_of(samples: xr.Dataset) -> Settling:
         Empty where no predictions were recorded.
     """
     clock, given = _clock_and_labels(samples)
-    return Settling.of(predictions_of(samples, samples.sample_loss.shape), clock, given)
+    losses = samples.sample_loss.values
+    return Settling.of(predictions_of(samples, losses.shape), losses, clock, given)
 
 
 def _clock_and_labels(samples: xr.Dataset) -> tuple[list[float], NDArray[np.int64] | None]:

@@ -238,7 +238,7 @@ def first_stop(run: xr.Dataset) -> tuple[float, float]:
     classes = np.where(np.isfinite(predicted), predicted, -1).astype(np.int64)
     labels, clock, settling = run.given_label.values, run.epoch.values.astype(np.float64), Settling()
     for epoch in range(1, len(losses) + 1):
-        settling.take(classes[epoch - 1], clock[epoch - 1], labels)
+        settling.take(classes[epoch - 1], losses[epoch - 1], clock[epoch - 1], labels)
         verdict = verdict_of(list(losses[:epoch]), clock[:epoch].tolist(), labels, settling)
         if verdict.should_stop:
             return float(epoch), verdict.since

@@ -120,7 +120,7 @@ def test_digits_stop_near_their_best_and_never_where_labels_are_right():
 
 
 def test_predictions_tell_the_onset_where_losses_do_not_and_say_where_they_cannot():
-    """Every other class is flipped to the next: losses of one component, and predictions that are given up."""
+    """Flips to the next class: losses too far below a guess's to be told apart, and predictions that are given up."""
     generator = np.random.default_rng(0)
     wrong = generator.random(N) < 0.3
     given = np.where(wrong, (LABELS + 1) % 10, LABELS)
@@ -128,7 +128,7 @@ def test_predictions_tell_the_onset_where_losses_do_not_and_say_where_they_canno
     table = np.where(wrong & (generator.random((EPOCHS, N)) < 0.05 * (t - ONSET)), given, LABELS)
     errors = generator.random((EPOCHS, N)) < 0.01 + 0.5 * np.exp(-t / 10)  # as it learns, until the onset
     table = np.where(errors, generator.integers(10, size=(EPOCHS, N)), table)
-    losses = list(0.3 * np.exp(0.5 * generator.standard_normal((EPOCHS, N))))
+    losses = list(np.where(table == given, 0.3, 0.9) * np.exp(0.5 * generator.standard_normal((EPOCHS, N))))
     clock = np.arange(1.0, EPOCHS + 1)
     assert not verdict_of(losses, clock, given).should_stop
     found = verdict_of(losses, clock, given, list(table))

@@ -296,7 +296,7 @@ def test_images_that_are_too_small_for_a_convolution_are_refused(images):
 
 
 def test_what_is_heard_afterwards_is_what_the_monitor_said_while_it_ran():
-    choices = settled(epochs=16.0, learning_rate=0.1)
+    choices = settled(epochs=40.0, learning_rate=0.1, samples_per_class=60)
     data = load(choices)
     seeds, truth = Seeds(3), data.train_labels
     given = given_labels(data.train_inputs, truth, data.n_classes, "symmetric", 0.4, seeds, 0)
@@ -309,7 +309,7 @@ def test_what_is_heard_afterwards_is_what_the_monitor_said_while_it_ran():
     run = xr.Dataset(
         {name: (("epoch", "sample"), samples[name].values) for name in ("sample_loss", "predicted_label")}
         | {"given_label": ("sample", given), "true_label": ("sample", truth)},
-        {"epoch": np.arange(1, 17)},
+        {"epoch": np.arange(1, 41)},
     )
     assert np.isfinite(said).all()
     assert first_stop(run) == said
