@@ -41,19 +41,19 @@ _COLOURS = {"memorising": _WRONG, "cannot be told": "#999999"}
 
 
 def monitor_figure(trajectory: xr.DataTree, verdict: Verdict | None = None) -> Figure:
-    """Draw a monitored run: losses of samples, their histogram, order parameters, the noise scale.
+    """Draw a monitored run: losses and predictions of samples, a histogram, weights, order parameters, the noise scale.
 
     Parameters
     ----------
     trajectory : xarray.DataTree
         Monitored.
     verdict : Verdict, optional
-        On it; made of its losses unless said.
+        On it; made of its losses and predictions unless said.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Of four panels; one that has nothing to show says so.
+        Of six panels; one that has nothing to show says so.
     """
     verdict = of_trajectory(trajectory) if verdict is None else verdict
     root = trajectory.to_dataset().isel(replica=0)

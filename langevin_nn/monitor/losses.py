@@ -128,7 +128,8 @@ class SeenLosses:
         """What it takes to go on, besides the epochs that have ended."""
         labels = None if self._labels is None else torch.tensor(self._labels)
         kept = self._on_the_cpu()
-        return {"n_samples": self._n, "total": self.total, "seen": self._seen, "kept": kept, "labels": labels}
+        counts = {"n_samples": self._n, "total": self.total, "seen": self._seen, "epochs": len(self.epochs)}
+        return {**counts, "kept": kept, "labels": labels}
 
     def go_on(
         self,

@@ -583,6 +583,13 @@ class Monitor(Readable):
         epochs, predictions, clock = self._record.load(
             state["records"], self.step_count, dict(state) | {"records": None}
         )
+        if len(epochs) != state["losses"]["epochs"]:
+            where = "this monitor" if self._record.target is None else repr(str(self._record.target))
+            raise ConfigurationError(
+                f"the state is of a run of {state['losses']['epochs']} epochs, of which {len(epochs)} are recorded in "
+                f"{where}: expected the path at which it was recorded, and resume=True, since records lie there; go on at "
+                "that path"
+            )
         self._losses.go_on(state["losses"], epochs, predictions, clock)
         if (labels := self._losses.labels) is not None and epochs:
             self._record.keep_labels(labels[None])

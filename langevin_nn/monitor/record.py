@@ -86,6 +86,8 @@ class Record:
         self._declared = Declarations(coordinates=names)
         self._seconds, self._labels = seconds, _GivenLabels()
         self._recorder = self._empty()
+        if self._folder is not None and not self.goes_on:
+            self._recorder.commit(_state(0, {}), recorded=False)  # of the start, as every run has one: it holds no work
 
     def _empty(self) -> Recorder:
         carried = self._attributes if self._folder is None else self._folder.manifest.attributes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from copy import deepcopy
 
 import numpy as np
@@ -379,6 +380,26 @@ for update in range(first, 40):
     optimizer.step()
 monitor.close()
 """
+
+
+def test_records_that_are_to_be_gone_on_with_are_not_lost(tmp_path) -> None:
+    """One commitment by state_dict, and then a monitor that forgets it, or takes the state elsewhere."""
+    path, index = tmp_path / "run.nc", torch.arange(N)
+    with suppress(KeyboardInterrupt), Monitor(_network(), N, path, every=0) as first:
+        for _ in range(2):
+            losses = _losses(first._network, index)
+            with first.step(losses, index):
+                losses.mean().backward()
+        state = first.state_dict()
+        raise KeyboardInterrupt
+    forgetful = Monitor(_network(), N, path, every=0, resume=True)
+    with pytest.raises(ConfigurationError, match="load_state_dict"):
+        forgetful.step(_losses(forgetful._network, index), index)
+    elsewhere = Monitor(_network(), N, tmp_path / "other.nc", every=0)
+    with pytest.raises(ConfigurationError, match="of which 0 are recorded"):
+        elsewhere.load_state_dict(state)
+    forgetful.load_state_dict(state)
+    assert forgetful.epoch == 2
 
 
 def test_a_killed_loop_goes_on_to_the_same_file(tmp_path) -> None:
