@@ -24,7 +24,8 @@ _SPREAD = 0.25  # total variation between predicted and given classes: before, f
 _AROUND, _LATEST = 1, 2  # records on either side of the best one, and at the end, whose mean is taken
 _CHANGES = 3  # at the end; of those into and out of the records around the best one there are four
 _LEAST_RECORDS, _WAITED = 6, 3  # in all, of which a majority is told, and since the best one
-_CERTAIN, _RISEN = 3.0, 2.0  # standard errors, of the fall of Q and the rise of D, asked each epoch
+_CERTAIN = 3.0  # standard errors, asked each epoch
+_ROUNDING = 1e-12  # of shares
 _LEAST_FALL = 0.01  # of the samples: some correct ones are learned by heart, too
 
 Floats = NDArray[np.float64]
@@ -79,9 +80,9 @@ class Settling:
 
         D(t) = 1/N Σ_i ± ℓ_i(t), plus where the label is c_i, minus where it is not
 
-    has risen by two standard errors. A network that is still learning gives up predictions, too, but fewer each epoch, and
-    its losses fall by more where labels are what it settled on; one whose training error rises does not memorise. It is asked
-    after each record, and the first answer stays. Labels have no part in Q, but in the rest; without them nothing is told.
+    has risen. A network that is still learning gives up predictions, too, but fewer each epoch, and its losses fall by more
+    where labels are what it settled on; one whose training error rises does not memorise. It is asked after each record, and
+    the first answer stays. Labels have no part in Q, but in the rest; without them nothing is told.
 
     Attributes
     ----------
@@ -209,7 +210,7 @@ class Settling:
         course = agrees.sum(1) / number
         smooth = _means_of_three(course)
         last = len(course) - 1
-        best = last - int(smooth[::-1].argmax())  # the later of equal ones
+        best = int(np.flatnonzero(smooth >= smooth.max() - _ROUNDING)[-1])  # the last of equal ones
         level = float(smooth[best])
         if best > last - _WAITED or level < LEAST_SETTLED:
             return Settled(level)
@@ -243,7 +244,7 @@ class Settling:
         )
         risen = signs * (now - then)
         risen = risen[np.isfinite(risen)]
-        return len(risen) > 1 and bool(risen.mean() > _RISEN * risen.std() / np.sqrt(len(risen)))
+        return len(risen) > 0 and bool(risen.mean() > 0)
 
 
 def _are_told_apart(predictions: Classes, labels: Classes) -> bool:

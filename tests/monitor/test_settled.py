@@ -87,7 +87,7 @@ def slowly(table, labels, losses):
             and fall.mean() > 3 * np.sqrt(np.sum(fall**2)) / n
             and np.mean([changed[last - k] for k in range(3)]) > then
             and np.mean([learned[t] for t in late]) >= np.mean([learned[t] for t in near])
-            and risen.mean() > 2 * risen.std() / np.sqrt(n)
+            and risen.mean() > 0
         ):
             return last, max(best - 1, first)
     return None
