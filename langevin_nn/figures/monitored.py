@@ -56,11 +56,15 @@ def monitor_figure(trajectory: xr.DataTree, verdict: Verdict | None = None) -> F
         Of six panels; one that has nothing to show says so.
     """
     verdict = of_trajectory(trajectory) if verdict is None else verdict
-    root = trajectory.to_dataset().isel(replica=0)
+    root = trajectory.to_dataset().isel(replica=0, missing_dims="ignore")
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 6.6), layout="constrained")
         axes = figure.subplots(3, 2)
-        samples = trajectory["samples"].to_dataset().isel(replica=0) if "samples" in trajectory.children else None
+        samples = (
+            trajectory["samples"].to_dataset().isel(replica=0, missing_dims="ignore")
+            if "samples" in trajectory.children
+            else None
+        )
         wrong = None if verdict is None else verdict.mislabeled
         _courses(axes[0, 0], root, samples, wrong, verdict)
         _predictions(axes[0, 1], samples, verdict)

@@ -181,14 +181,16 @@ def _look(file: Path) -> _Look:
     """Return what is in a file, or why nothing is."""
     try:
         with open_trajectory(file) as trajectory:
-            root = trajectory.to_dataset().isel(replica=0)
+            root = trajectory.to_dataset().isel(replica=0, missing_dims="ignore")
             state, ended = state_of_file(file, trajectory)
             if not (where := whereabouts(root)):
                 what = "that could be shown." if ended else "yet. It is looked for again."
                 return _Look(f"{file.name}: {state}", f"Nothing is recorded {what}")
             verdict = of_trajectory(trajectory)
             said = f"No losses of samples are recorded{'' if ended else ' yet'}." if verdict is None else str(verdict)
-            samples = None if verdict is None else trajectory["samples"].to_dataset().isel(replica=0)
+            samples = (
+                None if verdict is None else trajectory["samples"].to_dataset().isel(replica=0, missing_dims="ignore")
+            )
             panels = (
                 *_of_losses(root, samples, None if verdict is None else verdict.mislabeled),
                 *_of_averages(averages_of(trajectory)),

@@ -61,7 +61,7 @@ def of_trajectory(trajectory: xr.DataTree, replica: int = 0) -> Verdict | None:
     """
     if "samples" not in trajectory.children or "sample_loss" not in trajectory["samples"].data_vars:
         return None
-    samples = trajectory["samples"].to_dataset().isel(replica=replica)
+    samples = trajectory["samples"].to_dataset().isel(replica=replica, missing_dims="ignore")
     clock, given = _clock_and_labels(samples)
     return verdict_of(list(samples.sample_loss.values), clock, given, settling_of(samples))
 

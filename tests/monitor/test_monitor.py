@@ -396,7 +396,7 @@ def test_records_that_are_to_be_gone_on_with_are_not_lost(tmp_path) -> None:
     with pytest.raises(ConfigurationError, match="load_state_dict"):
         forgetful.step(_losses(forgetful._network, index), index)
     elsewhere = Monitor(_network(), N, tmp_path / "other.nc", every=0)
-    with pytest.raises(ConfigurationError, match="of which 0 are recorded"):
+    with pytest.raises(ConfigurationError, match="of which 1 are recorded"):
         elsewhere.load_state_dict(state)
     forgetful.load_state_dict(state)
     assert forgetful.epoch == 2

@@ -143,3 +143,11 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no estimates"):
         pooled(open_trajectory(tmp_path / "run.nc"))
     assert histogram(np.array([np.nan]), None) == []
+
+
+def test_a_run_that_has_only_begun_is_shown(tmp_path):
+    monitor = Monitor(torch.nn.Linear(3, 2), 10, tmp_path / "run.nc")
+    page, ended = monitor_page(tmp_path / "run.nc")
+    assert ("not told yet" in page, ended) == (True, False)
+    assert "nothing recorded yet" in live(tmp_path / "run.nc")[0]
+    monitor.close()
