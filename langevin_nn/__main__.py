@@ -176,7 +176,7 @@ class Watch:
         """Print it again and again."""
         number("interval", self.interval, "a positive number of seconds between two looks", above=0)
         in_parts = not (self.path.is_file() or langevin_nn.store.folder_of(self.path).is_dir())
-        if self.html is not None and in_parts:
+        if self.html is not None and in_parts and self.path.exists():
             raise ConfigurationError(
                 f"--html of {str(self.path)!r}, a work in parts: expected the file of one run, whose losses are "
                 "drawn; name that"

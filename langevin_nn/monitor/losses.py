@@ -98,6 +98,7 @@ class SeenLosses:
                 self._labels[there[within]] = labels.numpy()[within]
             if classes is not None:
                 predicted[there[within]] = classes.numpy()[within]
+        predicted[~np.isfinite(found)] = MISSING  # what has no loss has no largest logit either
         self._kept, self._seen = [], 0
         self.epochs.append(found)
         self.clock.append(self.total / self._n)

@@ -53,10 +53,10 @@ class Monitor(Readable):
     """A recorder of somebody else's training loop.
 
     It follows the loss of each sample over the epochs, and the class that was predicted for it, from what the loop computes
-    anyway, and every so many
-    updates estimates the order parameters of the minibatch ensemble from the gradients of single samples within the backward
-    pass that the loop makes anyway. It makes no pass of its own, draws no random numbers of torch's, and changes no bit of
-    the training run. What it records is a trajectory like that of `simulate`, in the same file.
+    anyway, and every so many updates estimates the order parameters of the minibatch ensemble from the gradients of single
+    samples within the backward pass that the loop makes anyway. It makes no pass of its own, draws no random numbers of
+    torch's, and changes no bit of the training run. What it records is a trajectory like that of `simulate`, in the same
+    file.
 
     Parameters
     ----------
@@ -505,15 +505,10 @@ class Monitor(Readable):
     @property
     def should_stop(self) -> bool:
         """Whether the verdict is that the network has begun to memorise wrong labels."""
-        settling, is_asked_for = (
-            self._losses.settling,
-            bool(self.every) and self._known is None,
-        )  # cohorts, to be measured
-        if (
-            not is_asked_for
-            and not settling.is_empty
-            and not (settling.settled is not None and settling.settled.is_given_up)
-        ):
+        settling = self._losses.settling
+        told = settling.settled is not None and settling.settled.is_given_up
+        wants_cohorts = bool(self.every) and self._known is None  # to measure their alignments
+        if not (settling.is_empty or told or wants_cohorts):
             return False  # as the verdict would say, without looking for cohorts
         return self.verdict().should_stop
 

@@ -382,6 +382,19 @@ monitor.close()
 """
 
 
+def test_what_has_no_loss_has_no_prediction() -> None:
+    network, index = _network(), torch.arange(N)
+    logits = network(IMAGES)
+    spoiled = torch.where(index[:, None] < 5, torch.nan, logits)
+    losses = cross_entropy(spoiled, LABELS, reduction="none")
+    monitor = Monitor(network, N, every=0)
+    with pytest.warns(MonitorWarning, match="not finite"), monitor.step(losses, index, labels=LABELS, logits=spoiled):
+        losses.nansum().backward()
+    predicted = monitor.trajectory["samples"].predicted_label[0, 0]
+    assert np.isnan(predicted[:5]).all()
+    np.testing.assert_array_equal(predicted[5:], logits[5:].argmax(1))
+
+
 def test_records_that_are_to_be_gone_on_with_are_not_lost(tmp_path) -> None:
     """One commitment by state_dict, and then a monitor that forgets it, or takes the state elsewhere."""
     path, index = tmp_path / "run.nc", torch.arange(N)

@@ -145,6 +145,11 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     assert histogram(np.array([np.nan]), None) == []
 
 
+def test_a_page_of_nothing_says_that_there_is_nothing(tmp_path, capsys):
+    assert main(["watch", str(tmp_path / "none.nc"), "--html", str(tmp_path / "page.html"), "--once"]) == 2
+    assert "no trajectory at" in capsys.readouterr().err
+
+
 def test_a_run_that_has_only_begun_is_shown(tmp_path):
     monitor = Monitor(torch.nn.Linear(3, 2), 10, tmp_path / "run.nc")
     page, ended = monitor_page(tmp_path / "run.nc")
